@@ -1,0 +1,171 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// maxSocketPath is the longest path of a Unix socket: sun_path holds 108 bytes
+// on Linux and 104 on macOS, the last of them NUL.
+const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
+
+// checkSocketPath refuses a folder in which the socket's path would not fit.
+// PostgreSQL refuses it as well, but only in the log.
+func checkSocketPath(dir string, port int) error {
+	path := socketPath(dir, port)
+	if len(path) > maxSocketPath {
+		return fmt.Errorf("socket %s: %d bytes, the longest path of a Unix socket is %d; name a shorter folder for it",
+			path, len(path), maxSocketPath)
+	}
+	return nil
+}
+
+func socketPath(dir string, port int) string {
+	return filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", port))
+}
+
+// makeSocketDir makes the folder of the socket unless it is there.
+func (s *Server) makeSocketDir() (err error) {
+	o := &s.opts
+	switch {
+	case o.SocketDir == "":
+		if o.SocketDir, err = os.MkdirTemp("", "lifeboat-pg-"); err != nil {
+			return err
+		}
+		s.ownSockDir = true
+	default:
+		if o.SocketDir, err = filepath.Abs(o.SocketDir); err != nil {
+			return err
+		}
+	}
+	if err := checkSocketPath(o.SocketDir, o.Port); err != nil {
+		s.removeSocketDir()
+		return err
+	}
+	if !s.ownSockDir {
+		err := os.Mkdir(o.SocketDir, 0o700)
+		if errors.Is(err, fs.ErrExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Lchown(o.SocketDir, int(o.Account.UID), int(o.Account.GID)); err != nil {
+			s.removeSocketDir()
+			return err
+		}
+	}
+	return nil
+}
+
+// removeSocketDir removes the private folder that Start made.
+func (s *Server) removeSocketDir() {
+	if s.ownSockDir {
+		os.RemoveAll(s.opts.SocketDir)
+	}
+}
+
+// openLog opens the log for appending and notes where this start begins. The
+// folder may belong to the server's account, so a link is not followed and
+// only a file that was just made is given away.
+func (s *Server) openLog() (*os.File, error) {
+	o := &s.opts
+	if o.LogFile == "" {
+		o.LogFile = filepath.Join(o.SocketDir, "server.log")
+	}
+	const flags = os.O_WRONLY | os.O_APPEND | syscall.O_NOFOLLOW
+	f, err := os.OpenFile(o.LogFile, flags|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		f, err = os.OpenFile(o.LogFile, flags, 0)
+	} else if err == nil {
+		err = o.Account.own(f)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("log file: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("log file: %w", err)
+	}
+	s.logStart = info.Size()
+	return f, nil
+}
+
+// tailBytes bounds what LogTail returns of one file.
+const tailBytes = 8 << 10
+
+// LogTail returns the last lines, at most about 8 KiB, of what the server has
+// logged since this start. When the data directory's configuration turns on
+// the logging collector, the end of the collector's current file follows. It
+// also answers after the server has ended.
+func (s *Server) LogTail() string {
+	select {
+	case <-s.done:
+		return s.tail
+	default:
+		return s.readTail()
+	}
+}
+
+func (s *Server) readTail() string {
+	tail := tailOf(s.opts.LogFile, s.logStart)
+	if name := s.collectorFile(); name != "" {
+		tail += tailOf(name, 0)
+	}
+	return tail
+}
+
+// collectorFile is the file that the logging collector writes now, by the
+// file current_logfiles (see the manual, "File Locations" of error reporting).
+func (s *Server) collectorFile() string {
+	text, err := os.ReadFile(filepath.Join(s.opts.DataDir, "current_logfiles"))
+	if err != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	slices.Sort(lines) // csvlog, jsonlog, stderr: the plain one last
+	_, name, ok := strings.Cut(lines[len(lines)-1], " ")
+	if !ok {
+		return ""
+	}
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(s.opts.DataDir, name)
+	}
+	return name
+}
+
+// tailOf reads the last whole lines of a file that lie behind an offset. A log
+// that cannot be read has no tail: its reader wants to report something else.
+func tailOf(name string, from int64) string {
+	f, err := os.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	start := max(from, info.Size()-tailBytes)
+	text, err := io.ReadAll(io.NewSectionReader(f, start, info.Size()-start))
+	if err != nil {
+		return ""
+	}
+	if start > from {
+		if _, rest, ok := bytes.Cut(text, []byte("\n")); ok {
+			text = rest
+		}
+	}
+	return string(text)
+}

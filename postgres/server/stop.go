@@ -1,0 +1,134 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// Mode is a way to shut a server down, see "Shutting Down the Server" in the
+// manual.
+type Mode syscall.Signal
+
+// The modes of a shutdown.
+const (
+	Smart     = Mode(syscall.SIGTERM) // waits for the clients to leave
+	Fast      = Mode(syscall.SIGINT)  // ends the sessions, writes a checkpoint
+	Immediate = Mode(syscall.SIGQUIT) // no checkpoint: the next start recovers
+)
+
+func (m Mode) String() string {
+	switch m {
+	case Smart:
+		return "smart"
+	case Fast:
+		return "fast"
+	case Immediate:
+		return "immediate"
+	}
+	return fmt.Sprintf("signal %d", int(m))
+}
+
+// Stop shuts the server down and waits until it is gone. A server that is gone already is no error. When ctx
+// ends first the error wraps ctx's and the server is still shutting down: stop
+// it again in a harder mode, or Kill it.
+func (s *Server) Stop(ctx context.Context, mode Mode) error {
+	if err := s.signal(syscall.Signal(mode)); err != nil {
+		return fmt.Errorf("%s shutdown of PostgreSQL on %s: %w", mode, s.opts.DataDir, err)
+	}
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s shutdown of PostgreSQL on %s: process %d still runs: %w",
+			mode, s.opts.DataDir, s.pid, context.Cause(ctx))
+	}
+}
+
+// signal sends a signal to the postmaster unless it was reaped: its number
+// could be another process's by now.
+func (s *Server) signal(sig syscall.Signal) error {
+	select {
+	case <-s.done:
+		return nil
+	default:
+	}
+	if err := syscall.Kill(s.pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// Reload makes the server read its configuration files again (SIGHUP).
+func (s *Server) Reload() error { return s.signal(syscall.SIGHUP) }
+
+// Kill ends the postmaster and every process below it with SIGKILL, the
+// commands it runs included, all at one moment and without any chance to tidy
+// up: for the server this is what a loss of power is, but for the page cache.
+// It returns when they are gone. The data directory stays as it is.
+func (s *Server) Kill() error {
+	select {
+	case <-s.done:
+		return nil
+	default:
+	}
+	// Everything is stopped before anything is killed: the postmaster would
+	// otherwise notice the death of a child and begin to clean up, and new
+	// processes could appear behind our back.
+	s.signal(syscall.SIGSTOP)
+	below, err := freezeBelow(s.pid)
+	for _, pid := range below {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
+	s.signal(syscall.SIGKILL)
+	<-s.done
+	for _, pid := range below {
+		for !gone(pid) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("kill PostgreSQL on %s: find its processes: %w", s.opts.DataDir, err)
+	}
+	return nil
+}
+
+// freezeBelow stops every process below one and returns them. It looks again
+// until it finds no new one, since a process can fork until it is stopped.
+func freezeBelow(root int) ([]int, error) {
+	frozen := map[int]bool{}
+	var all []int
+	for {
+		parents, err := parentsOfAll()
+		if err != nil {
+			return all, err
+		}
+		found := false
+		for _, pid := range descendants(parents, root) {
+			if !frozen[pid] {
+				frozen[pid], found = true, true
+				all = append(all, pid)
+				syscall.Kill(pid, syscall.SIGSTOP)
+			}
+		}
+		if !found {
+			return all, nil
+		}
+	}
+}
+
+// descendants lists the processes below root in a map from process to parent.
+func descendants(parents map[int]int, root int) []int {
+	children := map[int][]int{}
+	for pid, parent := range parents {
+		children[parent] = append(children[parent], pid)
+	}
+	var all []int
+	for queue := []int{root}; len(queue) > 0; queue = queue[1:] {
+		all = append(all, children[queue[0]]...)
+		queue = append(queue, children[queue[0]]...)
+	}
+	return all
+}
