@@ -176,9 +176,6 @@ func controlLayout(version uint32) (int, error) {
 	if swapped := bits.ReverseBytes32(version); swapped >= 900 && swapped < 3000 {
 		return 0, fmt.Errorf("%w: the control file is of another byte order", ErrFormat)
 	}
-	if version == 0 || version > 100000 {
-		return 0, fmt.Errorf("%w: control file version %d", ErrControlCRC, version)
-	}
 	return 0, fmt.Errorf("%w: control file version %d; known are %d (PostgreSQL 13 to 16), %d (17) and %d (18)",
 		ErrFormat, version, controlVersion13, controlVersion17, controlVersion18)
 }

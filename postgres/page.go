@@ -1,0 +1,160 @@
+package postgres
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// BlockSize is the page size that PostgreSQL is built with unless told
+// otherwise, in bytes. The control file tells a cluster's own.
+const BlockSize = 8192
+
+// Offsets in the header of a page (PageHeaderData in storage/bufpage.h).
+const (
+	pageLSNOffset      = 0 // two halves of 4 bytes, the high one first
+	pageChecksumOffset = 8 // 2 bytes
+	pageHeaderSize     = 24
+)
+
+// The constants of the checksum (storage/checksum_impl.h): FNV-1a with a twist,
+// on 32 lanes side by side.
+const (
+	checksumLanes = 32
+	checksumRow   = checksumLanes * 4 // bytes that feed each lane once
+	fnvPrime      = 16777619
+)
+
+// checksumBase is the value that each lane starts with.
+var checksumBase = [checksumLanes]uint32{
+	0x5B1F36E9, 0xB8525960, 0x02AB50AA, 0x1DE66D2A, 0x79FF467A, 0x9BB9F8A3, 0x217E7CD2, 0x83E13D2C,
+	0xF8D4474F, 0xE39EB970, 0x42C6AE16, 0x993216FA, 0x7B093B5D, 0x98DAFF3C, 0xF718902A, 0x0B1C9CDB,
+	0xE58F764B, 0x187636BC, 0x5D7B3BB1, 0xE73DE7DE, 0x92BEC979, 0xCCA6C0B2, 0x304A0979, 0x85AA43D4,
+	0x783125BB, 0x6CA8EAA2, 0xE407EAC6, 0x4B5CFC3E, 0x9FBF8C76, 0x15CA20BE, 0xF2CA9FD3, 0x959BD756,
+}
+
+// PageChecksum is the checksum that belongs into the page of block number
+// block (pg_checksum_page). The number counts over all files of the relation's
+// fork, so that a page written to the wrong place is noticed. len(page) must be
+// a multiple of 128 and at least 24; the checksum that is in the page counts as
+// zero. The page is not changed.
+func PageChecksum(page []byte, block uint32) uint16 {
+	var sum uint32
+	if len(page) == BlockSize {
+		sum = checksum8K((*[BlockSize]byte)(page))
+	} else {
+		sum = checksumAny(page)
+	}
+	sum ^= block
+	return uint16(sum%65535 + 1) // never zero: zero stands for no checksum
+}
+
+// fnv takes one word into a lane.
+func fnv(sum, word uint32) uint32 {
+	sum ^= word
+	return sum*fnvPrime ^ sum>>17
+}
+
+// checksumAny computes the sum over a page of any size, a row at a time.
+func checksumAny(page []byte) uint32 {
+	lanes := checksumBase
+	for row := 0; row+checksumRow <= len(page); row += checksumRow {
+		words := page[row : row+checksumRow]
+		for i := range lanes {
+			word := u32(words[i*4:])
+			if row == 0 && i == pageChecksumOffset/4 {
+				word &= 0xFFFF0000
+			}
+			lanes[i] = fnv(lanes[i], word)
+		}
+	}
+	// Two rounds of zeros mix the last words in.
+	var sum uint32
+	for _, lane := range lanes {
+		sum ^= fnv(fnv(lane, 0), 0)
+	}
+	return sum
+}
+
+// checksum8K is checksumAny for the usual size, written for speed: eight lanes
+// at a time fit the registers and keep the multiplier busy, and all indexes are
+// constant bounds that the compiler need not check.
+func checksum8K(page *[BlockSize]byte) uint32 {
+	var sum uint32
+	for first := 0; first < checksumLanes; first += 8 {
+		base := (*[8]uint32)(checksumBase[first : first+8])
+		a, b, c, d := base[0], base[1], base[2], base[3]
+		e, f, g, h := base[4], base[5], base[6], base[7]
+		mask := ^uint32(0)
+		if first == 0 {
+			mask = 0xFFFF0000 // the stored checksum, in the first row only
+		}
+		for row := 0; row < BlockSize; row += checksumRow {
+			w := (*[32]byte)(page[row+first*4 : row+first*4+32])
+			a = fnv(a, u32(w[0:4]))
+			b = fnv(b, u32(w[4:8]))
+			c = fnv(c, u32(w[8:12])&mask)
+			d = fnv(d, u32(w[12:16]))
+			e = fnv(e, u32(w[16:20]))
+			f = fnv(f, u32(w[20:24]))
+			g = fnv(g, u32(w[24:28]))
+			h = fnv(h, u32(w[28:32]))
+			mask = ^uint32(0)
+		}
+		sum ^= fnv(fnv(a, 0), 0) ^ fnv(fnv(b, 0), 0) ^ fnv(fnv(c, 0), 0) ^ fnv(fnv(d, 0), 0) ^
+			fnv(fnv(e, 0), 0) ^ fnv(fnv(f, 0), 0) ^ fnv(fnv(g, 0), 0) ^ fnv(fnv(h, 0), 0)
+	}
+	return sum
+}
+
+// PageLSN is the LSN just past the last record that changed the page. It reads
+// the first 8 bytes; for a page that was never written it is zero.
+func PageLSN(page []byte) LSN {
+	return LSN(u32(page[pageLSNOffset:]))<<32 | LSN(u32(page[pageLSNOffset+4:]))
+}
+
+// StoredChecksum is the checksum that the page carries. It reads 10 bytes.
+func StoredChecksum(page []byte) uint16 { return u16(page[pageChecksumOffset:]) }
+
+// IsNewPage says whether every byte is zero: a page that a relation was
+// extended by and that was never initialized. It has no checksum, and is valid.
+func IsNewPage(page []byte) bool {
+	for len(page) > len(zeros) {
+		if !bytes.Equal(page[:len(zeros)], zeros[:]) {
+			return false
+		}
+		page = page[len(zeros):]
+	}
+	return bytes.Equal(page, zeros[:len(page)])
+}
+
+var zeros [1024]byte
+
+// VerifyPages checks the checksum of each page in buf, whose first page is
+// block firstBlock of its relation's fork, and calls bad for each that does not
+// match: want is what was computed, got what the page carries. New pages are
+// valid. Bytes after the last whole page are not looked at.
+//
+// A bad page of a running server may be a write in progress, so a caller reads
+// it again before it reports damage. Call it only for files of which
+// RelationFile says that they have pages, and only if the control file's
+// DataChecksumVersion is not zero.
+//
+// It returns an error, before calling bad, if blockSize is no valid page size.
+func VerifyPages(buf []byte, firstBlock uint32, blockSize int, bad func(block uint32, want, got uint16)) error {
+	if blockSize <= 0 || blockSize > 32<<10 || !validBlockSize(uint32(blockSize), 32<<10) {
+		return fmt.Errorf("%w: page size %d", ErrFormat, blockSize)
+	}
+	block := firstBlock
+	for ; len(buf) >= blockSize; buf = buf[blockSize:] {
+		page := buf[:blockSize]
+		got := StoredChecksum(page)
+		want := PageChecksum(page, block)
+		// pd_upper is zero in a new page and in no other (PageIsNew), but a page
+		// that lost just its header is no new page, so all of it must be zero.
+		if want != got && !IsNewPage(page) {
+			bad(block, want, got)
+		}
+		block++
+	}
+	return nil
+}
