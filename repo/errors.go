@@ -1,0 +1,90 @@
+package repo
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrNoRepository means that the store answers and has no marker object.
+	ErrNoRepository = errors.New("no Lifeboat repository here (no " + MarkerKey + ")")
+
+	// ErrNoIdentity means that data was to be opened without any identity.
+	ErrNoIdentity = errors.New("no identity to open it with")
+
+	// ErrWrongIdentity means that none of the identities fits the object.
+	ErrWrongIdentity = errors.New("the identity does not fit: the object was not sealed to it")
+
+	// ErrNoTrust means that no public signing key is known, so nothing in the
+	// repository can be told from a forgery.
+	ErrNoTrust = errors.New("no trusted signing key: cannot tell this repository from a forged one")
+
+	// ErrReadOnly means that something was to be written without a signing
+	// key or without recipients.
+	ErrReadOnly = errors.New("cannot write without the cluster key and at least one recipient")
+)
+
+// CorruptError says that an object is not what was once written there.
+type CorruptError struct {
+	Object string
+	Reason string
+	Err    error // may be nil
+}
+
+func (e *CorruptError) Error() string {
+	s := fmt.Sprintf("object %s is damaged: %s", e.Object, e.Reason)
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+// UntrustedError says that an object carries no valid signature of a trusted
+// key for the place where it was found: it is forged, moved or altered.
+type UntrustedError struct {
+	Object string
+	Reason string
+}
+
+func (e *UntrustedError) Error() string {
+	return fmt.Sprintf("object %s is not to be trusted: %s", e.Object, e.Reason)
+}
+
+// ForeignError says that the repository belongs to somebody else.
+type ForeignError struct {
+	What string // "cluster" or "repository"
+	Want string
+	Have string
+}
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("the repository is of %s %q, not of %q", e.What, e.Have, e.Want)
+}
+
+// ConflictError says that an object of this name with other content is
+// already there. Nothing was written.
+type ConflictError struct {
+	Object               string
+	HaveSHA256, SHA256   string // of the plain bytes: in the store, and refused
+	HaveHost, Host       string // who stored it, and who was refused
+	HaveSize, WantedSize int64
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("object %s is already stored with other content: there sha256 %s by host %s, refused sha256 %s by host %s",
+		e.Object, e.HaveSHA256, e.HaveHost, e.SHA256, e.Host)
+}
+
+// LeasedError says that somebody else holds the lease.
+type LeasedError struct {
+	Name   string
+	Holder string
+	Until  time.Time
+}
+
+func (e *LeasedError) Error() string {
+	return fmt.Sprintf("%s is being done by %s (its lease ends %s)", e.Name, e.Holder, e.Until.UTC().Format(time.RFC3339))
+}

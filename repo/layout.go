@@ -1,0 +1,79 @@
+package repo
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// The names of all objects. See FORMAT.md, "Keys of objects".
+const (
+	MarkerKey     = "lifeboat.json"
+	backupsPrefix = "backups/"
+	packsPrefix   = "packs/"
+	walPrefix     = "wal/"
+	leasesPrefix  = "leases/"
+)
+
+// ManifestKey is the commit point of the backup with this label.
+func ManifestKey(label string) string { return backupsPrefix + label + "/manifest" }
+
+// InfoKey holds the first record of the manifest once more, so that listing
+// backups does not read whole manifests.
+func InfoKey(label string) string { return backupsPrefix + label + "/info" }
+
+// PackKey is where the pack with this id (64 hex digits) lies.
+func PackKey(id string) string { return packsPrefix + id }
+
+// SystemKey registers a PostgreSQL system that the cluster has been.
+func SystemKey(system postgres.SystemID) string { return "systems/" + system.String() }
+
+// WALPrefix is the folder of one timeline of one system, with its slash.
+func WALPrefix(system postgres.SystemID, tl postgres.Timeline) string {
+	return fmt.Sprintf("%s%s/%s/", walPrefix, system, tl.Hex())
+}
+
+// SystemWALPrefix is the folder of all WAL of one system, with its slash.
+func SystemWALPrefix(system postgres.SystemID) string {
+	return fmt.Sprintf("%s%s/", walPrefix, system)
+}
+
+// WALKey is where the WAL file of this name lies: a segment, a partial
+// segment, a timeline history file or a backup history file.
+func WALKey(system postgres.SystemID, name postgres.WALName) string {
+	return WALPrefix(system, name.Timeline) + name.String()
+}
+
+var labelPattern = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$`)
+
+// CheckLabel says whether label can name a backup: YYYYMMDDTHHMMSSZ-xxxxxx,
+// the time in UTC and six random hex digits. Labels sort by time.
+func CheckLabel(label string) error {
+	if !labelPattern.MatchString(label) {
+		return fmt.Errorf("%q is not the label of a backup (they look like 20260131T020000Z-1a2b3c)", label)
+	}
+	return nil
+}
+
+// labelOfManifest returns the label when key names a manifest.
+func labelOfManifest(key string) (string, bool) {
+	rest, ok := strings.CutPrefix(key, backupsPrefix)
+	if !ok {
+		return "", false
+	}
+	label, ok := strings.CutSuffix(rest, "/manifest")
+	return label, ok && CheckLabel(label) == nil
+}
+
+// CheckClusterName says whether name can name a cluster: 1 to 64 lower-case
+// letters, digits, "-" and "_", beginning with a letter or digit.
+func CheckClusterName(name string) error {
+	if !clusterPattern.MatchString(name) {
+		return fmt.Errorf("cluster name %q: 1 to 64 of a-z, 0-9, - and _ are allowed, beginning with a letter or digit", name)
+	}
+	return nil
+}
+
+var clusterPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)

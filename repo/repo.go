@@ -1,0 +1,278 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/storage"
+)
+
+// Format is the version of the repository format that this package writes.
+const Format = 1
+
+// Keys is what a caller holds. Writing needs Cluster (with its signing key)
+// and Recipients; reading metadata needs Cluster or Identities; reading data
+// needs Identities. Every use needs a trust anchor: the signers named in
+// Cluster, in Trusted, or both.
+type Keys struct {
+	Cluster    *KeyFile // the cluster key; nil off the database host
+	Recipients []age.Recipient
+	Identities []age.Identity
+	Trusted    []PublicKey
+}
+
+// Repo is an opened repository: a store, what its marker says, and the keys.
+// It is safe for concurrent use.
+type Repo struct {
+	store  storage.Store
+	marker Marker
+	keys   Keys
+	host   string
+
+	trusted  []PublicKey
+	metadata []age.Recipient // who can open metadata
+	readers  []age.Identity  // all identities, the caller's first
+}
+
+// Marker is what lifeboat.json says: whose repository this is.
+type Marker struct {
+	Format     int       `json:"format"`
+	Repository string    `json:"repository"` // 32 hex digits, random
+	Cluster    string    `json:"cluster"`
+	Created    time.Time `json:"created"`
+	Signer     string    `json:"signer"` // the public signing key
+}
+
+// NewID makes the id of a new repository: 32 random hex digits.
+func NewID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// Create makes a new repository for the cluster named in keys.Cluster, with
+// the id in it, and opens it. ErrExist when the store has a marker already:
+// nothing is changed then.
+func Create(ctx context.Context, store storage.Store, keys Keys, host string, now time.Time) (*Repo, error) {
+	c := keys.Cluster
+	if c == nil || c.Signing == nil {
+		return nil, ErrReadOnly
+	}
+	m := Marker{Format: Format, Repository: c.Repository, Cluster: c.Cluster,
+		Created: now.UTC().Truncate(time.Second), Signer: c.Signing.Public().String()}
+	if err := CheckClusterName(m.Cluster); err != nil {
+		return nil, err
+	}
+	if err := store.Create(ctx, MarkerKey, bytes.NewReader(m.marshal(*c.Signing))); err != nil {
+		return nil, fmt.Errorf("create %s: %w", MarkerKey, err)
+	}
+	return newRepo(store, m, keys, host)
+}
+
+// Open reads and checks the marker. ErrNoRepository when there is none;
+// *ForeignError when the cluster key is of another cluster or repository;
+// *UntrustedError when no trusted key signed it; ErrNoTrust without an anchor.
+// The host is written into what is stored, to tell writers apart.
+func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Repo, error) {
+	m, raw, err := readMarker(ctx, store)
+	if err != nil {
+		return nil, err
+	}
+	if c := keys.Cluster; c != nil {
+		if c.Cluster != "" && c.Cluster != m.Cluster {
+			return nil, &ForeignError{What: "cluster", Want: c.Cluster, Have: m.Cluster}
+		}
+		if c.Repository != "" && c.Repository != m.Repository {
+			return nil, &ForeignError{What: "repository", Want: c.Repository, Have: m.Repository}
+		}
+	}
+	r, err := newRepo(store, m, keys, host)
+	if err != nil {
+		return nil, err
+	}
+	if err := raw.verify(r.trusted); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func newRepo(store storage.Store, m Marker, keys Keys, host string) (*Repo, error) {
+	r := &Repo{store: store, marker: m, keys: keys, host: cleanHost(host)}
+	r.trusted = append(r.trusted, keys.Trusted...)
+	r.readers = append(r.readers, keys.Identities...)
+	if c := keys.Cluster; c != nil {
+		r.trusted = append(r.trusted, c.Signers...)
+		r.readers = append(r.readers, c.Identities...)
+	}
+	if len(r.trusted) == 0 {
+		return nil, ErrNoTrust
+	}
+	if len(keys.Recipients) > 0 {
+		if err := checkRecipients(keys.Recipients); err != nil {
+			return nil, err
+		}
+		r.metadata = append(r.metadata, keys.Recipients...)
+		if c := keys.Cluster; c != nil {
+			own, err := c.metadataRecipient(isHybrid(keys.Recipients[0]))
+			if err != nil {
+				return nil, err
+			}
+			r.metadata = append(r.metadata, own)
+		}
+	}
+	return r, nil
+}
+
+// Store is the store below, for what needs no keys: listing and deleting.
+func (r *Repo) Store() storage.Store { return r.store }
+
+// Marker says whose repository this is.
+func (r *Repo) Marker() Marker { return r.marker }
+
+// CanOpenData says whether an identity for data was given. Whether it fits is
+// known only when something is opened.
+func (r *Repo) CanOpenData() bool { return len(r.keys.Identities) > 0 }
+
+// CheckPresent makes sure that the repository is still there: the marker can
+// be read and is the one that was opened. It is asked before "the archive has
+// no such file" is believed.
+func (r *Repo) CheckPresent(ctx context.Context) error {
+	m, raw, err := readMarker(ctx, r.store)
+	if err != nil {
+		return err
+	}
+	if m.Repository != r.marker.Repository {
+		return &ForeignError{What: "repository", Want: r.marker.Repository, Have: m.Repository}
+	}
+	return raw.verify(r.trusted)
+}
+
+// signedMarker is lifeboat.json: the marker as it stands there, and the
+// signature of those very bytes.
+type signedMarker struct {
+	Marker    json.RawMessage `json:"marker"`
+	Signature string          `json:"signature"`
+}
+
+const markerContext = "lifeboat-marker-1\n"
+
+func (m Marker) marshal(key SigningKey) []byte {
+	raw, err := json.Marshal(m)
+	if err != nil {
+		panic(err) // plain strings and numbers always marshal
+	}
+	sig := ed25519.Sign(key.key, append([]byte(markerContext), raw...))
+	out, err := json.Marshal(signedMarker{raw, base64.RawURLEncoding.EncodeToString(sig)})
+	if err != nil {
+		panic(err)
+	}
+	return append(out, '\n')
+}
+
+// ReadMarker reads the marker without trusting it: for init, which must tell
+// an empty store from another cluster's repository before it has keys.
+func ReadMarker(ctx context.Context, store storage.Store) (Marker, error) {
+	m, _, err := readMarker(ctx, store)
+	return m, err
+}
+
+func readMarker(ctx context.Context, store storage.Store) (Marker, signedMarker, error) {
+	var m Marker
+	var s signedMarker
+	body, err := store.Open(ctx, MarkerKey, 0, 64<<10)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, s, ErrNoRepository
+	}
+	if err != nil {
+		return m, s, fmt.Errorf("open repository: %w", err)
+	}
+	defer body.Close()
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		return m, s, fmt.Errorf("read %s: %w", MarkerKey, err)
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return m, s, &CorruptError{MarkerKey, "not JSON", err}
+	}
+	if err := json.Unmarshal(s.Marker, &m); err != nil {
+		return m, s, &CorruptError{MarkerKey, "not a marker", err}
+	}
+	if m.Format != Format {
+		return m, s, fmt.Errorf("the repository has format %d; this program knows format %d", m.Format, Format)
+	}
+	if err := CheckClusterName(m.Cluster); err != nil {
+		return m, s, &CorruptError{MarkerKey, "not a marker", err}
+	}
+	return m, s, nil
+}
+
+func (s signedMarker) verify(trusted []PublicKey) error {
+	sig, err := base64.RawURLEncoding.DecodeString(s.Signature)
+	if err != nil {
+		return &UntrustedError{MarkerKey, "its signature is not base64"}
+	}
+	msg := append([]byte(markerContext), s.Marker...)
+	for _, k := range trusted {
+		if ed25519.Verify(k.key, msg, sig) {
+			return nil
+		}
+	}
+	return &UntrustedError{MarkerKey, "no trusted key signed it"}
+}
+
+// RegisterSystem notes that the cluster is, from now on, also the PostgreSQL
+// system with this identifier. Known already is no error.
+func (r *Repo) RegisterSystem(ctx context.Context, system postgres.SystemID, plain []byte) error {
+	_, err := r.CreateEnvelope(ctx, SystemKey(system), KindSystem, bytes.NewReader(plain), int64(len(plain)))
+	var conflict *ConflictError
+	if errors.As(err, &conflict) {
+		return nil // noted before, with another version or time
+	}
+	return err
+}
+
+// Systems lists the PostgreSQL systems that the cluster has been.
+func (r *Repo) Systems(ctx context.Context) ([]postgres.SystemID, error) {
+	var out []postgres.SystemID
+	for info, err := range r.store.List(ctx, "systems/") {
+		if err != nil {
+			return nil, fmt.Errorf("list systems: %w", err)
+		}
+		id, err := postgres.ParseSystemID(info.Key[len("systems/"):])
+		if err != nil {
+			continue // not one of ours
+		}
+		out = append(out, id)
+	}
+	return out, nil
+}
+
+// cleanHost keeps what may stand in a header line.
+func cleanHost(host string) string {
+	b := []byte(host)
+	for i, c := range b {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_') {
+			b[i] = '_'
+		}
+	}
+	if len(b) > 64 {
+		b = b[:64]
+	}
+	if len(b) == 0 {
+		return "unknown"
+	}
+	return string(b)
+}

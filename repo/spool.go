@@ -1,0 +1,135 @@
+package repo
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// spool holds written bytes for reading again and again: in memory up to a
+// limit, beyond it in an unlinked temporary file. So the size of a body never
+// decides the memory.
+type spool struct {
+	limit  int64
+	chunks [][]byte
+	file   *os.File
+	size   int64
+}
+
+const (
+	spoolChunk  = 1 << 20
+	spoolMemory = 24 << 20
+)
+
+func newSpool() *spool { return &spool{limit: spoolMemory} }
+
+func (s *spool) Write(p []byte) (int, error) {
+	if s.file == nil && s.size+int64(len(p)) > s.limit {
+		if err := s.toFile(); err != nil {
+			return 0, err
+		}
+	}
+	if s.file != nil {
+		n, err := s.file.WriteAt(p, s.size)
+		s.size += int64(n)
+		return n, err
+	}
+	for rest := p; len(rest) > 0; {
+		last := len(s.chunks) - 1
+		if last < 0 || len(s.chunks[last]) == cap(s.chunks[last]) {
+			s.chunks = append(s.chunks, make([]byte, 0, spoolChunk))
+			last++
+		}
+		c := s.chunks[last]
+		n := copy(c[len(c):cap(c)], rest)
+		s.chunks[last] = c[:len(c)+n]
+		rest = rest[n:]
+	}
+	s.size += int64(len(p))
+	return len(p), nil
+}
+
+func (s *spool) toFile() error {
+	f, err := os.CreateTemp("", "lifeboat-spool-")
+	if err != nil {
+		return fmt.Errorf("make temporary file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return fmt.Errorf("unlink temporary file: %w", err)
+	}
+	for _, c := range s.chunks {
+		if _, err := f.Write(c); err != nil {
+			f.Close()
+			return fmt.Errorf("write temporary file: %w", err)
+		}
+	}
+	s.file, s.chunks = f, nil
+	return nil
+}
+
+// Close frees the memory or the file.
+func (s *spool) Close() error {
+	s.chunks = nil
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// ReadAt implements io.ReaderAt.
+func (s *spool) ReadAt(p []byte, off int64) (int, error) {
+	if s.file != nil {
+		return s.file.ReadAt(p, off)
+	}
+	n := 0
+	for n < len(p) && off < s.size {
+		c := s.chunks[off/spoolChunk]
+		m := copy(p[n:], c[off%spoolChunk:])
+		n += m
+		off += int64(m)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// Reader reads all of it from the start.
+func (s *spool) Reader() *io.SectionReader { return io.NewSectionReader(s, 0, s.size) }
+
+// body is a header followed by a spool, as one seekable reader.
+type body struct {
+	head []byte
+	rest *spool
+	off  int64
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.off < int64(len(b.head)) {
+		n := copy(p, b.head[b.off:])
+		b.off += int64(n)
+		return n, nil
+	}
+	n, err := b.rest.ReadAt(p, b.off-int64(len(b.head)))
+	b.off += int64(n)
+	if n > 0 {
+		err = nil
+	}
+	return n, err
+}
+
+func (b *body) Seek(off int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		off += b.off
+	case io.SeekEnd:
+		off += int64(len(b.head)) + b.rest.size
+	}
+	if off < 0 {
+		return 0, errors.New("seek before the start")
+	}
+	b.off = off
+	return off, nil
+}
