@@ -1,0 +1,229 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Config is what the configuration says, after file, environment and flags
+// have been put together.
+type Config struct {
+	Cluster    string
+	PGData     string // absolute
+	Conn       string // libpq connection string or URI; may hold a password
+	Repository string // file:///path or s3://bucket/prefix, without parameters
+	S3         S3Config
+
+	ClusterKey string   // path
+	Signers    []string // ed25519:…
+	Recipients []string // age recipients
+	Identity   string   // path
+
+	Jobs        int    // 0: as many as there are cores
+	Compression string // fastest, default or better
+	PGBinDir    string
+	WALTimeout  time.Duration
+
+	// File is the configuration file that was read, "" when there is none.
+	File string
+
+	origins map[string]origin // by key
+}
+
+// S3Config is how to reach a bucket and how to store in it. Credentials are
+// not here: they come from the AWS SDK's own chain.
+type S3Config struct {
+	Endpoint       string // URL; "" for AWS
+	Region         string
+	PathStyle      bool
+	CAFile         string
+	SSE            string // "", AES256 or aws:kms
+	SSEKMSKey      string
+	StorageClass   string
+	ObjectLockMode string // "", GOVERNANCE or COMPLIANCE
+	ObjectLockDays int
+}
+
+// key describes one key of the configuration. Parsing the file, environment,
+// flags, "lifeboat config" and the file that "lifeboat init" writes all go by
+// the one list below, so they cannot drift.
+type key struct {
+	name     string // in the file; "s3.region" is region: under s3:
+	flag     string // without dashes; "" is the name with dashes
+	value    string // the word for the value in help
+	help     string // one sentence, no full stop
+	def      string // default
+	url      string // parameter of an s3:// URL that says the same, "" for none
+	path     bool   // a path: relative ones are relative to the file
+	choices  []string
+	minimum  int // of a number
+	maximum  int // of a number, 0 for no limit
+	check    func(string) error
+	mask     func(string) string // how a value that may hold a secret is shown
+	field    func(*Config) any   // pointer to string, []string, bool, int or time.Duration
+	optional string              // what it means when it is not set, for the file
+}
+
+// env is the environment variable of a key.
+func (k *key) env() string {
+	return "LIFEBOAT_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
+}
+
+func (k *key) flagName() string {
+	if k.flag != "" {
+		return k.flag
+	}
+	return strings.NewReplacer(".", "-", "_", "-").Replace(k.name)
+}
+
+// show is a value of the key as it may be printed.
+func (k *key) show(value string) string {
+	if k.mask != nil {
+		return k.mask(value)
+	}
+	return value
+}
+
+// keys is the list of all keys, in the order in which the file has them.
+func keys() []*key {
+	return []*key{
+		{name: "cluster", value: "NAME", help: "name of the PostgreSQL cluster", check: checkCluster,
+			field: func(c *Config) any { return &c.Cluster }},
+		{name: "pgdata", value: "DIR", path: true, help: "data directory of the cluster",
+			field: func(c *Config) any { return &c.PGData }},
+		{name: "conn", value: "LIBPQ", mask: maskConn, optional: "libpq's own defaults and PG* variables",
+			help:  "libpq connection string or URI of the running server; a password is better kept in ~/.pgpass",
+			field: func(c *Config) any { return &c.Conn }},
+		{name: "repository", value: "URL", check: checkRepository, mask: maskURL,
+			help:  "where backups and WAL go: file:///path or s3://bucket/prefix",
+			field: func(c *Config) any { return &c.Repository }},
+		{name: "s3.endpoint", value: "URL", url: "endpoint", mask: maskURL, optional: "AWS",
+			help:  "URL of an S3 server that is not AWS's",
+			field: func(c *Config) any { return &c.S3.Endpoint }},
+		{name: "s3.region", value: "REGION", url: "region", optional: "what the AWS SDK finds",
+			help:  "region of the bucket",
+			field: func(c *Config) any { return &c.S3.Region }},
+		{name: "s3.path_style", url: "path_style", def: "false",
+			help:  "name the bucket in the path of the URL instead of the host name; most servers that are not AWS's want it",
+			field: func(c *Config) any { return &c.S3.PathStyle }},
+		{name: "s3.ca_file", value: "FILE", url: "ca_file", path: true, optional: "the system's",
+			help:  "certificates (PEM) of the authorities to trust",
+			field: func(c *Config) any { return &c.S3.CAFile }},
+		{name: "s3.sse", value: "METHOD", url: "sse", choices: []string{"AES256", "aws:kms"}, optional: "the bucket's default",
+			help:  "server-side encryption on top of Lifeboat's own",
+			field: func(c *Config) any { return &c.S3.SSE }},
+		{name: "s3.sse_kms_key", value: "KEY", url: "sse_kms_key", optional: "the account's default key",
+			help:  "KMS key for s3.sse aws:kms",
+			field: func(c *Config) any { return &c.S3.SSEKMSKey }},
+		{name: "s3.storage_class", value: "CLASS", url: "storage_class", optional: "the bucket's default",
+			help:  "storage class of new objects; one that can be read without delay",
+			field: func(c *Config) any { return &c.S3.StorageClass }},
+		{name: "s3.object_lock_mode", value: "MODE", url: "object_lock_mode",
+			choices: []string{"GOVERNANCE", "COMPLIANCE"}, optional: "no Object Lock",
+			help:  "Object Lock mode of new objects",
+			field: func(c *Config) any { return &c.S3.ObjectLockMode }},
+		{name: "s3.object_lock_days", value: "DAYS", url: "object_lock_days", def: "0", maximum: 36500,
+			help:  "days for which Object Lock keeps new objects",
+			field: func(c *Config) any { return &c.S3.ObjectLockDays }},
+		{name: "cluster_key", value: "FILE", path: true, check: checkPath,
+			help:  "the cluster key: signs what this host writes, and opens metadata",
+			field: func(c *Config) any { return &c.ClusterKey }},
+		{name: "signer", value: "KEY", check: checkSigner, optional: "those named in the recovery key file",
+			help:  "public signing key to trust, ed25519:…; can be repeated",
+			field: func(c *Config) any { return &c.Signers }},
+		{name: "recipients", flag: "recipient", value: "AGE", check: checkRecipient,
+			help:  "age recipient that can open the backups; can be repeated",
+			field: func(c *Config) any { return &c.Recipients }},
+		{name: "identity", value: "FILE", path: true, check: checkPath,
+			help:  "recovery key or age identity that opens the backups; needed to restore, keep it off the database host",
+			field: func(c *Config) any { return &c.Identity }},
+		{name: "jobs", value: "N", def: "0", maximum: 16,
+			help:  "workers; 0 is one for each core, at most 16",
+			field: func(c *Config) any { return &c.Jobs }},
+		{name: "compression", value: "LEVEL", def: "fastest", choices: []string{"fastest", "default", "better"},
+			help:  "zstd level",
+			field: func(c *Config) any { return &c.Compression }},
+		{name: "pg_bindir", value: "DIR", path: true, optional: "found by pg_config and PATH",
+			help:  "folder of PostgreSQL's programs, for what starts a server",
+			field: func(c *Config) any { return &c.PGBinDir }},
+		{name: "wal_timeout", value: "TIME", def: "5m",
+			help:  "how long a backup waits for its WAL to be archived",
+			field: func(c *Config) any { return &c.WALTimeout }},
+	}
+}
+
+// configuration is the category of the flags that are keys.
+const configuration = "Configuration"
+
+// configFlags returns a flag for every key of the configuration. Help shows
+// the named ones; the others work too.
+func configFlags(visible ...string) []cli.Flag {
+	var flags []cli.Flag
+	for _, k := range keys() {
+		hidden := !slices.Contains(visible, k.name)
+		help := k.help
+		if k.value != "" {
+			help += "`" + k.value + "`"
+		}
+		switch k.field(new(Config)).(type) {
+		case *[]string:
+			flags = append(flags, &cli.StringSliceFlag{Name: k.flagName(), Usage: help, Category: configuration, Hidden: hidden})
+		case *bool:
+			flags = append(flags, &cli.BoolFlag{Name: k.flagName(), Usage: help, Category: configuration, Hidden: hidden})
+		default:
+			flags = append(flags, &cli.StringFlag{Name: k.flagName(), Usage: help, DefaultText: k.def, Category: configuration, Hidden: hidden})
+		}
+	}
+	return flags
+}
+
+// nearestKey is the key that a person who wrote name most likely meant.
+func nearestKey(name string, spelt func(*key) string) string {
+	var names []string
+	for _, k := range keys() {
+		names = append(names, spelt(k))
+	}
+	return nearest(name, names)
+}
+
+// origin is where a value came from.
+type origin struct {
+	kind originKind
+	name string // of the flag or the variable
+	file string
+	line int
+	url  bool // as a parameter of the repository URL
+}
+
+// originKind orders the origins: the later beats the earlier.
+type originKind int
+
+const (
+	originDefault originKind = iota
+	originFile
+	originEnv
+	originFlag
+)
+
+// String is "flag --jobs", "env LIFEBOAT_JOBS", "/etc/lifeboat.yaml:7" or
+// "default".
+func (o origin) String() string {
+	var s string
+	switch o.kind {
+	case originFlag:
+		s = "flag --" + o.name
+	case originEnv:
+		s = "env " + o.name
+	case originFile:
+		s = fileLine(o.file, o.line)
+	default:
+		return "default"
+	}
+	if o.url {
+		s += ", in the URL"
+	}
+	return s
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// commands is the list of all commands, in the order in which help names them.
+// A new command is a constructor in a file of its own and a line here.
+func commands() []func(*app) *cli.Command {
+	return []func(*app) *cli.Command{
+		configCommand,
+		versionCommand,
+	}
+}
+
+// app is what a command is given of the world around it. Tests build another.
+type app struct {
+	*ui
+	args    []string // without the program's name
+	environ []string // as os.Environ
+	now     func() time.Time
+	getwd   func() (string, error)
+
+	constructors []func(*app) *cli.Command
+	done         bool // the command itself ran and returned nil
+}
+
+func newApp() *app {
+	return &app{
+		ui:           newUI(os.Stdout, os.Stderr),
+		environ:      os.Environ(),
+		now:          time.Now,
+		getwd:        os.Getwd,
+		constructors: commands(),
+	}
+}
+
+// run runs one command line and returns the exit code of the process.
+func (a *app) run(args []string) (code int) {
+	a.args = args
+	contract := contractOf(args)
+	if contract != contractUser {
+		dieBySignal()
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			_, _ = a.stderr.Write(debug.Stack())
+			code = a.fail(fmt.Errorf("internal error: %v", p), contract)
+		}
+	}()
+	ctx, stop := withSignals(context.Background())
+	defer stop()
+
+	err := a.dispatch(ctx, args)
+	a.closeProgress()
+	if sig := interruption(ctx); sig != nil && err != nil {
+		err = sig
+	}
+	if err == nil && contract != contractUser && !a.done {
+		// Help was printed instead: PostgreSQL must not take that for a
+		// segment that was pushed or fetched.
+		err = usage("PostgreSQL runs this command, and it did nothing but print help")
+	}
+	if err == nil {
+		return int(exitOK)
+	}
+	return a.fail(err, contract)
+}
+
+// dispatch finds the command in args and runs it, or prints help.
+func (a *app) dispatch(ctx context.Context, args []string) error {
+	root := a.tree()
+	line, err := parseLine(root, args)
+	if err != nil {
+		a.json = a.json || hasFlag(args, "--json")
+		return err
+	}
+	a.json, a.quiet = line.json, line.quiet
+	if line.help {
+		return writeHelp(a.stdout, line.command(), line.name())
+	}
+	return a.runner(root).RunContext(ctx, line.arguments())
+}
+
+// tree builds the root command with all others below it.
+func (a *app) tree() *cli.Command {
+	root := &cli.Command{
+		Name:  "lifeboat",
+		Usage: "backup, WAL archive, restore and restore drills for PostgreSQL",
+	}
+	for _, construct := range a.constructors {
+		root.Subcommands = append(root.Subcommands, construct(a))
+	}
+	for _, c := range root.Subcommands {
+		a.finish(c)
+	}
+	return root
+}
+
+// finish gives a command what all commands share.
+func (a *app) finish(c *cli.Command) {
+	c.HideHelp = true // help is ours: help.go
+	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) }
+	for _, sub := range c.Subcommands {
+		a.finish(sub)
+	}
+	if action := c.Action; action != nil {
+		c.Flags = append(c.Flags, globalFlags()...)
+		c.Action = func(ctx *cli.Context) error {
+			err := action(ctx)
+			a.done = err == nil
+			return err
+		}
+	}
+}
+
+// globalFlags are accepted before and after the name of every command.
+func globalFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Category: global,
+			Usage: "read the configuration from `FILE`"},
+		&cli.BoolFlag{Name: "json", Category: global,
+			Usage: "print the result as one JSON document"},
+		&cli.BoolFlag{Name: "quiet", Category: global,
+			Usage: "print no progress and no notes, only results, warnings and errors"},
+		&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Category: global,
+			Usage: "print this help"},
+	}
+}
+
+// global is the category of the flags that every command takes.
+const global = "Global flags"
+
+// runner is the library's application for a command line that parseLine has
+// put in order.
+func (a *app) runner(root *cli.Command) *cli.App {
+	return &cli.App{
+		Name:                      root.Name,
+		Usage:                     root.Usage,
+		Commands:                  root.Subcommands,
+		Writer:                    io.Discard,
+		ErrWriter:                 io.Discard,
+		HideHelp:                  true,
+		HideVersion:               true,
+		DisableSliceFlagSeparator: true,
+		Compiled:                  time.Unix(1, 0), // else the library stats the binary
+		ExitErrHandler:            func(*cli.Context, error) {},
+	}
+}
+
+// operands returns the operands of a command, one for each name, or a usage
+// error that says which one is missing or too many.
+func operands(c *cli.Context, names ...string) ([]string, error) {
+	got := c.Args().Slice()
+	switch {
+	case len(got) < len(names):
+		return nil, usage("%s: missing %s", c.Command.HelpName, names[len(got)])
+	case len(got) > len(names):
+		return nil, usage("%s: unexpected %q", c.Command.HelpName, got[len(names)])
+	}
+	return got, nil
+}
+
+// abs makes a path that a person typed absolute.
+func (a *app) abs(path string) (string, error) {
+	if path == "" || filepath.IsAbs(path) {
+		return path, nil
+	}
+	dir, err := a.getwd()
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("make %s absolute", path), err)
+	}
+	return filepath.Join(dir, path), nil
+}
