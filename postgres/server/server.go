@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -82,6 +83,8 @@ type Server struct {
 	ownSockDir bool  // made by Start for this server alone
 	logStart   int64 // size of the log before this start
 
+	killedShm atomic.Int64 // System V segment left by Kill; -1 when none
+
 	done chan struct{}    // closed when the postmaster was reaped
 	exit *os.ProcessState // valid after done is closed
 	tail string           // the end of the log, valid after done is closed
@@ -108,6 +111,7 @@ func start(ctx context.Context, in Install, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s := &Server{opts: o, done: make(chan struct{})}
+	s.killedShm.Store(-1)
 	if err := s.makeSocketDir(); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Mode is a way to shut a server down, see "Shutting Down the Server" in the
@@ -74,6 +76,9 @@ func (s *Server) Kill() error {
 		return nil
 	default:
 	}
+	if pf, err := readPIDFile(s.opts.DataDir); err == nil && pf.pid == s.pid {
+		s.killedShm.Store(int64(pf.shmID))
+	}
 	// Everything is stopped before anything is killed: the postmaster would
 	// otherwise notice the death of a child and begin to clean up, and new
 	// processes could appear behind our back.
@@ -93,6 +98,38 @@ func (s *Server) Kill() error {
 		return fmt.Errorf("kill PostgreSQL on %s: find its processes: %w", s.opts.DataDir, err)
 	}
 	return nil
+}
+
+// ReleaseSharedMemory removes the System V shared memory segment that a killed
+// server left in the kernel. A start on the same data directory would do so;
+// this is for one that will never be started again. Without a Kill before, or
+// when the segment is gone or in use, it does nothing. Settings should have
+// dynamic_shared_memory_type=mmap, else files in /dev/shm stay behind too.
+func (s *Server) ReleaseSharedMemory() error {
+	id := s.killedShm.Swap(-1)
+	if id < 0 {
+		return nil
+	}
+	if err := removeSegment(int(id)); err != nil {
+		return fmt.Errorf("remove shared memory segment %d of PostgreSQL on %s: %w", id, s.opts.DataDir, err)
+	}
+	return nil
+}
+
+// removeSegment removes a System V segment that no process is attached to.
+func removeSegment(id int) error {
+	var desc unix.SysvShmDesc
+	_, err := unix.SysvShmCtl(id, unix.IPC_STAT, &desc)
+	if err == nil && desc.Nattch > 0 {
+		return nil
+	}
+	if err == nil {
+		_, err = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	}
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM) {
+		return nil // no such segment (any more)
+	}
+	return err
 }
 
 // freezeBelow stops every process below one and returns them. It looks again
