@@ -1,0 +1,213 @@
+// Package scripts holds the programs that the Makefile calls, and this test of
+// rules that no compiler checks. .golangci.yml states the first of them again
+// for editors.
+package scripts
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/lifeboat-dr/lifeboat/"
+
+// mayImport is the direction between the houses (docs/architecture.md):
+// cmd → verify → restore → wal → repo → {storage, postgres}; cmd → backup → wal.
+// An entry covers the packages below it, "storage" alone is the interface only:
+// which store there is, is for cmd to say.
+var mayImport = map[string][]string{
+	"cmd":      {"verify", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
+	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server"},
+	"restore":  {"restore/...", "wal", "repo", "storage", "postgres"},
+	"backup":   {"backup/...", "wal", "repo", "storage", "postgres"},
+	"wal":      {"wal/...", "repo", "storage", "postgres"},
+	"repo":     {"repo/...", "storage", "postgres"},
+	"storage":  {"storage", "storage/..."},
+	"postgres": {"postgres", "postgres/..."},
+	"testdata": {"verify", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
+	"scripts":  {},
+}
+
+// keptIn lists the homes of foreign packages, so that replacing one touches one
+// house. Errors are returned, so "log" has none.
+var keptIn = map[string][]string{
+	"github.com/aws/":               {"storage/s3", "cmd"},
+	"github.com/urfave/cli/":        {"cmd"},
+	"go.yaml.in/yaml/":              {"cmd"},
+	"filippo.io/age":                {"repo", "cmd"},
+	"github.com/klauspost/compress": {"repo"},
+	"golang.org/x/term":             {"cmd"},
+	"log":                           {},
+}
+
+// onlyCmd are the calls that a domain package leaves to cmd: it takes plain
+// values and returns errors. The homes named may do it as well.
+var onlyCmd = map[string][]string{
+	"os.Exit":      {},
+	"os.Getenv":    {"postgres/server"}, // PATH, to find programs
+	"os.LookupEnv": {},
+	"os.Environ":   {"postgres/server"}, // handed on to programs it starts
+	"os.Setenv":    {},
+	"time.Now":     {},
+}
+
+// forTests says whether a folder holds helpers for tests, such as servertest:
+// they may do what tests may, and no program is built with them.
+func forTests(folder string) bool {
+	return slices.ContainsFunc(strings.Split(folder, "/"), func(name string) bool { return strings.HasSuffix(name, "test") })
+}
+
+// inProgram are the helpers that a program needs after all: lifeboat
+// check-repository holds a user's bucket to the contract of a store.
+var inProgram = map[string][]string{"storage/storetest": {"cmd"}}
+
+// source is one file that is no test: tests may do what they need.
+type source struct {
+	house, folder string // "storage", "storage/s3"
+	path          string
+	file          *ast.File
+}
+
+func sources(t *testing.T, set *token.FileSet) []source {
+	t.Helper()
+	var all []source
+	err := filepath.WalkDir("..", func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := e.Name()
+		if e.IsDir() && path != ".." && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_")) {
+			return filepath.SkipDir
+		}
+		if e.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return nil
+		}
+		rel, err := filepath.Rel("..", path)
+		if err != nil {
+			return err
+		}
+		file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		folder := filepath.ToSlash(filepath.Dir(rel))
+		house, _, _ := strings.Cut(folder, "/")
+		all = append(all, source{house, folder, rel, file})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestRules(t *testing.T) {
+	set := token.NewFileSet()
+	files := sources(t, set)
+	if len(files) < 10 {
+		t.Fatalf("only %d files found: the test looks in the wrong place", len(files))
+	}
+	for _, src := range files {
+		for _, problem := range problems(src) {
+			t.Errorf("%s: %s", src.path, problem)
+		}
+	}
+}
+
+func problems(src source) []string {
+	var found []string
+	report := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
+
+	if forTests(src.folder) {
+		return nil
+	}
+	allowed, known := mayImport[src.house]
+	if !known {
+		report("%s is no house the rules know", src.house)
+	}
+	for _, imp := range src.file.Imports {
+		path, err := strconv.Unquote(imp.Path.Value)
+		if err != nil {
+			report("import %s: %v", imp.Path.Value, err)
+			continue
+		}
+		if own, ok := strings.CutPrefix(path, module); ok {
+			switch {
+			case !covers(allowed, own):
+				report("%s must not import %s", src.house, own)
+			case forTests(own) && !at(inProgram[own], src.folder):
+				report("%s is for tests", own)
+			}
+		}
+		for prefix, homes := range keptIn {
+			matches := path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
+			if matches && !at(homes, src.folder) {
+				report("%s is kept in %q", path, homes)
+			}
+		}
+	}
+	ast.Inspect(src.file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.SelectorExpr:
+			if pkg, ok := n.X.(*ast.Ident); ok {
+				name := pkg.Name + "." + n.Sel.Name
+				if homes, ok := onlyCmd[name]; ok && src.house != "cmd" && !at(homes, src.folder) {
+					report("only cmd calls %s", name)
+				}
+			}
+		case *ast.FuncDecl:
+			if n.Recv == nil && n.Name.Name == "init" {
+				report("func init: what runs must be called by name")
+			}
+		}
+		return true
+	})
+	return found
+}
+
+// covers says whether a package of ours is in a list of mayImport.
+func covers(allowed []string, own string) bool {
+	return slices.ContainsFunc(allowed, func(a string) bool {
+		prefix, below := strings.CutSuffix(a, "/...")
+		return own == a || below && strings.HasPrefix(own, prefix+"/")
+	})
+}
+
+// at says whether a folder is one of homes or below one.
+func at(homes []string, folder string) bool {
+	return slices.ContainsFunc(homes, func(h string) bool {
+		return folder == h || strings.HasPrefix(folder, h+"/")
+	})
+}
+
+// TestRulesCanFail holds the rules to programs that break them.
+func TestRulesCanFail(t *testing.T) {
+	for code, folder := range map[string]string{
+		`import _ "` + module + `restore"`:           "backup",
+		`import _ "` + module + `backup"`:            "restore",
+		`import _ "` + module + `storage/s3"`:        "wal",
+		`import _ "` + module + `repo"`:              "postgres/server",
+		`import _ "github.com/aws/smithy-go"`:        "storage/file",
+		`import "os"; func f() { os.Exit(1) }`:       "repo",
+		`import "time"; var t = time.Now`:            "restore",
+		`func init() {}`:                             "cmd/lifeboat",
+		`import _ "` + module + `storage/s3/s3test"`: "cmd/lifeboat",
+		`import _ "log"`:                             "wal",
+	} {
+		file, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\n"+code, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		house, _, _ := strings.Cut(folder, "/")
+		if got := problems(source{house, folder, "x.go", file}); len(got) != 1 {
+			t.Errorf("in %s: %s: problems %q, want one", folder, code, got)
+		}
+	}
+}
