@@ -1,0 +1,125 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// ErrNotArchived means that the archive, which is there and readable, holds no
+// such file, and nothing that comes after it: the end of the archive.
+var ErrNotArchived = errors.New("not in the archive")
+
+// GapError says that a segment is missing from the archive although a later
+// one of its timeline is there. It is not the end of the archive.
+type GapError struct {
+	Missing string
+	Later   string // the first later segment that is archived
+}
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("the archive has a gap: %s is missing, and %s, which comes later, is there", e.Missing, e.Later)
+}
+
+// Fetch puts the archived file of this name at dest, whole or not at all; a
+// file that is there is replaced. It is not synced to disk: PostgreSQL does
+// that itself when it moves what it asked for to its place
+// (KeepFileRestoredFromArchive in access/transam/xlogarchive.c uses
+// durable_rename).
+//
+// ErrNotArchived only when it is proven: the store said that there is no such
+// object, the repository's marker is there and genuine, and, for a segment, no
+// later one of its timeline is archived (else *GapError). Any other error
+// says nothing about what the archive holds.
+func Fetch(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, dest string) error {
+	h, body, err := r.OpenEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := proveAbsent(ctx, r, system, name); err != nil {
+			return fmt.Errorf("fetch %s: %w", name, err)
+		}
+		// It has come since: a later one was seen, and archiving goes in order.
+		h, body, err = r.OpenEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL)
+	}
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", name, err)
+	}
+	defer body.Close()
+	checked, err := checkFetched(system, name, h.Size, body)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", name, err)
+	}
+	if err := writeWhole(dest, checked, h.Size); err != nil {
+		return fmt.Errorf("fetch %s: %w", name, err)
+	}
+	return nil
+}
+
+// checkFetched looks at the start of a segment once more: what was signed is
+// what was pushed, and a push by another version or a broken disk may have
+// been wrong. The reader returned yields all of body.
+func checkFetched(system postgres.SystemID, name postgres.WALName, size int64, body io.Reader) (io.Reader, error) {
+	if name.Kind != postgres.WALSegment && name.Kind != postgres.WALPartial {
+		return body, nil
+	}
+	first, rest, err := peek(body, postgres.SegmentHeaderSize)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := checkSegment(name, first, size, PushOptions{System: system}); err != nil {
+		return nil, err
+	}
+	return rest, nil
+}
+
+// proveAbsent returns ErrNotArchived if the archive proves that it does not
+// hold the file, an error if it does not, and nil when the file has turned up
+// meanwhile.
+func proveAbsent(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName) error {
+	var later string
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.CheckPresent(gctx) })
+	g.Go(func() (err error) {
+		// A history file that is missing says nothing about others, and
+		// PostgreSQL asks for many that never were.
+		if name.Kind == postgres.WALSegment {
+			later, err = laterSegment(gctx, r, system, name)
+		}
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("cannot tell whether it is archived: %w", err)
+	}
+	if later == "" {
+		return ErrNotArchived
+	}
+	// The later one may have been archived between our two questions, and
+	// then so was this one: look once more before calling it a gap.
+	_, err := r.Store().Stat(ctx, repo.WALKey(system, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return &GapError{Missing: name.String(), Later: later}
+	}
+	return err
+}
+
+// laterSegment is the name of the first archived segment after name on its
+// timeline, "" when there is none.
+func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName) (string, error) {
+	prefix := repo.WALPrefix(system, name.Timeline)
+	for info, err := range r.Store().List(ctx, prefix) {
+		if err != nil {
+			return "", fmt.Errorf("list the archive: %w", err)
+		}
+		n, err := postgres.ParseWALName(info.Key[len(prefix):])
+		if err == nil && n.Kind == postgres.WALSegment && n.Timeline == name.Timeline && n.Segment > name.Segment {
+			return n.Segment, nil
+		}
+	}
+	return "", nil
+}

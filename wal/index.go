@@ -1,0 +1,240 @@
+package wal
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// maxHistory is the most bytes that a timeline history file may have.
+const maxHistory = maxSmallFile
+
+// Index is what the archive of one system held at one moment.
+type Index struct {
+	system    postgres.SystemID
+	size      postgres.SegmentSize // 0 while no segment is archived
+	timelines map[postgres.Timeline]*timeline
+	foreign   int
+}
+
+// timeline is what is archived of one timeline.
+type timeline struct {
+	sizes      map[string]int64 // of the objects, by the segment's 24 digits
+	numbers    []uint64         // of the segments, ascending
+	partials   []string         // the 24 digits
+	hasHistory bool
+	history    postgres.History
+	historyErr error
+}
+
+// Range is a run of archived segments of one timeline without a gap.
+type Range struct {
+	Timeline   postgres.Timeline
+	Begin, End postgres.LSN // End is not included
+}
+
+// Segments is the number of segments in the range.
+func (r Range) Segments(size postgres.SegmentSize) int {
+	return int(uint64(r.End-r.Begin) / uint64(size))
+}
+
+// LoadIndex lists the archive of a system. It reads the names of all objects,
+// the header of one segment, for the segment size, and the timeline history
+// files; it does not read segments. A history file that cannot be read, also
+// for want of an identity, is reported by History and Path, when it matters.
+//
+// No archive at all is an empty index, not an error, if the repository is there.
+func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*Index, error) {
+	ix := &Index{system: system, timelines: map[postgres.Timeline]*timeline{}}
+	prefix := repo.SystemWALPrefix(system)
+	sample := ""
+	for info, err := range r.Store().List(ctx, prefix) {
+		if err != nil {
+			return nil, fmt.Errorf("list the archive: %w", err)
+		}
+		if ix.note(info.Key[len(prefix):], info.Size) {
+			sample = info.Key
+		}
+	}
+	if len(ix.timelines) == 0 {
+		return ix, r.CheckPresent(ctx)
+	}
+	if sample != "" {
+		h, err := r.Header(ctx, sample)
+		if err != nil {
+			return nil, fmt.Errorf("tell the segment size of the archive: %w", err)
+		}
+		ix.size = postgres.SegmentSize(h.Size)
+	}
+	if err := ix.number(); err != nil {
+		return nil, err
+	}
+	ix.readHistories(ctx, r)
+	return ix, ctx.Err()
+}
+
+// note takes one object, by its name below the system's folder, and says
+// whether it is a segment.
+func (ix *Index) note(rest string, size int64) bool {
+	folder, file, _ := strings.Cut(rest, "/")
+	name, err := postgres.ParseWALName(file)
+	if err != nil || name.Timeline.Hex() != folder {
+		ix.foreign++
+		return false
+	}
+	t := ix.timelines[name.Timeline]
+	if t == nil {
+		t = &timeline{sizes: map[string]int64{}}
+		ix.timelines[name.Timeline] = t
+	}
+	switch name.Kind {
+	case postgres.WALSegment:
+		t.sizes[name.Segment] = size
+		return true
+	case postgres.WALPartial:
+		t.partials = append(t.partials, name.Segment)
+	case postgres.WALHistory:
+		t.hasHistory = true
+	}
+	return false
+}
+
+// number turns the names of segments into their numbers, now that the size is
+// known.
+func (ix *Index) number() error {
+	for _, t := range ix.timelines {
+		for name := range t.sizes {
+			seg, err := postgres.ParseSegment(name, ix.size)
+			if err != nil {
+				return fmt.Errorf("index the archive: %w", err)
+			}
+			t.numbers = append(t.numbers, seg.No)
+		}
+		slices.Sort(t.numbers)
+	}
+	return nil
+}
+
+func (ix *Index) readHistories(ctx context.Context, r *repo.Repo) {
+	var g errgroup.Group
+	g.SetLimit(8)
+	for id, t := range ix.timelines {
+		if !t.hasHistory {
+			continue
+		}
+		g.Go(func() error {
+			t.history, t.historyErr = ReadHistory(ctx, r, ix.system, id)
+			return nil
+		})
+	}
+	_ = g.Wait() // errors are kept with their timelines
+}
+
+// ReadHistory fetches and verifies the history file of one timeline.
+func ReadHistory(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline) (postgres.History, error) {
+	key := repo.WALKey(system, postgres.WALName{Kind: postgres.WALHistory, Timeline: tl})
+	raw, _, err := r.ReadEnvelope(ctx, key, repo.KindWAL, maxHistory)
+	if err != nil {
+		return postgres.History{}, fmt.Errorf("read the history of timeline %s: %w", tl, err)
+	}
+	h, err := postgres.ParseHistory(tl, raw)
+	if err != nil {
+		return postgres.History{}, fmt.Errorf("read the history of timeline %s: %w", tl, err)
+	}
+	return h, nil
+}
+
+// System is the system whose archive this is.
+func (ix *Index) System() postgres.SystemID { return ix.system }
+
+// SegmentSize is the size of the archived segments, 0 when there are none.
+func (ix *Index) SegmentSize() postgres.SegmentSize { return ix.size }
+
+// Foreign is the number of objects in the archive's folder that do not bear
+// the name of a WAL file of their folder.
+func (ix *Index) Foreign() int { return ix.foreign }
+
+// Timelines are the timelines of which anything is archived, ascending.
+func (ix *Index) Timelines() []postgres.Timeline {
+	return slices.Sorted(maps.Keys(ix.timelines))
+}
+
+// Has says whether the segment is archived.
+func (ix *Index) Has(seg postgres.Segment) bool {
+	_, ok := ix.ObjectSize(seg)
+	return ok
+}
+
+// ObjectSize is the number of bytes that the segment takes in the store, and
+// false when it is not archived.
+func (ix *Index) ObjectSize(seg postgres.Segment) (int64, bool) {
+	t := ix.timelines[seg.Timeline]
+	if t == nil {
+		return 0, false
+	}
+	n, ok := t.sizes[seg.Name()]
+	return n, ok
+}
+
+// Partials are the 24-digit names of the partial segments of a timeline.
+// Recovery does not read them.
+func (ix *Index) Partials(tl postgres.Timeline) []string {
+	t := ix.timelines[tl]
+	if t == nil {
+		return nil
+	}
+	return slices.Clone(t.partials)
+}
+
+// Ranges are the runs of segments of a timeline, ascending. Between two of
+// them is a gap.
+func (ix *Index) Ranges(tl postgres.Timeline) []Range {
+	t := ix.timelines[tl]
+	if t == nil {
+		return nil
+	}
+	var out []Range
+	for i, no := range t.numbers {
+		seg := postgres.Segment{Timeline: tl, No: no, Size: ix.size}
+		if i > 0 && no == t.numbers[i-1]+1 {
+			out[len(out)-1].End = seg.End()
+			continue
+		}
+		out = append(out, Range{tl, seg.Start(), seg.End()})
+	}
+	return out
+}
+
+// Newest is the last archived segment of a timeline, false when there is none.
+func (ix *Index) Newest(tl postgres.Timeline) (postgres.Segment, bool) {
+	t := ix.timelines[tl]
+	if t == nil || len(t.numbers) == 0 {
+		return postgres.Segment{}, false
+	}
+	return postgres.Segment{Timeline: tl, No: t.numbers[len(t.numbers)-1], Size: ix.size}, true
+}
+
+// HasHistory says whether the timeline's history file is archived.
+func (ix *Index) HasHistory(tl postgres.Timeline) bool {
+	t := ix.timelines[tl]
+	return t != nil && t.hasHistory
+}
+
+// History is the ancestry of a timeline from its archived history file. Like
+// for PostgreSQL (readTimeLineHistory in access/transam/timeline.c), a
+// timeline without one has no ancestors. An error when there is a file that
+// could not be read.
+func (ix *Index) History(tl postgres.Timeline) (postgres.History, error) {
+	t := ix.timelines[tl]
+	if t == nil || !t.hasHistory {
+		return postgres.History{Timeline: tl}, nil
+	}
+	return t.history, t.historyErr
+}

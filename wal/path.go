@@ -1,0 +1,247 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// TimelineTarget is what recovery_target_timeline can say. The zero value is
+// "latest", PostgreSQL's default.
+type TimelineTarget struct {
+	current  bool
+	timeline postgres.Timeline // 0 for a word
+}
+
+// The targets that are words.
+var (
+	LatestTimeline  = TimelineTarget{}
+	CurrentTimeline = TimelineTarget{current: true}
+)
+
+// TimelineID is the target of that very timeline.
+func TimelineID(tl postgres.Timeline) TimelineTarget { return TimelineTarget{timeline: tl} }
+
+// ParseTimelineTarget reads "latest", "current" or a timeline ID.
+func ParseTimelineTarget(s string) (TimelineTarget, error) {
+	switch s {
+	case "latest":
+		return LatestTimeline, nil
+	case "current":
+		return CurrentTimeline, nil
+	}
+	tl, err := postgres.ParseTimeline(s)
+	if err != nil {
+		return TimelineTarget{}, fmt.Errorf("target timeline %q is neither latest, current nor a timeline: %w", s, err)
+	}
+	return TimelineID(tl), nil
+}
+
+func (t TimelineTarget) String() string {
+	switch {
+	case t.timeline != 0:
+		return t.timeline.String()
+	case t.current:
+		return "current"
+	}
+	return "latest"
+}
+
+// Path is the way of recovery through the timelines.
+type Path struct {
+	// Timeline is where it ends. Whoever configures recovery sets
+	// recovery_target_timeline to this number, so that PostgreSQL takes this
+	// path whatever is archived meanwhile.
+	Timeline postgres.Timeline
+	// Spans are the parts of the timelines, in order; the first begins at or
+	// before the point asked for, the last has no end (postgres.EndOfTime).
+	Spans []postgres.TimelineSpan
+	// Skipped are timelines above Timeline that do not descend from the point,
+	// so "latest" could not mean them. PostgreSQL's own "latest" would fail on
+	// them (findNewestTimeLine in access/transam/timeline.c does not look
+	// whether what it finds descends).
+	Skipped []postgres.Timeline
+}
+
+// NotAncestorError says that the target timeline does not go through the
+// point where recovery would start.
+type NotAncestorError struct {
+	Target   postgres.Timeline
+	Timeline postgres.Timeline
+	LSN      postgres.LSN
+	Left     postgres.LSN // where the target's history leaves Timeline; 0: it was never on it
+}
+
+func (e *NotAncestorError) Error() string {
+	if e.Left == 0 {
+		return fmt.Sprintf("timeline %s does not descend from timeline %s", e.Target, e.Timeline)
+	}
+	return fmt.Sprintf("timeline %s does not descend from %s on timeline %s: it left that timeline at %s",
+		e.Target, e.LSN, e.Timeline, e.Left)
+}
+
+// ErrNoHistory means that a target timeline has no history file in the
+// archive. PostgreSQL refuses such a target (validateRecoveryParameters).
+var ErrNoHistory = errors.New("its history file is not in the archive")
+
+// Path is the way from a point, lsn on timeline tl, to the target. For a
+// backup, give its stop LSN: recovery must get there on the backup's own
+// timeline before it can turn to another. *NotAncestorError when the target
+// does not descend from the point; an error when a history file that decides
+// cannot be read.
+func (ix *Index) Path(target TimelineTarget, tl postgres.Timeline, lsn postgres.LSN) (Path, error) {
+	switch {
+	case target.timeline != 0:
+		return ix.pathTo(target.timeline, tl, lsn)
+	case target.current:
+		return ix.pathTo(tl, tl, lsn)
+	}
+	return ix.latest(tl, lsn)
+}
+
+func (ix *Index) pathTo(target, tl postgres.Timeline, lsn postgres.LSN) (Path, error) {
+	if target > 1 && target != tl && !ix.HasHistory(target) {
+		return Path{}, fmt.Errorf("timeline %s: %w", target, ErrNoHistory)
+	}
+	h, err := ix.History(target)
+	if err != nil {
+		return Path{}, err
+	}
+	if !h.Contains(tl, lsn) {
+		span, _ := h.Span(tl)
+		return Path{}, &NotAncestorError{Target: target, Timeline: tl, LSN: lsn, Left: span.End}
+	}
+	spans := h.Path()
+	first := slices.IndexFunc(spans, func(s postgres.TimelineSpan) bool { return s.Timeline == tl })
+	return Path{Timeline: target, Spans: spans[first:]}, nil
+}
+
+// latest is the highest timeline that descends from the point.
+func (ix *Index) latest(tl postgres.Timeline, lsn postgres.LSN) (Path, error) {
+	var skipped []postgres.Timeline
+	for _, candidate := range slices.Backward(ix.Timelines()) {
+		if candidate <= tl || !ix.HasHistory(candidate) {
+			continue
+		}
+		p, err := ix.pathTo(candidate, tl, lsn)
+		if _, ok := errors.AsType[*NotAncestorError](err); ok {
+			skipped = append(skipped, candidate)
+			continue
+		}
+		p.Skipped = skipped
+		return p, err
+	}
+	p, err := ix.pathTo(tl, tl, lsn)
+	p.Skipped = skipped
+	return p, err
+}
+
+// Segments are the segments that recovery along the path reads for the WAL
+// from from (included) to to (not included), in order. The second value is
+// false for one that ought to be archived and is not.
+//
+// PostgreSQL asks for the segment on the newest timeline that had begun by its
+// end, then on older ones (XLogFileReadAnyTLI in access/transam/xlogrecovery.c,
+// before 15 in xlog.c). So does this: the segment that holds a switch point
+// comes from the newer timeline if it is archived there. That of the older one
+// does if what is wanted of it lies before the switch point.
+func (ix *Index) Segments(p Path, from, to postgres.LSN) iter.Seq2[postgres.Segment, bool] {
+	size := ix.size
+	if size == 0 { // nothing is archived, so any size names what is missing
+		size = postgres.DefaultSegmentSize
+	}
+	return func(yield func(postgres.Segment, bool) bool) {
+		for at := from; at < to; {
+			seg := postgres.SegmentAt(0, at, size)
+			if !yield(ix.choose(p, seg, min(to, seg.End()))) {
+				return
+			}
+			if at = seg.End(); at == 0 { // the last segment of all
+				return
+			}
+		}
+	}
+}
+
+// choose finds the timeline to read seg on, when it is wanted up to an LSN.
+func (ix *Index) choose(p Path, seg postgres.Segment, upTo postgres.LSN) (postgres.Segment, bool) {
+	ought := seg
+	for _, s := range slices.Backward(p.Spans) {
+		if s.Begin >= seg.End() {
+			continue // it began later
+		}
+		seg.Timeline = s.Timeline
+		if ix.Has(seg) && s.End >= upTo {
+			return seg, true
+		}
+		if ought.Timeline == 0 {
+			ought = seg
+		}
+		newest, any := ix.Newest(s.Timeline)
+		if any && newest.No > seg.No && newest.Start() < s.End {
+			return seg, false // Fetch calls it a gap, so PostgreSQL stops
+		}
+		if ix.Has(seg) || s.Begin <= seg.Start() {
+			break // PostgreSQL looks no further
+		}
+	}
+	return ought, false
+}
+
+// Missing is the first segment that is not archived of those that recovery
+// along the path reads for the WAL from from to to; false when all are there.
+func (ix *Index) Missing(p Path, from, to postgres.LSN) (postgres.Segment, bool) {
+	for seg, ok := range ix.Segments(p, from, to) {
+		if !ok {
+			return seg, true
+		}
+	}
+	return postgres.Segment{}, false
+}
+
+// Reach is how far recovery can get: from from along the path to End, where
+// the segment Missing is not archived. Gap says that later segments of the
+// path are, so that this is damage and not the end of the archive. End is at
+// most the switch point when the older timeline alone has a segment.
+type Reach struct {
+	End     postgres.LSN
+	Missing postgres.Segment
+	Gap     bool
+}
+
+// Reach walks the path from from on until a segment is missing.
+func (ix *Index) Reach(p Path, from postgres.LSN) Reach {
+	end := from
+	for seg, ok := range ix.Segments(p, from, postgres.EndOfTime) {
+		if !ok {
+			return Reach{End: ix.partly(p, seg, end), Missing: seg, Gap: ix.isGap(p, seg)}
+		}
+		end = seg.End()
+	}
+	return Reach{End: end}
+}
+
+// partly is how far a missing segment can be had from an older timeline.
+func (ix *Index) partly(p Path, missing postgres.Segment, end postgres.LSN) postgres.LSN {
+	for _, s := range p.Spans {
+		older := missing
+		older.Timeline = s.Timeline
+		if s.End > end && s.End < missing.End() && ix.Has(older) {
+			end = s.End
+		}
+	}
+	return end
+}
+
+func (ix *Index) isGap(p Path, missing postgres.Segment) bool {
+	for _, s := range p.Spans {
+		newest, any := ix.Newest(s.Timeline)
+		if any && newest.No > missing.No && newest.Start() < s.End && s.End > missing.Start() {
+			return true
+		}
+	}
+	return false
+}

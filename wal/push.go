@@ -1,0 +1,148 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// maxSmallFile is the most bytes that a timeline history file or a backup
+// history file may have.
+const maxSmallFile = 1 << 20
+
+// PushOptions says what a pushed file must be.
+type PushOptions struct {
+	// System is the system identifier that the segment must carry. It may be
+	// 0, then the segment's own counts; files without a header need it.
+	System postgres.SystemID
+	// SegmentSize is what the cluster's control file tells; 0 trusts the
+	// header of the segment.
+	SegmentSize postgres.SegmentSize
+}
+
+// ChangedError says that a file was not the same, or not as long, at the end
+// of reading as at the start. Nothing was stored.
+type ChangedError struct{ Path, Reason string }
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("%s changed while it was read: %s", e.Path, e.Reason)
+}
+
+// TwoPrimariesError says that the archive holds other content under the name
+// of the pushed file. Nothing was replaced.
+type TwoPrimariesError struct {
+	Name string
+	*repo.ConflictError
+}
+
+func (e *TwoPrimariesError) Error() string {
+	c := e.ConflictError
+	return fmt.Sprintf("another %s is archived already; two primaries may be archiving to one repository: "+
+		"host %s stored sha256 %s (%d bytes), host %s has sha256 %s (%d bytes)",
+		e.Name, c.HaveHost, c.HaveSHA256, c.HaveSize, c.Host, c.SHA256, c.WantedSize)
+}
+
+func (e *TwoPrimariesError) Unwrap() error { return e.ConflictError }
+
+// Push archives the file at path: a WAL segment, a partial segment, a timeline
+// history file or a backup history file, told by its name. It returns nil
+// only after the store has acknowledged the object, or when the very same
+// content is stored already. What is there is never replaced:
+// *TwoPrimariesError. *HeaderError when a segment is not what its name says;
+// *ChangedError when the file is written to meanwhile. After an error the
+// archive holds nothing new of it, or all of it.
+func Push(ctx context.Context, r *repo.Repo, path string, o PushOptions) (repo.Stored, error) {
+	name, err := postgres.ParseWALName(filepath.Base(path))
+	if err != nil {
+		return repo.Stored{}, fmt.Errorf("push %s: %w", path, err)
+	}
+	src, err := openSource(path)
+	if err != nil {
+		return repo.Stored{}, fmt.Errorf("push %s: %w", name, err)
+	}
+	defer src.Close()
+	system, body, err := src.check(name, o)
+	if err != nil {
+		return repo.Stored{}, fmt.Errorf("push %s: %w", path, err)
+	}
+	stored, err := r.CreateEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL, body, src.size)
+	if conflict, ok := errors.AsType[*repo.ConflictError](err); ok {
+		return stored, &TwoPrimariesError{name.String(), conflict}
+	}
+	if err != nil {
+		return stored, fmt.Errorf("push %s: %w", name, err)
+	}
+	return stored, nil
+}
+
+// source is a file being pushed. Its Read fails, instead of ending, when the
+// file is not at the end what it was at the start.
+type source struct {
+	*os.File
+	size    int64
+	modTime time.Time
+	read    int64
+}
+
+func openSource(path string) (*source, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &source{File: f, size: info.Size(), modTime: info.ModTime()}, nil
+}
+
+// check holds the file against its name and returns the system it belongs to
+// and all its bytes to read.
+func (s *source) check(name postgres.WALName, o PushOptions) (postgres.SystemID, io.Reader, error) {
+	if name.Kind == postgres.WALHistory || name.Kind == postgres.WALBackup {
+		switch {
+		case s.size > maxSmallFile:
+			return 0, nil, fmt.Errorf("a %s of %d bytes; at most %d are expected", name.Kind, s.size, maxSmallFile)
+		case s.size == 0:
+			return 0, nil, fmt.Errorf("the %s is empty", name.Kind)
+		case o.System == 0:
+			return 0, nil, fmt.Errorf("a %s does not tell its system: the system identifier is needed", name.Kind)
+		}
+		return o.System, s, nil
+	}
+	first, body, err := peek(s, postgres.SegmentHeaderSize)
+	if err != nil {
+		return 0, nil, err
+	}
+	h, err := checkSegment(name, first, s.size, o)
+	return h.SystemID, body, err
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.File.Read(p)
+	s.read += int64(n)
+	if err != io.EOF {
+		return n, err
+	}
+	info, err := s.File.Stat()
+	switch {
+	case err != nil:
+		return n, err
+	case s.read != s.size || info.Size() != s.size:
+		return n, &ChangedError{s.Name(), fmt.Sprintf("it had %d bytes, and has %d", s.size, max(s.read, info.Size()))}
+	case !info.ModTime().Equal(s.modTime):
+		return n, &ChangedError{s.Name(), "it was written to"}
+	}
+	return n, io.EOF
+}
