@@ -27,23 +27,24 @@ type setting struct {
 // environment, which beats the file, which beats the default. The named keys
 // must be set; anything wrong anywhere is a usage error.
 func (a *app) config(c *cli.Context, required ...string) (*Config, error) {
-	cfg, err := a.loadConfig(c)
+	dir, err := a.getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find the current folder: %w", err)
+	}
+	file, fromFile, err := a.configFile(c, dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := a.combine(c, dir, file, fromFile)
 	if err != nil {
 		return nil, err
 	}
 	return cfg, cfg.require(required...)
 }
 
-func (a *app) loadConfig(c *cli.Context) (*Config, error) {
-	dir, err := a.getwd()
-	if err != nil {
-		return nil, fmt.Errorf("find the current folder: %w", err)
-	}
+// combine puts what the file says together with environment and flags.
+func (a *app) combine(c *cli.Context, dir, file string, fromFile []setting) (*Config, error) {
 	fromEnv, err := envSettings(a.environ, dir)
-	if err != nil {
-		return nil, err
-	}
-	file, fromFile, err := a.configFile(c, dir)
 	if err != nil {
 		return nil, err
 	}

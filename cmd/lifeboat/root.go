@@ -17,6 +17,10 @@ import (
 // A new command is a constructor in a file of its own and a line here.
 func commands() []func(*app) *cli.Command {
 	return []func(*app) *cli.Command{
+		initCommand,
+		backupCommand,
+		backupsCommand,
+		keygenCommand,
 		configCommand,
 		versionCommand,
 	}

@@ -1,0 +1,219 @@
+// Package backup takes base backups: it walks the data directory of a running
+// server while the server is in backup mode, puts what it reads into sealed
+// packs, and commits a manifest once all WAL that the backup needs is in the
+// archive.
+//
+// Until that commit nothing exists but unreferenced packs, so a backup that
+// fails or is killed at any moment leaves garbage and never damage. The order
+// of the steps in Run is what makes a backup restorable; each says why it
+// stands where it does.
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// Options says what to back up and how.
+type Options struct {
+	DataDir    string // of the server; read directly
+	Conn       string // libpq connection string or URL; the server of DataDir
+	Jobs       int    // workers; at least 1
+	Level      repo.Level
+	WALTimeout time.Duration // how long to wait for WAL in the archive, each time
+	Host       string        // this host, for the manifest and the lease
+	Program    string        // version, for the manifest
+	Now        func() time.Time
+	Observe    func(Progress) // may be nil; called from one goroutine at a time
+	Warn       func(string)   // may be nil; one line a call
+}
+
+// Progress is where a running backup stands.
+type Progress struct {
+	Phase       string // "archive", "checkpoint", "copy", "wal"
+	Done, Total int64  // bytes, in phase "copy"
+}
+
+// LeaseName is the lease that a running backup holds.
+const LeaseName = "backup"
+
+// Run takes one full backup and returns what it committed.
+//
+// Errors: *repo.LeasedError when another backup runs; *ArchivingError when WAL
+// does not reach the archive, found before anything is copied; *MismatchError
+// when the server is not that of the data directory, or not one that can be
+// backed up; others from the server, the files or the store. After any error
+// no backup was made. Bad pages are no error: they are in the Info.
+func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
+	label := newLabel(o.Now())
+	ctx, release, err := holdLease(ctx, r, o, label)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+
+	srv, err := connect(ctx, o.Conn)
+	if err != nil {
+		return nil, err
+	}
+	defer srv.close()
+
+	// The files must be that server's, or the backup would mix two clusters.
+	facts, err := srv.match(ctx, o.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	if err := registerSystem(ctx, r, facts); err != nil {
+		return nil, err
+	}
+
+	// Without WAL in the archive no backup can start. Finding that out now
+	// costs a segment, finding it out at the end costs the night.
+	o.observe(Progress{Phase: "archive"})
+	if err := proveArchiving(ctx, r, srv, facts, o); err != nil {
+		return nil, err
+	}
+
+	o.observe(Progress{Phase: "checkpoint"})
+	start, err := srv.start(ctx, "lifeboat "+label, facts)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSameStorage(o.DataDir, facts, start); err != nil {
+		return nil, err
+	}
+
+	// The list is made after the start: what is created later is in the WAL.
+	tree, err := walk(o.DataDir, facts, o.warn)
+	if err != nil {
+		return nil, err
+	}
+	m := r.NewManifestWriter()
+	defer m.Close()
+	c := newCopier(r, m, tree, facts, start.LSN, o)
+	if err := c.run(ctx); err != nil {
+		return nil, err
+	}
+	// Last, so that its checkpoint is the newest that the backup may hold.
+	if err := c.copyControlFile(ctx); err != nil {
+		return nil, err
+	}
+
+	stop, err := srv.stop(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.observe(Progress{Phase: "wal"})
+	if err := waitArchived(ctx, r, srv, facts, start.Timeline, start.LSN, stop.LSN, o); err != nil {
+		return nil, err
+	}
+
+	info := facts.info(start, stop)
+	info.Label, info.Host, info.Program = label, o.Host, o.Program
+	c.fill(&info)
+	if err := m.Commit(ctx, &info, c.files.entries); err != nil {
+		return nil, err
+	}
+	return &info, nil
+}
+
+func newLabel(now time.Time) string {
+	var b [3]byte
+	rand.Read(b[:])
+	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+}
+
+func (o Options) observe(p Progress) {
+	if o.Observe != nil {
+		o.Observe(p)
+	}
+}
+
+func (o Options) warn(format string, args ...any) {
+	if o.Warn != nil {
+		o.Warn(fmt.Sprintf(format, args...))
+	}
+}
+
+// holdLease takes the lease and renews it until release is called. When it is
+// lost, the context ends with the reason, because somebody else may then be
+// taking this for a dead backup.
+func holdLease(ctx context.Context, r *repo.Repo, o Options, label string) (context.Context, func(), error) {
+	lease, err := repo.AcquireLease(ctx, r.Store(), LeaseName, o.Host+" (backup "+label+")", o.Now())
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(repo.RenewEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := lease.Renew(ctx, o.Now()); err != nil && ctx.Err() == nil {
+					cancel(fmt.Errorf("renew the backup's lease: %w", err))
+				}
+			}
+		}
+	}()
+	release := func() {
+		cancel(nil)
+		<-done
+		// The work is over either way; a lease not given back runs out by itself.
+		end, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer stop()
+		if err := lease.Release(end); err != nil {
+			o.warn("cannot give back the lease, it ends by itself: %v", err)
+		}
+	}
+	return ctx, release, nil
+}
+
+// MismatchError says that the server and the data directory do not fit each
+// other, or that this server cannot be backed up.
+type MismatchError struct{ Reason string }
+
+func (e *MismatchError) Error() string { return e.Reason }
+
+// ArchivingError says that WAL does not arrive in the archive.
+type ArchivingError struct {
+	Reason string
+	Err    error // may be nil
+}
+
+func (e *ArchivingError) Error() string {
+	if e.Err != nil {
+		return "WAL archiving does not work: " + e.Reason + ": " + e.Err.Error()
+	}
+	return "WAL archiving does not work: " + e.Reason
+}
+
+func (e *ArchivingError) Unwrap() error { return e.Err }
+
+// registerSystem notes which PostgreSQL system this cluster is now.
+func registerSystem(ctx context.Context, r *repo.Repo, f facts) error {
+	note := fmt.Appendf(nil, "{\"system\":%q,\"pg_version\":%d}\n", f.control.SystemID, f.version)
+	if err := r.RegisterSystem(ctx, f.control.SystemID, note); err != nil {
+		return fmt.Errorf("register system %s: %w", f.control.SystemID, err)
+	}
+	return nil
+}
+
+// position is where a backup starts or stops.
+type position struct {
+	LSN      postgres.LSN
+	Timeline postgres.Timeline
+	Time     time.Time // the server's clock
+	label    string    // backup_label, when stopping
+	spcmap   string    // tablespace_map, when stopping
+}

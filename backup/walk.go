@@ -1,0 +1,223 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// ConfigDir is the folder in a restored data directory that holds the
+// configuration files that lay outside the original one, as on Debian.
+const ConfigDir = "lifeboat-config"
+
+const controlPath = "global/pg_control"
+
+// source is a regular file to copy.
+type source struct {
+	path  string // as in the manifest
+	from  string // where it is read
+	size  int64  // when it was listed; growth beyond is in the WAL
+	mode  fs.FileMode
+	mtime time.Time
+	rel   postgres.RelationFile
+	pages bool // a relation file: it consists of pages
+}
+
+// tree is what the data directory holds.
+type tree struct {
+	folders []repo.FileEntry
+	files   []source
+	control source
+	bytes   int64
+}
+
+// walker lists a data directory. What vanishes while it looks was removed
+// after the backup's start, so its removal is in the WAL.
+type walker struct {
+	tree
+	facts facts
+	warn  func(string, ...any)
+}
+
+// walk lists everything that belongs into the backup of dataDir, by the rules
+// of the server's own base backup (backup/basebackup.c).
+func walk(dataDir string, f facts, warn func(string, ...any)) (*tree, error) {
+	w := &walker{facts: f, warn: warn}
+	root, err := filepath.EvalSymlinks(dataDir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dataDir, err)
+	}
+	if err := w.dir(root, ""); err != nil {
+		return nil, err
+	}
+	if w.control.from == "" {
+		return nil, &MismatchError{dataDir + " holds no global/pg_control"}
+	}
+	w.outsideConfig(root)
+	return &w.tree, nil
+}
+
+// dir lists one folder; rel is its path in the manifest, "" for the top.
+func (w *walker) dir(from, rel string) error {
+	entries, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) && rel != "" {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", from, err)
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	unlogged := postgres.UnloggedFiles(names)
+	for _, e := range entries {
+		p := path.Join(rel, e.Name())
+		if postgres.Excluded(p) || unlogged.Excludes(e.Name()) || p == ConfigDir {
+			continue
+		}
+		if err := w.entry(filepath.Join(from, e.Name()), p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) entry(from, p string) error {
+	fi, err := os.Lstat(from)
+	if err == nil && fi.Mode().Type() == fs.ModeSymlink {
+		return w.link(from, p)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", from, err)
+	}
+	switch {
+	case fi.IsDir():
+		return w.folder(from, p, fi)
+	case fi.Mode().IsRegular():
+		w.file(from, p, fi)
+	default:
+		w.warn("left out %s: neither a file nor a folder", p)
+	}
+	return nil
+}
+
+func (w *walker) folder(from, p string, fi fs.FileInfo) error {
+	if path.Dir(p) == "pg_tblspc" && !w.knows(p) {
+		return nil
+	}
+	w.folders = append(w.folders, repo.FileEntry{Type: repo.Dir, Path: p, Mode: uint32(fi.Mode().Perm())})
+	switch {
+	case p == "pg_wal":
+		// Its content comes from the archive; the server wants this folder in it.
+		w.folders = append(w.folders, repo.FileEntry{Type: repo.Dir, Path: "pg_wal/archive_status", Mode: uint32(fi.Mode().Perm())})
+		return nil
+	case postgres.EmptyDir(p):
+		return nil
+	case path.Dir(p) == "pg_tblspc":
+		return w.tablespace(from, p)
+	}
+	return w.dir(from, p)
+}
+
+// link follows a symbolic link. The manual knows two: pg_wal and those of
+// tablespaces. Others, to files or folders, are administrators' own; what
+// they lead to is backed up in their place, so that a restore on a bare
+// machine is whole.
+func (w *walker) link(from, p string) error {
+	target, err := filepath.EvalSymlinks(from)
+	if err != nil {
+		w.warn("left out %s: its link leads nowhere", p)
+		return nil
+	}
+	fi, err := os.Stat(target)
+	if err != nil {
+		return fmt.Errorf("follow %s: %w", from, err)
+	}
+	switch {
+	case fi.IsDir() && p == "pg_wal":
+		return w.folder(target, p, fi)
+	case fi.IsDir() && path.Dir(p) == "pg_tblspc":
+		if !w.knows(p) {
+			return nil
+		}
+		return w.tablespace(target, p) // the link itself is among the tablespaces
+	case fi.IsDir() && path.Dir(p) == ".":
+		w.warn("%s is a link to %s: its content is backed up as a folder of the data directory", p, target)
+		return w.folder(target, p, fi)
+	case fi.Mode().IsRegular():
+		w.file(target, p, fi)
+	default:
+		w.warn("left out %s: a link to %s", p, target)
+	}
+	return nil
+}
+
+// tablespace lists the one folder of a tablespace that is this cluster's.
+func (w *walker) tablespace(from, p string) error {
+	version := postgres.TablespaceDir(w.facts.version/10000, w.facts.control.CatalogVersion)
+	fi, err := os.Stat(filepath.Join(from, version))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list tablespace %s: %w", path.Base(p), err)
+	}
+	return w.folder(filepath.Join(from, version), path.Join(p, version), fi)
+}
+
+// knows says whether the server listed the tablespace at pg_tblspc/<oid>. One
+// that was made since is in the WAL.
+func (w *walker) knows(p string) bool {
+	oid, err := strconv.ParseUint(path.Base(p), 10, 32)
+	for _, t := range w.facts.tablespaces {
+		if err == nil && t.OID == uint32(oid) {
+			return true
+		}
+	}
+	w.warn("left out %s: the server knows no such tablespace", p)
+	return false
+}
+
+func (w *walker) file(from, p string, fi fs.FileInfo) {
+	s := source{path: p, from: from, size: fi.Size(), mode: fi.Mode().Perm(), mtime: fi.ModTime()}
+	if p == controlPath {
+		w.control = s
+		return
+	}
+	s.rel, s.pages = postgres.ParseRelationPath(p)
+	w.files = append(w.files, s)
+	w.bytes += s.size
+}
+
+// outsideConfig adds the configuration files that lie elsewhere.
+func (w *walker) outsideConfig(root string) {
+	made := false
+	for _, name := range []string{"config_file", "hba_file", "ident_file"} {
+		from := w.facts.settings[name]
+		if real, err := filepath.EvalSymlinks(from); err != nil || filepath.Dir(real) == root {
+			continue
+		}
+		fi, err := os.Stat(from)
+		if err != nil || !fi.Mode().IsRegular() {
+			w.warn("left out %s: it cannot be read", from)
+			continue
+		}
+		if !made {
+			w.folders = append(w.folders, repo.FileEntry{Type: repo.Dir, Path: ConfigDir, Mode: 0o700})
+			made = true
+		}
+		w.file(from, path.Join(ConfigDir, filepath.Base(from)), fi)
+	}
+}

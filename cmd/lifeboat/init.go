@@ -1,0 +1,344 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+)
+
+func initCommand(a *app) *cli.Command {
+	return &cli.Command{
+		Name:  "init",
+		Usage: "set up a cluster: configuration, keys, repository",
+		Description: `
+Writes a commented configuration (to --config, else ./lifeboat.yaml) and beside
+it the cluster key; makes a recovery key unless --recipient names existing
+recipients; creates the repository; and says what to do next. Run again it
+changes nothing and prints the same. A repository of another cluster is
+refused before anything is written.`,
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "recovery-key", Usage: "write the recovery key to `FILE`; else to NAME-recovery.key beside the configuration"},
+		}, configFlags("cluster", "pgdata", "repository", "conn", "recipients", "s3.endpoint", "s3.region", "s3.path_style", "s3.ca_file")...),
+		Action: func(c *cli.Context) error {
+			if _, err := operands(c); err != nil {
+				return err
+			}
+			s, err := a.newSetup(c)
+			if err != nil {
+				return err
+			}
+			if err := s.run(c.Context); err != nil {
+				return err
+			}
+			return a.result(s.report, func(w io.Writer) { s.report.write(w) })
+		},
+	}
+}
+
+// setup is one run of init.
+type setup struct {
+	app    *app
+	cfg    *Config
+	exists bool   // the configuration file does
+	dir    string // of the configuration file
+	given  map[string][]string
+	report setupReport
+}
+
+// setupReport is the JSON document of init.
+type setupReport struct {
+	Cluster        string   `json:"cluster"`
+	Repository     string   `json:"repository"`
+	RepositoryID   string   `json:"repository_id"`
+	Config         string   `json:"config"`
+	ClusterKey     string   `json:"cluster_key"`
+	RecoveryKey    string   `json:"recovery_key,omitempty"` // "" when the recipients were given
+	Recipients     []string `json:"recipients"`
+	Signer         string   `json:"signer"`
+	ArchiveCommand string   `json:"archive_command"`
+	Created        []string `json:"created"` // what this run made
+}
+
+func (a *app) newSetup(c *cli.Context) (*setup, error) {
+	dir, err := a.getwd()
+	if err != nil {
+		return nil, fmt.Errorf("find the current folder: %w", err)
+	}
+	file := c.String("config")
+	if file == "" {
+		file = a.getenv("LIFEBOAT_CONFIG")
+	}
+	if file == "" {
+		file = "lifeboat.yaml"
+	}
+	file = inDir(dir, file)
+	settings, err := readConfig(file)
+	exists := !errors.Is(err, fs.ErrNotExist)
+	if err != nil && exists {
+		return nil, err
+	}
+	cfg, err := a.combine(c, dir, file, settings)
+	if err != nil {
+		return nil, err
+	}
+	if err := cfg.require("cluster", "pgdata", "repository"); err != nil {
+		return nil, err
+	}
+	s := &setup{app: a, cfg: cfg, exists: exists, dir: filepath.Dir(file), given: cfg.given()}
+	s.report = setupReport{Cluster: cfg.Cluster, Repository: cfg.Repository, Config: file, RecoveryKey: c.String("recovery-key"), Created: []string{}}
+	if s.report.RecoveryKey == "" {
+		s.report.RecoveryKey = filepath.Join(s.dir, cfg.Cluster+"-recovery.key")
+	}
+	s.report.RecoveryKey = inDir(dir, s.report.RecoveryKey)
+	if cfg.ClusterKey == "" {
+		cfg.ClusterKey = filepath.Join(s.dir, cfg.Cluster+"-cluster.key")
+	}
+	s.report.ClusterKey = cfg.ClusterKey
+	return s, s.check(settings)
+}
+
+// check refuses what would surprise later, before anything is written.
+func (s *setup) check(fromFile []setting) error {
+	if _, err := os.Stat(filepath.Join(s.cfg.PGData, "PG_VERSION")); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return usage("pgdata: %s is not a data directory (no PG_VERSION in it)", s.cfg.PGData).
+				hinted("\"show data_directory\" in psql names it")
+		}
+		return fmt.Errorf("look at the data directory: %w", err)
+	}
+	if !s.exists {
+		return nil
+	}
+	// The file stays as it is, so a flag that says otherwise would be lost.
+	for _, f := range fromFile {
+		if values, ok := s.given[f.key.name]; ok && !slices.Equal(values, fileTexts(f)) {
+			return usage("%s exists and has another %s than the one given now", s.report.Config, f.key.name).
+				hinted("change the file, or name another with --config")
+		}
+	}
+	return nil
+}
+
+// fileTexts is what the file says for a key, in the form of Config.
+func fileTexts(f setting) []string {
+	only := &Config{origins: map[string]origin{}}
+	if only.set(f) != nil {
+		return nil
+	}
+	texts := f.key.texts(only)
+	if f.key.name == "repository" {
+		if l, err := parseRepository(texts[0]); err == nil {
+			return []string{l.url()}
+		}
+	}
+	return texts
+}
+
+// run makes what is missing. Keys come first, because nothing may be sealed to
+// a key that is not on disk; the marker comes last, because it is what makes
+// the repository exist.
+func (s *setup) run(ctx context.Context) error {
+	store, err := createStore(ctx, s.cfg)
+	if err != nil {
+		return err
+	}
+	if err := s.refuseForeign(ctx, store); err != nil {
+		return err
+	}
+	cluster, err := s.clusterKey()
+	if err != nil {
+		return err
+	}
+	if err := s.recoveryKey(cluster); err != nil {
+		return err
+	}
+	if err := s.writeConfig(cluster); err != nil {
+		return err
+	}
+	if err := s.createRepository(ctx, store); err != nil {
+		return err
+	}
+	s.report.RepositoryID = cluster.Repository
+	s.report.Signer = cluster.Signing.Public().String()
+	s.report.Recipients = s.cfg.Recipients
+	s.report.ArchiveCommand, err = archiveCommand(s.report.Config)
+	return err
+}
+
+// refuseForeign refuses a repository that is there and not ours.
+func (s *setup) refuseForeign(ctx context.Context, store storage.Store) error {
+	m, err := repo.ReadMarker(ctx, store)
+	if errors.Is(err, repo.ErrNoRepository) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if m.Cluster != s.cfg.Cluster {
+		return &repo.ForeignError{What: "cluster", Want: s.cfg.Cluster, Have: m.Cluster}
+	}
+	if _, err := os.Stat(s.cfg.ClusterKey); errors.Is(err, fs.ErrNotExist) {
+		return failed(exitFailed, "the repository exists already, and its cluster key is not at %s", s.cfg.ClusterKey).
+			hinted("copy the cluster key from the host where init was run first, and set cluster_key")
+	}
+	return nil
+}
+
+func (s *setup) clusterKey() (*repo.KeyFile, error) {
+	path := s.cfg.ClusterKey
+	if _, err := os.Stat(path); err == nil {
+		k, err := readKeyFile(path, "cluster_key")
+		if err != nil {
+			return nil, err
+		}
+		if k.Signing == nil || k.Cluster != s.cfg.Cluster {
+			return nil, usage("%s is not the cluster key of %s", path, s.cfg.Cluster)
+		}
+		return k, nil
+	}
+	k, err := repo.NewClusterKey(s.cfg.Cluster, repo.NewID())
+	if err != nil {
+		return nil, err
+	}
+	text := k.Marshal("Lifeboat cluster key of the cluster " + s.cfg.Cluster + ".\n" +
+		"It stays on the cluster's database hosts. It signs what they store and opens\n" +
+		"metadata; it opens no data. A standby that may become primary needs a copy.")
+	return k, s.write(path, text)
+}
+
+// recoveryKey settles the recipients: those given, or a new recovery key.
+func (s *setup) recoveryKey(cluster *repo.KeyFile) error {
+	if len(s.cfg.Recipients) > 0 {
+		if _, err := parseRecipients(s.cfg.Recipients); err != nil {
+			return err
+		}
+		s.report.RecoveryKey = ""
+		return nil
+	}
+	path := s.report.RecoveryKey
+	if _, err := os.Stat(path); err == nil { // an earlier run ended right after writing it
+		k, err := readKeyFile(path, "recovery-key")
+		if err != nil {
+			return err
+		}
+		s.cfg.Recipients = k.Recipients()
+		return nil
+	}
+	k, err := repo.NewRecoveryKey(cluster)
+	if err != nil {
+		return err
+	}
+	s.cfg.Recipients = k.Recipients()
+	return s.write(path, k.Marshal(recoveryComment(k)))
+}
+
+func (s *setup) writeConfig(cluster *repo.KeyFile) error {
+	if s.exists {
+		return nil
+	}
+	set := s.given
+	set["cluster"] = []string{s.cfg.Cluster}
+	set["pgdata"] = []string{s.cfg.PGData}
+	set["repository"] = []string{s.cfg.Repository}
+	set["cluster_key"] = []string{relativeTo(s.dir, s.cfg.ClusterKey)}
+	set["recipients"] = s.cfg.Recipients
+	set["signer"] = []string{cluster.Signing.Public().String()}
+	return s.write(s.report.Config, configText(set))
+}
+
+func (s *setup) createRepository(ctx context.Context, store storage.Store) error {
+	keys, err := loadKeys(s.cfg)
+	if err != nil {
+		return err
+	}
+	_, err = repo.Create(ctx, store, keys, hostName(), s.app.now())
+	if errors.Is(err, fs.ErrExist) {
+		_, err = repo.Open(ctx, store, keys, hostName())
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.report.Created = append(s.report.Created, s.cfg.Repository)
+	if l, err := parseRepository(s.cfg.Repository); err == nil && l.scheme == "file" {
+		return s.ownLike(l.path)
+	}
+	return nil
+}
+
+// write makes a file that is not there, mode 0600.
+func (s *setup) write(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("make the folder of %s: %w", path, err)
+	}
+	if err := writeNew(path, data); err != nil {
+		return err
+	}
+	s.report.Created = append(s.report.Created, path)
+	return s.ownLike(path)
+}
+
+// ownLike gives a path that root made to the owner of the data directory,
+// who is the one that must read it.
+func (s *setup) ownLike(path string) error {
+	if os.Geteuid() != 0 || !filepath.IsAbs(path) {
+		return nil
+	}
+	fi, err := os.Stat(s.cfg.PGData)
+	if err != nil {
+		return fmt.Errorf("look at the data directory: %w", err)
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return nil
+	}
+	return filepath.WalkDir(path, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(p, int(st.Uid), int(st.Gid))
+	})
+}
+
+func relativeTo(dir, path string) string {
+	if filepath.Dir(path) == dir {
+		return filepath.Base(path)
+	}
+	return path
+}
+
+func (r setupReport) write(w io.Writer) {
+	p := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	if len(r.Created) == 0 {
+		p("Cluster %s is set up already; nothing was changed.", r.Cluster)
+	} else {
+		p("Cluster %s is set up:", r.Cluster)
+		for _, c := range r.Created {
+			p("  made %s", c)
+		}
+	}
+	p("\nNext:\n\n1. In postgresql.conf, then restart PostgreSQL (archive_mode needs it):\n")
+	p("     archive_mode = on")
+	p("     archive_command = '%s'", strings.ReplaceAll(r.ArchiveCommand, "'", "''"))
+	p("\n2. Take the first backup: lifeboat --config %s backup", r.Config)
+	if r.RecoveryKey != "" {
+		p("\n3. Take the recovery key off this host:\n\n     %s\n", r.RecoveryKey)
+		p("   Copy it to where your on-call team finds it when this host is gone, check the")
+		p("   copy, then delete it here. Without it no backup can be opened; with it anybody")
+		p("   can. Backups and WAL archiving do not need it.")
+	} else {
+		p("\n3. Make sure that the identities of the recipients are kept off this host.")
+	}
+}
