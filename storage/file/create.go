@@ -140,6 +140,7 @@ func (s *Store) link(tmp string, written fs.FileInfo, key string) (won bool, err
 		if _, tmpErr := s.root.Lstat(tmp); tmpErr != nil {
 			return false, fmt.Errorf("the file was swept while it was written: %w", tmpErr)
 		}
+		s.forget(path.Dir(key))
 		if err := s.makeDir(path.Dir(key)); err != nil {
 			return false, err
 		}
@@ -180,20 +181,25 @@ func (s *Store) makeDir(dir string) error {
 	}
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		if errors.Is(err, fs.ErrNotExist) {
-			s.durable.Delete(above) // deleted meanwhile; link tries again
-			return nil
+			return nil // deleted meanwhile; link finds out and tries again
 		}
 		return err
 	}
 	if err := s.syncDir(above); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			s.durable.Delete(above)
 			return nil
 		}
 		return err
 	}
 	s.durable.Store(dir, struct{}{})
 	return nil
+}
+
+// forget has makeDir look again at dir and the folders above it.
+func (s *Store) forget(dir string) {
+	for ; dir != "."; dir = path.Dir(dir) {
+		s.durable.Delete(dir)
+	}
 }
 
 // syncDir makes the names in a folder durable.

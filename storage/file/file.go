@@ -26,6 +26,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
@@ -64,11 +66,18 @@ func Init(root string) (*Store, error) {
 // not a folder, or that is empty is storage.ErrNoStore, never fs.ErrNotExist:
 // an empty folder is what remains where a file system is no longer mounted.
 func New(root string) (*Store, error) {
-	r, err := os.OpenRoot(root)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+	info, err := os.Stat(root)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, opaque("open the store's root", root, err, storage.ErrNoStore)
-	case err != nil:
+	}
+	if err != nil {
+		return nil, opaque("open the store's root", root, err)
+	}
+	r, err := os.OpenRoot(root)
+	if err != nil {
 		return nil, opaque("open the store's root", root, err)
 	}
 	s := &Store{path: root, root: r}
@@ -144,13 +153,24 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return opaque("delete", key, err)
 	}
 	for ; dir != "."; dir = path.Dir(dir) {
-		s.durable.Delete(dir)
-		// Fails on the first folder that is not empty.
-		if s.root.Remove(dir) != nil {
+		// Fails at the first folder that is not empty.
+		if s.removeDir(dir) != nil {
 			break
 		}
+		s.durable.Delete(dir)
 	}
 	return nil
+}
+
+// removeDir removes an empty folder, and never a file: os.Root.Remove would
+// take an object that another process made under the folder's name just now.
+func (s *Store) removeDir(dir string) error {
+	above, err := s.root.Open(path.Dir(dir))
+	if err != nil {
+		return err
+	}
+	defer above.Close()
+	return unix.Unlinkat(int(above.Fd()), path.Base(dir), unix.AT_REMOVEDIR)
 }
 
 // lstat describes the object's file. It returns fs.ErrNotExist where there is

@@ -48,19 +48,14 @@ type lister struct {
 
 // start begins at the deepest folder that the prefix names in full.
 func (l *lister) start() error {
+	if err := l.ctx.Err(); err != nil {
+		return err
+	}
 	slash := strings.LastIndexByte(l.prefix, '/')
 	if slash < 0 {
 		return l.walk(l.root, "")
 	}
-	dir, err := l.root.OpenRoot(l.prefix[:slash])
-	if gone(err) {
-		return l.ctx.Err()
-	}
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return l.walk(dir, l.prefix[:slash+1])
+	return l.descend(l.root, l.prefix[:slash], l.prefix[:slash+1])
 }
 
 // walk yields what lies in and below dir, whose keys start with at.
@@ -94,10 +89,12 @@ func (l *lister) walk(dir *os.Root, at string) error {
 
 func (l *lister) descend(dir *os.Root, name, at string) error {
 	sub, err := dir.OpenRoot(name)
-	if gone(err) {
-		return nil // deleted while we walked
-	}
 	if err != nil {
+		// Nothing to list when the folder is not there, was deleted while we
+		// walked, or is an object. OpenRoot has no error value for the last.
+		if info, statErr := dir.Stat(name); gone(statErr) || statErr == nil && !info.IsDir() {
+			return nil
+		}
 		return err
 	}
 	defer sub.Close()

@@ -1,0 +1,88 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+
+	"github.com/lifeboat-dr/lifeboat/storage"
+)
+
+// List implements storage.Store. Objects whose names cannot be keys are left out.
+func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		err := s.list(ctx, prefix, func(info storage.Info) bool { return yield(info, nil) })
+		if err != nil {
+			yield(storage.Info{}, err)
+		}
+	}
+}
+
+func (s *Store) list(ctx context.Context, prefix string, yield func(storage.Info) bool) error {
+	if err := storage.CheckPrefix(prefix); err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("list %s: %w", prefix, err)
+	}
+	last := ""
+	var token *string
+	for {
+		page, err := s.page(ctx, prefix, token)
+		if err != nil {
+			return err
+		}
+		for _, object := range page.Contents {
+			info, ok := s.info(object)
+			if !ok || !strings.HasPrefix(info.Key, prefix) {
+				continue
+			}
+			// Callers look for the newest, and for gaps.
+			if info.Key <= last {
+				return fmt.Errorf("list %s: the store lists %q after %q", prefix, info.Key, last)
+			}
+			last = info.Key
+			if !yield(info) {
+				return nil
+			}
+		}
+		if !aws.ToBool(page.IsTruncated) {
+			return nil
+		}
+		next := aws.ToString(page.NextContinuationToken)
+		if next == "" || next == aws.ToString(token) {
+			return fmt.Errorf("list %s: %w", prefix, errors.New("the store says that there is more and not where to go on"))
+		}
+		token = &next
+	}
+}
+
+func (s *Store) page(ctx context.Context, prefix string, token *string) (*s3.ListObjectsV2Output, error) {
+	var page *s3.ListObjectsV2Output
+	err := s.retry(ctx, func() error {
+		var err error
+		page, err = s.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{
+			Bucket: &s.bucket, Prefix: s.name(prefix), ContinuationToken: token,
+		})
+		if err != nil {
+			return s.failure(ctx, "list", prefix, err)
+		}
+		return nil
+	})
+	return page, err
+}
+
+// info describes a listed object, unless it is none of ours.
+func (s *Store) info(object types.Object) (storage.Info, bool) {
+	key, ours := strings.CutPrefix(aws.ToString(object.Key), s.prefix)
+	if !ours || storage.CheckKey(key) != nil {
+		return storage.Info{}, false
+	}
+	return storage.Info{Key: key, Size: aws.ToInt64(object.Size), ModTime: aws.ToTime(object.LastModified)}, true
+}
