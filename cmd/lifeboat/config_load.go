@@ -48,9 +48,19 @@ func (a *app) combine(c *cli.Context, dir, file string, fromFile []setting) (*Co
 	if err != nil {
 		return nil, err
 	}
+	cfg, err := assemble(file, slices.Concat(defaultSettings(), fromFile, fromEnv, flagSettings(c, dir)))
+	if err != nil {
+		return nil, err
+	}
+	a.warnReadablePassword(cfg)
+	return cfg, nil
+}
+
+// assemble makes a Config of settings; those of higher rank count.
+func assemble(file string, all []setting) (*Config, error) {
 	cfg := &Config{File: file, origins: map[string]origin{}}
-	all := slices.Concat(defaultSettings(), fromFile, fromEnv, flagSettings(c, dir))
-	if all, err = expandURLs(all); err != nil {
+	all, err := expandURLs(all)
+	if err != nil {
 		return nil, err
 	}
 	for _, s := range all {
@@ -58,7 +68,6 @@ func (a *app) combine(c *cli.Context, dir, file string, fromFile []setting) (*Co
 			return nil, err
 		}
 	}
-	a.warnReadablePassword(cfg)
 	return cfg, nil
 }
 

@@ -20,7 +20,9 @@ func commands() []func(*app) *cli.Command {
 		initCommand,
 		backupCommand,
 		backupsCommand,
+		walCommand,
 		keygenCommand,
+		demoCommand,
 		configCommand,
 		versionCommand,
 	}
