@@ -24,6 +24,15 @@ type GapError struct {
 	Later   string // the first later segment that is archived
 }
 
+// UnknownSystemError says that nothing at all is archived of a system. A
+// cluster that is recovered has archived something; more likely the
+// identifier is wrong.
+type UnknownSystemError struct{ System postgres.SystemID }
+
+func (e *UnknownSystemError) Error() string {
+	return fmt.Sprintf("no WAL of system %s is in the archive", e.System)
+}
+
 func (e *GapError) Error() string {
 	return fmt.Sprintf("the archive has a gap: %s is missing, and %s, which comes later, is there", e.Missing, e.Later)
 }
@@ -35,9 +44,10 @@ func (e *GapError) Error() string {
 // durable_rename).
 //
 // ErrNotArchived only when it is proven: the store said that there is no such
-// object, the repository's marker is there and genuine, and, for a segment, no
-// later one of its timeline is archived (else *GapError). Any other error
-// says nothing about what the archive holds.
+// object, the repository's marker is there and genuine, other WAL of the system
+// is archived (else *UnknownSystemError), and, for a segment, no later one of
+// its timeline is (else *GapError). Any other error says nothing about what
+// the archive holds.
 func Fetch(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, dest string) error {
 	h, body, err := r.OpenEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -85,6 +95,7 @@ func proveAbsent(ctx context.Context, r *repo.Repo, system postgres.SystemID, na
 	var later string
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return r.CheckPresent(gctx) })
+	g.Go(func() error { return checkSystem(gctx, r, system) })
 	g.Go(func() (err error) {
 		// A history file that is missing says nothing about others, and
 		// PostgreSQL asks for many that never were.
@@ -106,6 +117,17 @@ func proveAbsent(ctx context.Context, r *repo.Repo, system postgres.SystemID, na
 		return &GapError{Missing: name.String(), Later: later}
 	}
 	return err
+}
+
+// checkSystem makes sure that there is an archive of the system.
+func checkSystem(ctx context.Context, r *repo.Repo, system postgres.SystemID) error {
+	for _, err := range r.Store().List(ctx, repo.SystemWALPrefix(system)) {
+		if err != nil {
+			return fmt.Errorf("list the archive: %w", err)
+		}
+		return nil
+	}
+	return &UnknownSystemError{system}
 }
 
 // laterSegment is the name of the first archived segment after name on its

@@ -217,31 +217,34 @@ func (ix *Index) Reach(p Path, from postgres.LSN) Reach {
 	end := from
 	for seg, ok := range ix.Segments(p, from, postgres.EndOfTime) {
 		if !ok {
-			return Reach{End: ix.partly(p, seg, end), Missing: seg, Gap: ix.isGap(p, seg)}
+			if _, upTo, ok := ix.source(p, seg.No); ok {
+				end = max(end, upTo)
+			}
+			_, gap := ix.later(p, seg)
+			return Reach{End: end, Missing: seg, Gap: gap}
 		}
 		end = seg.End()
 	}
 	return Reach{End: end}
 }
 
-// partly is how far a missing segment can be had from an older timeline.
-func (ix *Index) partly(p Path, missing postgres.Segment, end postgres.LSN) postgres.LSN {
+// later is the first archived segment of the path after a missing one.
+func (ix *Index) later(p Path, missing postgres.Segment) (postgres.Segment, bool) {
 	for _, s := range p.Spans {
-		older := missing
-		older.Timeline = s.Timeline
-		if s.End > end && s.End < missing.End() && ix.Has(older) {
-			end = s.End
+		t := ix.timelines[s.Timeline]
+		if t == nil || s.End <= missing.Start() {
+			continue
+		}
+		i, _ := slices.BinarySearch(t.numbers, missing.No+1)
+		for ; i < len(t.numbers); i++ {
+			seg := postgres.Segment{Timeline: s.Timeline, No: t.numbers[i], Size: ix.size}
+			if seg.Start() >= s.End {
+				break // not of the path any more
+			}
+			if seg.End() > s.Begin {
+				return seg, true
+			}
 		}
 	}
-	return end
-}
-
-func (ix *Index) isGap(p Path, missing postgres.Segment) bool {
-	for _, s := range p.Spans {
-		newest, any := ix.Newest(s.Timeline)
-		if any && newest.No > missing.No && newest.Start() < s.End && s.End > missing.Start() {
-			return true
-		}
-	}
-	return false
+	return postgres.Segment{}, false
 }
