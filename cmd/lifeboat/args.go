@@ -45,6 +45,9 @@ func parseLine(root *cli.Command, args []string) (*line, error) {
 	words := 0 // those before the command's operands, "help" among them
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
+		if arg == "--version" && words == 0 {
+			arg = "version"
+		}
 		switch {
 		case arg == "--" && len(l.command().Subcommands) == 0:
 			l.operands = append(l.operands, args[i+1:]...)
@@ -84,8 +87,13 @@ func (l *line) word(arg string) error {
 		names = append(names, sub.Names()...)
 	}
 	err := usage("unknown command %q", strings.TrimPrefix(l.name()+" "+arg, "lifeboat "))
+	for _, sub := range c.Subcommands { // "push" for "wal push"
+		if below := sub.Subcommands; slices.ContainsFunc(below, func(b *cli.Command) bool { return b.HasName(arg) }) {
+			return err.hinted("did you mean \"%s %s %s\"?", l.name(), sub.Name, arg)
+		}
+	}
 	if near := nearest(arg, names); near != "" {
-		return err.hinted("did you mean %q? \"%s help\" lists the commands", l.name()+" "+near, "lifeboat")
+		return err.hinted("did you mean \"%s %s\"? \"lifeboat help\" lists the commands", l.name(), near)
 	}
 	return err.hinted("\"%s --help\" lists the commands", l.name())
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
 // Config is what the configuration says, after file, environment and flags
@@ -90,7 +92,7 @@ func (k *key) show(value string) string {
 // keys is the list of all keys, in the order in which the file has them.
 func keys() []*key {
 	return []*key{
-		{name: "cluster", value: "NAME", help: "name of the PostgreSQL cluster", check: checkCluster,
+		{name: "cluster", value: "NAME", help: "name of the PostgreSQL cluster", check: repo.CheckClusterName,
 			field: func(c *Config) any { return &c.Cluster }},
 		{name: "pgdata", value: "DIR", path: true, help: "data directory of the cluster",
 			field: func(c *Config) any { return &c.PGData }},
@@ -166,7 +168,7 @@ func configFlags(visible ...string) []cli.Flag {
 		hidden := !slices.Contains(visible, k.name)
 		help := k.help
 		if k.value != "" {
-			help += "`" + k.value + "`"
+			help += " `" + k.value + "`" // description takes it off again
 		}
 		switch k.field(new(Config)).(type) {
 		case *[]string:

@@ -2,36 +2,21 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
 // masked stands for a secret in what is printed.
 const masked = "********"
 
-// checkCluster holds a cluster's name to what can be a part of an object key,
-// a file name and a metric label.
-func checkCluster(name string) error {
-	if name == "" || len(name) > 64 {
-		return errors.New("a name has 1 to 64 characters")
-	}
-	for i, r := range name {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
-		case i > 0 && (r == '-' || r == '_' || r == '.'):
-		default:
-			return fmt.Errorf("%q is not allowed in a name: letters, digits and, but for the first, \"-_.\"", r)
-		}
-	}
-	return nil
-}
-
 // isSecretKey says whether somebody put a secret key itself where a path or a
 // public key belongs. Such a value is never printed.
 func isSecretKey(v string) bool {
-	return strings.Contains(strings.ToUpper(v), "AGE-SECRET-KEY-") || strings.Contains(strings.ToUpper(v), "AGE-PLUGIN-")
+	v = strings.ToUpper(v)
+	return strings.Contains(v, "AGE-SECRET-KEY-") || strings.Contains(v, "LIFEBOAT-SIGNING-KEY-")
 }
 
 func checkPath(v string) error {
@@ -45,20 +30,16 @@ func checkRecipient(v string) error {
 	if isSecretKey(v) {
 		return errors.New("the value is a secret key, and no database host should hold one; a recipient is public and starts with age1")
 	}
-	if !strings.HasPrefix(v, "age1") {
-		return fmt.Errorf("%q is not an age recipient: it would start with age1", v)
-	}
-	return nil
+	_, err := repo.ParseRecipient(v)
+	return err
 }
 
 func checkSigner(v string) error {
 	if isSecretKey(v) {
-		return errors.New("the value is a secret key; a signer is public and starts with ed25519:")
+		return errors.New("the value is a secret key; a signer is public, ed25519:…")
 	}
-	if !strings.HasPrefix(v, "ed25519:") || len(v) == len("ed25519:") {
-		return fmt.Errorf("%q is not a public signing key: it would start with ed25519:", v)
-	}
-	return nil
+	_, err := repo.ParsePublicKey(v)
+	return err
 }
 
 // maskURL hides the password of a URL.
@@ -77,46 +58,36 @@ func maskURL(v string) string {
 // hidden whole.
 func maskConn(conn string) string {
 	if strings.HasPrefix(conn, "postgres://") || strings.HasPrefix(conn, "postgresql://") {
-		u, err := url.Parse(conn)
-		if err != nil {
-			return masked
-		}
-		q := u.RawQuery
-		for _, param := range strings.FieldsFunc(q, func(r rune) bool { return r == '&' }) {
-			if name, value, _ := strings.Cut(param, "="); isSecretWord(name) {
-				q = strings.Replace(q, name+"="+value, name+"="+masked, 1)
-			}
-		}
-		if _, has := u.User.Password(); !has {
-			if q == u.RawQuery {
-				return conn
-			}
-			u.RawQuery = q
-			return u.String()
-		}
-		user := u.User.Username()
-		u.RawQuery, u.User = q, nil
-		return strings.Replace(u.String(), "://", "://"+url.PathEscape(user)+":"+masked+"@", 1)
+		return maskURI(conn)
 	}
-	if !strings.Contains(strings.ToLower(conn), "password") {
+	// The patterns are not at package level: most runs never need them.
+	if !regexp.MustCompile(`(?i)password\s*=`).MatchString(conn) {
 		return conn
 	}
-	// Not at package level: most runs never need it.
-	pair := regexp.MustCompile(`(?i)\b((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)+)`)
-	if !pair.MatchString(conn) {
-		if ok, _ := regexp.MatchString(`(?i)\b(ssl)?password\s*=\s*('')?(\s|$)`, conn); ok {
-			return conn
-		}
-		return masked
-	}
+	pair := regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)+)`)
 	out := pair.ReplaceAllString(conn, "${1}"+masked)
-	if strings.Count(out, "'")%2 != 0 {
+	if out == conn || strings.Count(out, "'")%2 != 0 {
 		return masked
 	}
 	return out
 }
 
-func isSecretWord(name string) bool {
-	name = strings.ToLower(name)
-	return name == "password" || name == "sslpassword"
+// maskURI does it for a URI. It may name several hosts and ports, which
+// net/url does not take.
+func maskURI(conn string) string {
+	scheme, rest, _ := strings.Cut(conn, "://")
+	end := strings.IndexAny(rest, "/?#")
+	if end < 0 {
+		end = len(rest)
+	}
+	authority, rest := rest[:end], rest[end:]
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
+		if user, _, has := strings.Cut(authority[:at], ":"); has {
+			authority = user + ":" + masked + authority[at:]
+		}
+	} else if strings.ContainsRune(rest, '@') && !strings.Contains(rest, "?") {
+		return masked // a "/" in the password that should have been %2F
+	}
+	query := regexp.MustCompile(`(?i)(password=)[^&]+`)
+	return scheme + "://" + authority + query.ReplaceAllString(rest, "${1}"+masked)
 }

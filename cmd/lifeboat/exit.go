@@ -168,6 +168,12 @@ func (a *app) fail(err error, c contract) int {
 	code, hint := classify(err)
 	_, proven := errors.AsType[*notArchivedError](err)
 	code = c.allow(code, proven)
+	if proven && c == contractFetch {
+		// Not a failure: recovery asks until it is told this, a standby every
+		// few seconds.
+		a.note("lifeboat: %s", err)
+		return int(code)
+	}
 	a.printError(oneLine(err.Error()), oneLine(hint), code)
 	return int(code)
 }
@@ -190,7 +196,9 @@ func oneLine(s string) string {
 // writeExitCodes prints the table of a contract, as in every command's help.
 func writeExitCodes(w io.Writer, c contract) {
 	_, _ = fmt.Fprint(w, "\nEXIT CODES\n")
+	var rows [][2]string
 	for _, d := range c.exitCodes() {
-		_, _ = fmt.Fprintf(w, "  %-14s %s\n", d.code, d.meaning)
+		rows = append(rows, [2]string{d.code, d.meaning})
 	}
+	writeTable(w, rows)
 }

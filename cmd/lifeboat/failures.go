@@ -3,8 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"syscall"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 // failure is a row of the table from errors to exit codes and hints.
@@ -33,8 +39,56 @@ func as[E error](hint func(E) string) func(error) (string, bool) {
 // first row that matches counts, so the particular stand before the general.
 func failures() []failure {
 	return []failure{
-		{is(context.DeadlineExceeded, "it took too long; check the network, or give it more time"), exitFailed},
+		// wal
+		{as(func(e *wal.GapError) string {
+			return "recovery cannot pass the gap: restore to a point before " + e.Missing + ", or from a backup taken after it"
+		}), exitFailed},
+		{as(func(e *wal.UnknownSystemError) string {
+			return "check --system and the repository: \"pg_controldata\" prints the identifier of a data directory"
+		}), exitFailed},
+		{as(func(e *wal.HeaderError) string {
+			return "check that pgdata is the data directory of the server that archives, and that the file is undamaged: pg_waldump reads it"
+		}), exitFailed},
+		{as(func(e *wal.MissingError) string {
+			return "look at pg_stat_archiver and the server's log: archive_command may be failing, or slower than WAL is made"
+		}), exitFailed},
+		{is(wal.ErrNotArchived, "the archive ends before it"), exitFailed},
+		// repo
+		{as(func(e *repo.LeasedError) string {
+			return fmt.Sprintf("try again when it has ended; if %s died, its lease ends by itself", e.Holder)
+		}), exitBusy},
+		{as(func(e *repo.ConflictError) string {
+			return "two servers archive to this repository: stop the one that is not the primary, or give it a repository of its own"
+		}), exitFailed},
+		{as(func(e *repo.ForeignError) string {
+			return "check repository, cluster and keys in the configuration: one of them is another cluster's"
+		}), exitFailed},
+		{as(func(e *repo.UntrustedError) string {
+			return "somebody may have tampered with the repository: check who can write to it, and that signer is the right key"
+		}), exitFailed},
+		{as(func(e *repo.CorruptError) string {
+			return "the object was damaged in the store: fetch it again; if it stays so, use another backup and look at the store"
+		}), exitFailed},
+		{is(repo.ErrNoRepository, "check the repository URL; \"lifeboat init\" creates a new repository"), exitFailed},
+		{is(repo.ErrNoIdentity, "name the recovery key with --identity FILE, LIFEBOAT_IDENTITY or identity: in the configuration"), exitFailed},
+		{is(repo.ErrWrongIdentity, "this is another cluster's key, or one added after this backup was taken: try the other recovery keys"), exitFailed},
+		{is(repo.ErrNoTrust, "use the recovery key file, which names the signer, or set signer: ed25519:…"), exitFailed},
+		{is(repo.ErrReadOnly, "set cluster_key and recipients in the configuration of the database host"), exitFailed},
+		// storage
+		{is(storage.ErrNoStore, "check the repository URL: the bucket or folder must exist and be mounted"), exitFailed},
+		{is(storage.ErrDenied, "the credentials are valid and lack a right: compare the bucket's policy with docs/s3.md"), exitFailed},
+		{is(storage.ErrCredentials, "check AWS_PROFILE, AWS_ACCESS_KEY_ID or the instance role; expired ones must be renewed"), exitFailed},
+		{is(storage.ErrUnavailable, "check network, endpoint and region, then run it again: nothing is lost"), exitFailed},
+		// postgres/server
+		{as(func(e *server.FindError) string {
+			return "install PostgreSQL's server programs, or name their folder with pg_bindir"
+		}), exitFailed},
+		{as(func(e *server.ExitError) string { return "read the server's log" }), exitFailed},
+		// the system
+		{is(context.DeadlineExceeded, "it took too long: check the network, or allow it more time"), exitFailed},
 		{is(syscall.ENOSPC, "the disk is full: make room and run it again"), exitFailed},
-		{is(fs.ErrPermission, "run as the user that owns the files (mostly postgres), and check the rights to the repository"), exitFailed},
+		{is(syscall.EDQUOT, "the disk quota is used up: make room and run it again"), exitFailed},
+		{is(syscall.EROFS, "the file system is mounted read-only"), exitFailed},
+		{is(fs.ErrPermission, "run it as the user that owns the files, mostly postgres"), exitFailed},
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
 )
@@ -34,21 +33,21 @@ func usageLine(c *cli.Command, name string) string {
 	return strings.TrimSpace(name + " [FLAGS] " + c.ArgsUsage)
 }
 
+// writeCommands lists the commands below one, and those below them.
 func writeCommands(w io.Writer, commands []*cli.Command) {
-	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var rows [][2]string
 	for _, c := range commands {
-		if c.Hidden {
-			continue
-		}
-		name := c.Name
-		for _, sub := range c.Subcommands {
-			_, _ = fmt.Fprintf(tab, "  %s %s\t%s\n", name, sub.Name, sub.Usage)
-		}
-		if len(c.Subcommands) == 0 {
-			_, _ = fmt.Fprintf(tab, "  %s\t%s\n", name, c.Usage)
+		switch {
+		case c.Hidden:
+		case len(c.Subcommands) == 0:
+			rows = append(rows, [2]string{c.Name, c.Usage})
+		default:
+			for _, sub := range c.Subcommands {
+				rows = append(rows, [2]string{c.Name + " " + sub.Name, sub.Usage})
+			}
 		}
 	}
-	_ = tab.Flush()
+	writeTable(w, rows)
 }
 
 // writeFlags lists a command's own flags first, then those of the
@@ -58,33 +57,67 @@ func writeFlags(w io.Writer, c *cli.Command) {
 	if c.Action == nil {
 		flags = globalFlags()
 	}
-	hidden := false
 	for _, category := range []string{"", configuration, global} {
-		tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		var rows [][2]string
+		hidden := false
+		for _, f := range flags {
+			switch {
+			case f.(cli.CategorizableFlag).GetCategory() != category:
+			case f.(cli.VisibleFlag).IsVisible():
+				rows = append(rows, [2]string{spelling(f), description(f)})
+			default:
+				hidden = true
+			}
+		}
 		title := strings.ToUpper(category)
-		if title == "" {
+		if category == "" {
 			title = "FLAGS"
 		}
-		printed := false
-		for _, f := range flags {
-			if f.(cli.CategorizableFlag).GetCategory() != category {
-				continue
-			}
-			if !f.(cli.VisibleFlag).IsVisible() {
-				hidden = hidden || category == configuration
-				continue
-			}
-			if !printed {
-				_, _ = fmt.Fprintf(w, "\n%s\n", title)
-				printed = true
-			}
-			_, _ = fmt.Fprintf(tab, "  %s\t%s\n", spelling(f), description(f))
+		if len(rows) > 0 {
+			_, _ = fmt.Fprintf(w, "\n%s\n", title)
+			writeTable(w, rows)
 		}
-		_ = tab.Flush()
-		if category == configuration && hidden {
-			_, _ = fmt.Fprint(w, "\n  Every key of the configuration is a flag too; \"lifeboat config --help\" lists them.\n")
+		if hidden && category == configuration {
+			_, _ = fmt.Fprint(w, "\n  Every key of the configuration is a flag: see \"lifeboat config --help\".\n")
 		}
 	}
+}
+
+// columns is how wide help is printed.
+const columns = 96
+
+// writeTable prints two columns and folds the second.
+func writeTable(w io.Writer, rows [][2]string) {
+	left := 0
+	for _, r := range rows {
+		left = max(left, len(r[0]))
+	}
+	for _, r := range rows {
+		for i, text := range fold(r[1], columns-left-4) {
+			name := ""
+			if i == 0 {
+				name = r[0]
+			}
+			_, _ = fmt.Fprintf(w, "  %-*s  %s\n", left, name, text)
+		}
+	}
+}
+
+// fold breaks a text between words into lines of at most width bytes.
+func fold(text string, width int) []string {
+	lines := []string{""}
+	for _, word := range strings.Fields(text) {
+		last := &lines[len(lines)-1]
+		switch {
+		case *last == "":
+			*last = word
+		case len(*last)+1+len(word) <= width:
+			*last += " " + word
+		default:
+			lines = append(lines, word)
+		}
+	}
+	return lines
 }
 
 // spelling shows a flag as it is typed: "--config, -c FILE".
@@ -109,11 +142,19 @@ func description(f cli.Flag) string {
 	if !ok {
 		return ""
 	}
-	text := strings.ReplaceAll(d.GetUsage(), "`", "")
+	text := d.GetUsage()
+	if before, isKey := strings.CutSuffix(text, " `"+placeholder(f)+"`"); isKey && isConfiguration(f) {
+		text = before
+	}
+	text = strings.ReplaceAll(text, "`", "")
 	if v := d.GetDefaultText(); takesValue(f) && v != "" && v != `""` {
 		text += fmt.Sprintf(" (default %s)", strings.Trim(v, `"`))
 	}
 	return text
+}
+
+func isConfiguration(f cli.Flag) bool {
+	return f.(cli.CategorizableFlag).GetCategory() == configuration
 }
 
 func indent(text string) string {

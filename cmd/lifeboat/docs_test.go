@@ -1,0 +1,201 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/urfave/cli/v2"
+)
+
+var update = flag.Bool("update", false, "write the generated parts of docs/ anew")
+
+// generated replaces, or compares, the part of a page in docs/ between
+// "<!-- generated: NAME -->" and "<!-- end -->".
+func generated(t *testing.T, page, name, want string) {
+	t.Helper()
+	path := filepath.Join("..", "..", "docs", page)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin, end := "<!-- generated: "+name+" -->\n", "<!-- end -->"
+	before, rest, ok := strings.Cut(string(text), begin)
+	have, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("docs/%s has no part %q", page, name)
+	}
+	if have == want {
+		return
+	}
+	if !*update {
+		t.Errorf("docs/%s: the part %q is out of date; go test ./cmd/lifeboat -run TestDocs -update writes it anew\nhave:\n%s\nwant:\n%s",
+			page, name, have, want)
+		return
+	}
+	if err := os.WriteFile(path, []byte(before+begin+want+end+after), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func markdown(header []string, rows [][]string) string {
+	var b strings.Builder
+	line := func(cells []string) {
+		for i := range cells {
+			cells[i] = strings.ReplaceAll(cells[i], "|", "\\|")
+		}
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(cells, " | "))
+	}
+	line(header)
+	b.WriteString(strings.Repeat("|---", len(header)) + "|\n")
+	for _, r := range rows {
+		line(r)
+	}
+	return b.String()
+}
+
+func TestDocsExitCodes(t *testing.T) {
+	for name, c := range map[string]contract{"commands": contractUser, "wal push": contractPush, "wal fetch": contractFetch} {
+		var rows [][]string
+		for _, d := range c.exitCodes() {
+			rows = append(rows, []string{d.code, d.meaning})
+		}
+		generated(t, "exit-codes.md", name, markdown([]string{"Code", "Meaning"}, rows))
+	}
+}
+
+func TestDocsConfiguration(t *testing.T) {
+	var rows [][]string
+	for _, k := range keys() {
+		def := k.def
+		if def == "" {
+			def = k.optional
+		}
+		help := k.help
+		if len(k.choices) > 0 {
+			help += ": " + strings.Join(k.choices, ", ")
+		}
+		param := ""
+		if k.url != "" {
+			param = "`" + k.url + "`"
+		}
+		rows = append(rows, []string{"`" + k.name + "`", "`" + k.env() + "`", "`--" + k.flagName() + "`", param, help, def})
+	}
+	generated(t, "configuration.md", "keys",
+		markdown([]string{"Key", "Variable", "Flag", "URL parameter", "What it is", "Default"}, rows))
+	generated(t, "configuration.md", "file", "```yaml\n"+string(configText(nil))+"```\n")
+}
+
+// jsonReports are the documents that docs/json.md describes, by heading.
+func jsonReports() map[string]any {
+	return map[string]any{
+		"An error":         errorReport{},
+		"lifeboat version": versionReport{},
+		"lifeboat config":  configReport{},
+	}
+}
+
+// Every field of a document must be named in its section of docs/json.md.
+func TestDocsJSON(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "json.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{}
+	for _, part := range strings.Split(string(text), "\n## ")[1:] {
+		title, body, _ := strings.Cut(part, "\n")
+		sections[strings.Trim(title, "`")] = body
+	}
+	for title, report := range jsonReports() {
+		body, ok := sections[title]
+		if !ok {
+			t.Errorf("docs/json.md has no section %q", title)
+			continue
+		}
+		for _, field := range jsonFields(reflect.TypeOf(report), map[reflect.Type]bool{}) {
+			if !strings.Contains(body, "`"+field+"`") {
+				t.Errorf("docs/json.md, section %q, does not describe `%s`", title, field)
+			}
+		}
+		examples := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(body, -1)
+		if len(examples) == 0 {
+			t.Errorf("docs/json.md, section %q, has no example", title)
+		}
+		for _, e := range examples {
+			dec := json.NewDecoder(strings.NewReader(e[1]))
+			dec.DisallowUnknownFields()
+			if err := dec.Decode(reflect.New(reflect.TypeOf(report)).Interface()); err != nil {
+				t.Errorf("docs/json.md, section %q: the example is not such a document: %v", title, err)
+			}
+		}
+	}
+}
+
+// jsonFields lists the names of all fields of a document, the nested too.
+func jsonFields(typ reflect.Type, seen map[reflect.Type]bool) []string {
+	for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
+		typ = typ.Elem()
+	}
+	if typ.Kind() != reflect.Struct || seen[typ] || reflect.PointerTo(typ).Implements(reflect.TypeFor[json.Marshaler]()) {
+		return nil
+	}
+	seen[typ] = true
+	var names []string
+	for i := range typ.NumField() {
+		f := typ.Field(i)
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "-" || !f.IsExported() {
+			continue
+		}
+		if name == "" {
+			if f.Anonymous {
+				names = append(names, jsonFields(f.Type, seen)...)
+				continue
+			}
+			name = f.Name
+		}
+		names = append(names, name)
+		names = append(names, jsonFields(f.Type, seen)...)
+	}
+	return names
+}
+
+// Every command's help has what a person needs, and is no wider than a screen.
+func TestHelpOfEveryCommand(t *testing.T) {
+	a := newApp()
+	var check func(path string, c *cli.Command)
+	check = func(path string, c *cli.Command) {
+		var b strings.Builder
+		if err := writeHelp(&b, c, path); err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"USAGE\n", "GLOBAL FLAGS\n", "--config, -c FILE", "EXIT CODES\n"} {
+			if !strings.Contains(b.String(), part) {
+				t.Errorf("%s --help lacks %q", path, part)
+			}
+		}
+		if c.Usage == "" || strings.HasSuffix(c.Usage, ".") {
+			t.Errorf("%s: usage %q, want a phrase without a full stop", path, c.Usage)
+		}
+		for line := range strings.SplitSeq(b.String(), "\n") {
+			if len([]rune(line)) > columns+4 {
+				t.Errorf("%s --help: %d columns: %s", path, len([]rune(line)), line)
+			}
+		}
+		for _, f := range c.Flags {
+			if d, ok := f.(cli.DocGenerationFlag); !ok || d.GetUsage() == "" {
+				t.Errorf("%s: flag --%s has no help", path, f.Names()[0])
+			}
+		}
+		for _, sub := range c.Subcommands {
+			check(path+" "+sub.Name, sub)
+		}
+	}
+	check("lifeboat", a.tree())
+}
