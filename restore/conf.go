@@ -1,0 +1,113 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The first and last line of the block that a restore adds to
+// postgresql.auto.conf.
+const (
+	blockBegin = "# --- Lifeboat's restore wrote these settings; they beat those of postgresql.conf ---"
+	blockEnd   = "# --- end of Lifeboat's settings ---"
+)
+
+// managed are the settings that a restore takes out of postgresql.auto.conf,
+// whether it sets them itself or not: left over from an earlier recovery, or
+// made for the server that was backed up, each could make recovery do
+// something else than the plan says.
+func managed() []string {
+	return []string{
+		"restore_command", "archive_cleanup_command", "recovery_end_command", "recovery_min_apply_delay",
+		"recovery_target", "recovery_target_name", "recovery_target_time", "recovery_target_xid", "recovery_target_lsn",
+		"recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action",
+		"data_directory", "config_file", "hba_file", "ident_file", "external_pid_file",
+		"synchronous_standby_names", "hot_standby",
+	}
+}
+
+// rewriteAutoConf takes the managed settings, those that are set anew and the
+// block of an earlier restore out of the text of postgresql.auto.conf and adds
+// the new block. All other lines stay.
+func rewriteAutoConf(old string, settings []Setting) string {
+	drop := managed()
+	for _, s := range settings {
+		drop = append(drop, s.Name)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(old) {
+		line = strings.TrimRight(line, "\r\n")
+		name := strings.ToLower(settingName(line))
+		if line == blockBegin || line == blockEnd || name != "" && slices.Contains(drop, name) {
+			continue
+		}
+		b.WriteString(line + "\n")
+	}
+	b.WriteString(blockBegin + "\n")
+	for _, s := range settings {
+		b.WriteString(s.Name + " = " + quoteSetting(s.Value) + "\n")
+	}
+	b.WriteString(blockEnd + "\n")
+	return b.String()
+}
+
+// settingName is the name that a line of a configuration file sets, "" when it
+// sets none (the rules of utils/misc/guc-file.l: "=" may be left out).
+func settingName(line string) string {
+	s := strings.TrimLeft(line, " \t\r\f\v")
+	i := strings.IndexFunc(s, func(r rune) bool {
+		return !(r == '_' || r == '.' || r == '$' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= 0x80)
+	})
+	if i < 0 {
+		i = len(s)
+	}
+	return s[:i]
+}
+
+// quoteSetting quotes a value for a configuration file (DeescapeQuotedString
+// in utils/misc/guc-file.l undoes it).
+func quoteSetting(v string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(v) + "'"
+}
+
+// restoreCommand makes restore_command of a program and its arguments: each is
+// quoted for the shell that PostgreSQL starts, and "%", which PostgreSQL
+// replaces, is doubled. The name and the path that PostgreSQL fills in need no
+// quotes of their own (BuildRestoreCommand in common/archive.c), and get them.
+func restoreCommand(program []string) (string, error) {
+	if len(program) == 0 {
+		return "", errors.New("no command to fetch WAL with")
+	}
+	words := make([]string, 0, len(program)+2)
+	for _, w := range program {
+		if hasControl(w) {
+			return "", fmt.Errorf("%q cannot stand in restore_command: it holds a control character", w)
+		}
+		words = append(words, strings.ReplaceAll(quoteShell(w), "%", "%%"))
+	}
+	return strings.Join(append(words, `"%f"`, `"%p"`), " "), nil
+}
+
+// quoteShell quotes one word for a POSIX shell, where it needs that.
+func quoteShell(w string) string {
+	plain := func(r rune) bool {
+		return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("_-./:=,+@", r)
+	}
+	if w != "" && !strings.ContainsFunc(w, func(r rune) bool { return !plain(r) }) {
+		return w
+	}
+	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+}
+
+// setsDataDirectory says whether the text of postgresql.conf names a data
+// directory: the server would then work there, wherever it was restored to.
+func setsDataDirectory(text string) bool {
+	for line := range strings.Lines(text) {
+		if strings.EqualFold(settingName(line), "data_directory") {
+			return true
+		}
+	}
+	return false
+}

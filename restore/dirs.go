@@ -1,0 +1,318 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// unfinishedFile marks a folder that a restore is filling. It is the first
+// thing written and the last but one to go, before the control file comes. A
+// folder with it holds nothing but what a restore put there, since a restore
+// only begins in an empty one; so the next restore may empty it again.
+const unfinishedFile = "lifeboat-restore.unfinished"
+
+// lostAndFound is in every file system's top folder. A tablespace may lie
+// there; a data directory may not, as initdb has it.
+const lostAndFound = "lost+found"
+
+// dirs is the open folders that are filled: the data directory, then the
+// tablespaces. Everything is written through os.Root, so nothing in them, not
+// even a link that somebody plants meanwhile, leads out of them.
+type dirs struct {
+	plan  *Plan
+	roots []*openDir
+	made  []string // parents that were made, the outermost first
+}
+
+type openDir struct {
+	path   string
+	root   *os.Root
+	marker *os.File // locked as long as we work
+}
+
+// openDirs makes or opens the folders of the plan, empties those that hold an
+// unfinished restore, and marks all of them as unfinished.
+func openDirs(p *Plan, l *layout) (*dirs, error) {
+	d := &dirs{plan: p}
+	paths := []string{p.DataDir}
+	for _, s := range p.Tablespaces {
+		if !s.InPlace {
+			paths = append(paths, s.To)
+		}
+	}
+	for i, path := range paths {
+		o, err := d.open(path, i > 0)
+		if err != nil {
+			d.close()
+			return nil, err
+		}
+		d.roots = append(d.roots, o)
+	}
+	if err := d.makeNewTablespaces(p, l); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *dirs) open(path string, tablespace bool) (*openDir, error) {
+	if err := d.makeDir(path); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, folderError(path, err)
+	}
+	o := &openDir{path: path, root: root}
+	if err := o.claim(tablespace); err != nil {
+		o.close()
+		return nil, err
+	}
+	if err := d.own(root, "."); err != nil {
+		o.close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// makeDir makes a folder and its parents, which stay with us: a server only
+// passes through them.
+func (d *dirs) makeDir(path string) error {
+	var missing []string
+	for dir := path; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			return &FolderError{Path: dir, Kind: NotAFolder}
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return folderError(dir, err)
+		}
+		missing = append(missing, dir)
+	}
+	for _, dir := range slices.Backward(missing) {
+		mode := fs.FileMode(0o755)
+		if dir == path {
+			mode = 0o700
+		}
+		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+			return folderError(dir, err)
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			return folderError(dir, err)
+		}
+		d.made = append(d.made, dir)
+	}
+	return nil
+}
+
+// claim makes sure that the folder is empty, or empties it when an earlier
+// restore left it unfinished, and marks it.
+func (o *openDir) claim(tablespace bool) error {
+	marker, err := o.root.OpenFile(unfinishedFile, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return folderError(o.path, err)
+	}
+	o.marker = marker
+	if err := syscall.Flock(int(marker.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		o.marker = nil
+		marker.Close()
+		return &FolderError{Path: o.path, Kind: NotEmpty, Detail: "another restore is filling it"}
+	}
+	info, err := marker.Stat()
+	if err != nil {
+		return folderError(o.path, err)
+	}
+	names, err := o.names(tablespace)
+	if err != nil {
+		return err
+	}
+	const text = "A restore began to fill this folder and has not completed it.\n"
+	if len(names) > 0 {
+		// An empty marker is one that we have just made.
+		if info.Size() == 0 || slices.Contains(names, "global") && o.exists(postgres.ControlPath) {
+			if info.Size() == 0 {
+				o.unmark()
+			}
+			return &FolderError{Path: o.path, Kind: NotEmpty, Detail: names[0]}
+		}
+		for _, name := range names {
+			if err := o.root.RemoveAll(name); err != nil {
+				return folderError(o.path, err)
+			}
+		}
+	}
+	if _, err := marker.WriteAt([]byte(text), 0); err != nil {
+		return folderError(o.path, err)
+	}
+	return nil
+}
+
+// names lists the folder but for the marker.
+func (o *openDir) names(tablespace bool) ([]string, error) {
+	f, err := o.root.Open(".")
+	if err != nil {
+		return nil, folderError(o.path, err)
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil && err != io.EOF {
+		return nil, folderError(o.path, err)
+	}
+	names = slices.DeleteFunc(names, func(n string) bool {
+		return n == unfinishedFile || tablespace && n == lostAndFound
+	})
+	slices.Sort(names)
+	return names, nil
+}
+
+func (o *openDir) exists(name string) bool {
+	_, err := o.root.Lstat(name)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+func (o *openDir) unmark() error { return o.root.Remove(unfinishedFile) }
+
+func (o *openDir) close() {
+	if o.marker != nil {
+		o.marker.Close()
+	}
+	o.root.Close()
+}
+
+func (d *dirs) close() {
+	for _, o := range d.roots {
+		o.close()
+	}
+}
+
+// own gives a folder or file below root to the plan's owner.
+func (d *dirs) own(root *os.Root, name string) error {
+	if d.plan.Owner == nil {
+		return nil
+	}
+	if err := root.Lchown(name, d.plan.Owner.UID, d.plan.Owner.GID); err != nil {
+		return fmt.Errorf("give %s to %s: %w", filepath.Join(root.Name(), name), d.plan.Owner.User, err)
+	}
+	return nil
+}
+
+// ownFile is own for an open file.
+func (d *dirs) ownFile(f *os.File) error {
+	if d.plan.Owner == nil {
+		return nil
+	}
+	if err := f.Chown(d.plan.Owner.UID, d.plan.Owner.GID); err != nil {
+		return fmt.Errorf("give %s to %s: %w", f.Name(), d.plan.Owner.User, err)
+	}
+	return nil
+}
+
+// makeNewTablespaces makes the folders that the WAL to be replayed will want:
+// PostgreSQL makes the link and a folder in it, not the folder itself
+// (create_tablespace_directories in commands/tablespace.c).
+func (d *dirs) makeNewTablespaces(p *Plan, l *layout) error {
+	for _, s := range p.NewTablespaces {
+		if err := d.makeDir(s.Path); err != nil {
+			return err
+		}
+		root, err := os.OpenRoot(s.Path)
+		if err != nil {
+			return folderError(s.Path, err)
+		}
+		defer root.Close()
+		names, err := (&openDir{path: s.Path, root: root}).names(true)
+		if err != nil {
+			return err
+		}
+		if len(names) > 0 {
+			return &FolderError{Path: s.Path, Kind: NotEmpty, Detail: "recovery makes a tablespace there"}
+		}
+		if err := root.Chmod(".", l.rootMode()); err != nil {
+			return folderError(s.Path, err)
+		}
+		if err := d.own(root, "."); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeFolders makes the folders of the manifest, and those of tablespaces in
+// place. They get their modes at the end: one without the right to write could
+// not be filled.
+func (d *dirs) makeFolders(l *layout) error {
+	slices.SortFunc(l.folders, func(a, b folder) int { return strings.Compare(a.name, b.name) }) // parents first
+	for _, f := range l.folders {
+		if f.name == "." {
+			continue
+		}
+		root := d.roots[f.root].root
+		if err := root.Mkdir(f.name, 0o700); err != nil {
+			return fmt.Errorf("make folder: %w", err)
+		}
+		if err := d.own(root, f.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rootMode is the mode of the data directory and of tablespaces. PostgreSQL
+// refuses any but these two (checkDataDir in utils/init/miscinit.c).
+func (l *layout) rootMode() fs.FileMode {
+	if l.group {
+		return 0o750
+	}
+	return 0o700
+}
+
+// finishFolders sets the modes of all folders, whatever the umask.
+func (d *dirs) finishFolders(l *layout) error {
+	for _, f := range slices.Backward(l.folders) {
+		if f.name == "." || f.mode == 0o700 {
+			continue
+		}
+		if err := d.roots[f.root].root.Chmod(f.name, f.mode); err != nil {
+			return fmt.Errorf("set mode of folder: %w", err)
+		}
+	}
+	for _, o := range d.roots {
+		if err := o.root.Chmod(".", l.rootMode()); err != nil {
+			return folderError(o.path, err)
+		}
+	}
+	return nil
+}
+
+// folderError names the folder and, for a lack of rights, the kind of problem.
+func folderError(path string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return &FolderError{Path: path, Kind: NoRights, Detail: err.Error()}
+	}
+	return fmt.Errorf("prepare %s: %w", path, err)
+}
+
+// syncMade syncs the folders that were made above and beside those that are
+// filled.
+func (d *dirs) syncMade() error {
+	for _, dir := range d.made {
+		for _, path := range []string{dir, filepath.Dir(dir)} {
+			if err := syncDir(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package restore
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// On Linux one syncfs(2) a file system brings everything to disk that was
+// written to it. Since Linux 5.8 it reports errors of writing back that came up
+// since the file that it is given was opened. That is the marker, which is
+// opened before anything else is written.
+
+// writebackFrom is the smallest piece whose writing to disk is begun at once.
+const writebackFrom = 256 << 10
+
+// startWriteback begins to write a part of a file to disk while the next is
+// still being fetched, so that the disk does not wait for the end.
+// It is advice: what cannot be begun now is written by sync.
+func startWriteback(f *os.File, off, n int64) {
+	if n >= writebackFrom {
+		_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+	}
+}
+
+// finishFile closes a file that has all its bytes; sync makes it durable.
+func finishFile(f *os.File) error { return f.Close() }
+
+// sync makes everything written so far durable.
+func (d *dirs) sync() error {
+	synced := map[uint64]bool{}
+	for _, o := range d.roots {
+		f := o.marker
+		var st syscall.Stat_t
+		if err := syscall.Fstat(int(f.Fd()), &st); err != nil {
+			return fmt.Errorf("sync %s: %w", f.Name(), err)
+		}
+		if synced[uint64(st.Dev)] {
+			continue
+		}
+		synced[uint64(st.Dev)] = true
+		if err := unix.Syncfs(int(f.Fd())); err != nil {
+			return fmt.Errorf("sync the file system of %s: %w", f.Name(), err)
+		}
+	}
+	return d.syncMade()
+}

@@ -1,0 +1,210 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+const (
+	// fetchers is how many packs are asked for at a time. A round trip of 20 ms
+	// beside 16 MiB is small only when several are under way.
+	fetchers = 4
+
+	// packBudget bounds the bytes of packs in memory, fetched or being fetched.
+	packBudget = 112 << 20
+)
+
+// fetched is a pack on its way from the store to a worker.
+type fetched struct {
+	entry repo.PackEntry
+	pack  *repo.Pack
+}
+
+// writer brings frames into files.
+type writer struct {
+	dirs    *dirs
+	layout  *layout
+	handles *handles
+	covered *coverage
+	options Options
+	total   int64
+	done    atomic.Int64
+	budget  *semaphore.Weighted
+
+	mu      sync.Mutex
+	control []byte // of the control file, which is written last
+}
+
+// writeFiles writes every file of the manifest but the control file, whose
+// bytes it returns. Packs come in, several at a time, while others are
+// opened and written.
+func (d *dirs) writeFiles(ctx context.Context, r *repo.Repo, m *repo.ManifestReader, l *layout, o Options) ([]byte, error) {
+	w := &writer{dirs: d, layout: l, covered: newCoverage(len(l.files)), options: o,
+		budget: semaphore.NewWeighted(packBudget), control: make([]byte, l.files[l.control].size)}
+	w.handles = newHandles(d, l.files, w.covered)
+	defer w.handles.close()
+	for _, t := range l.files {
+		w.total += t.size
+	}
+	o.observe(Progress{Phase: WritePhase, Total: w.total})
+	if err := w.makeEmpty(); err != nil {
+		return nil, err
+	}
+	if err := w.run(ctx, r, m); err != nil {
+		return nil, err
+	}
+	// A restore that lacks bytes and says nothing would be the worst error.
+	return w.control, w.covered.check(l.files)
+}
+
+// makeEmpty makes the files without bytes: no frame speaks of them.
+func (w *writer) makeEmpty() error {
+	for i := range w.layout.files {
+		t := &w.layout.files[i]
+		if t.size > 0 || t.skip || i == w.layout.control {
+			continue
+		}
+		f, err := w.dirs.openFile(t, false)
+		if err != nil {
+			return err
+		}
+		if err := finishFile(f); err != nil {
+			return fmt.Errorf("write %s: %w", t.path, err)
+		}
+	}
+	return nil
+}
+
+// run is the pipeline: one reader of the manifest, several fetchers, a worker
+// a core. The first error stops all of them.
+func (w *writer) run(ctx context.Context, r *repo.Repo, m *repo.ManifestReader) error {
+	entries := make(chan repo.PackEntry)
+	packs := make(chan fetched)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(entries)
+		for e, err := range m.Packs() {
+			if err != nil {
+				return err
+			}
+			if err := send(ctx, entries, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var fetching sync.WaitGroup
+	for range fetchers {
+		fetching.Add(1)
+		g.Go(func() error {
+			defer fetching.Done()
+			return w.fetch(ctx, r, entries, packs)
+		})
+	}
+	g.Go(func() error {
+		fetching.Wait()
+		close(packs)
+		return nil
+	})
+	for range w.options.jobs() {
+		g.Go(func() error { return w.work(ctx, r, packs) })
+	}
+	return g.Wait()
+}
+
+func send[T any](ctx context.Context, to chan<- T, v T) error {
+	select {
+	case to <- v:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// fetch brings packs from the store, as the budget allows.
+func (w *writer) fetch(ctx context.Context, r *repo.Repo, entries <-chan repo.PackEntry, packs chan<- fetched) error {
+	for e := range entries {
+		if err := w.budget.Acquire(ctx, e.Size); err != nil {
+			return context.Cause(ctx)
+		}
+		refs := make([]repo.FrameRef, len(e.Frames))
+		for i, f := range e.Frames {
+			refs[i] = f.FrameRef
+		}
+		pack, err := r.FetchPack(ctx, e.PackRef, refs)
+		if err != nil {
+			return err
+		}
+		if err := send(ctx, packs, fetched{e, pack}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// work opens frames and writes what is in them.
+func (w *writer) work(ctx context.Context, r *repo.Repo, packs <-chan fetched) error {
+	reader, err := r.NewPackReader()
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	for p := range packs {
+		for _, f := range p.entry.Frames {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			raw, err := reader.Frame(p.pack, f.FrameRef)
+			if err != nil {
+				return err
+			}
+			for _, s := range f.To {
+				if err := w.write(s, raw[s.At:s.At+s.Len]); err != nil {
+					return err
+				}
+			}
+		}
+		w.budget.Release(p.entry.Size)
+	}
+	return nil
+}
+
+// write puts one span in its place.
+func (w *writer) write(s repo.Span, b []byte) error {
+	switch {
+	case s.File == w.layout.control:
+		w.mu.Lock()
+		copy(w.control[s.Off:], b)
+		w.mu.Unlock()
+		w.covered.add(s)
+	case w.layout.files[s.File].skip:
+		w.covered.add(s)
+	default:
+		if err := w.writeFile(s, b); err != nil {
+			return err
+		}
+	}
+	done := w.done.Add(int64(len(b)))
+	w.options.observe(Progress{Phase: WritePhase, Done: done, Total: w.total})
+	return nil
+}
+
+func (w *writer) writeFile(s repo.Span, b []byte) error {
+	h, err := w.handles.get(s.File)
+	if err != nil {
+		return err
+	}
+	if _, err := h.f.WriteAt(b, s.Off); err != nil {
+		return fmt.Errorf("write %s: %w", w.layout.files[s.File].path, err)
+	}
+	startWriteback(h.f, s.Off, int64(len(b)))
+	w.covered.add(s)
+	return w.handles.put(h)
+}
