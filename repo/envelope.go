@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,7 +10,6 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"runtime"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
@@ -31,7 +31,7 @@ type Stored struct {
 func (r *Repo) CreateEnvelope(ctx context.Context, key string, kind Kind, src io.Reader, size int64) (Stored, error) {
 	h, sealed, err := r.seal(key, kind, src, size)
 	if err != nil {
-		return Stored{}, fmt.Errorf("seal %s: %w", key, err)
+		return Stored{}, fmt.Errorf("seal %s: %w", key, opaque(err))
 	}
 	defer sealed.Close()
 	b := &body{head: h.line(), rest: sealed}
@@ -40,7 +40,7 @@ func (r *Repo) CreateEnvelope(ctx context.Context, key string, kind Kind, src io
 		return r.compareStored(ctx, key, h)
 	}
 	if err != nil {
-		return Stored{}, fmt.Errorf("store %s: %w", key, err)
+		return Stored{}, fmt.Errorf("store %s: %w", key, opaque(err))
 	}
 	return Stored{Header: h, Bytes: int64(len(b.head)) + sealed.size}, nil
 }
@@ -48,7 +48,8 @@ func (r *Repo) CreateEnvelope(ctx context.Context, key string, kind Kind, src io
 func (r *Repo) compareStored(ctx context.Context, key string, mine Header) (Stored, error) {
 	have, err := r.Header(ctx, key)
 	if err != nil {
-		return Stored{}, fmt.Errorf("compare with what is stored: %w", err)
+		// Also when it has just been deleted: the next try stores it.
+		return Stored{}, fmt.Errorf("compare with what is stored: %w", opaque(err))
 	}
 	if have.SHA256 != mine.SHA256 || have.Size != mine.Size || have.Kind != mine.Kind {
 		return Stored{}, &ConflictError{Object: key, HaveSHA256: have.SHA256, SHA256: mine.SHA256,
@@ -67,7 +68,7 @@ func (r *Repo) Header(ctx context.Context, key string) (Header, error) {
 	defer rc.Close()
 	raw, err := io.ReadAll(io.LimitReader(rc, maxHeader))
 	if err != nil {
-		return Header{}, fmt.Errorf("read %s: %w", key, err)
+		return Header{}, fmt.Errorf("read %s: %w", key, opaque(err))
 	}
 	h, _, err := r.checkHeader(key, raw)
 	return h, err
@@ -98,9 +99,9 @@ func (r *Repo) seal(key string, kind Kind, src io.Reader, size int64) (Header, *
 		return Header{}, nil, err
 	}
 	plainSum := sha256.New()
-	n, err := compressFrames(w, io.TeeReader(io.LimitReader(src, size+1), plainSum))
+	n, err := r.slots.compressFrames(w, io.TeeReader(io.LimitReader(src, size+1), plainSum))
 	if err == nil && n != size {
-		err = fmt.Errorf("source has %d bytes or more, %d were expected", n, size)
+		err = fmt.Errorf("the source has %d bytes or more, not %d", n, size)
 	}
 	if err == nil {
 		err = w.Close()
@@ -116,65 +117,6 @@ func (r *Repo) seal(key string, kind Kind, src io.Reader, size int64) (Header, *
 
 func sumHex(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
-// compressFrames writes src to w as zstd frames, in order, and returns how
-// many raw bytes there were. Several frames are compressed at once; a slot is
-// a raw buffer, its compressed frame and the encoder that made it.
-func compressFrames(w io.Writer, src io.Reader) (int64, error) {
-	type slot struct {
-		raw, out []byte
-		enc      *zstd.Encoder
-		done     chan struct{}
-	}
-	workers := min(runtime.GOMAXPROCS(0), 4)
-	free := make(chan *slot, workers+1)
-	for range workers + 1 {
-		free <- &slot{done: make(chan struct{}, 1)}
-	}
-	queue := make([]*slot, 0, workers+1)
-	flush := func() error {
-		s := queue[0]
-		queue = append(queue[:0], queue[1:]...)
-		<-s.done
-		_, err := w.Write(s.out)
-		free <- s
-		return err
-	}
-	var total int64
-	for {
-		if len(queue) == cap(queue) {
-			if err := flush(); err != nil {
-				return total, err
-			}
-		}
-		s := <-free
-		if s.raw == nil {
-			s.raw, s.enc = make([]byte, FrameSize), newEncoder(Fastest)
-		}
-		n, err := io.ReadFull(src, s.raw[:FrameSize])
-		if n > 0 || total == 0 && err == io.EOF {
-			s.raw = s.raw[:n]
-			total += int64(n)
-			queue = append(queue, s)
-			go func() {
-				s.out = s.enc.EncodeAll(s.raw, s.out[:0])
-				s.done <- struct{}{}
-			}()
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			break
-		}
-		if err != nil {
-			return total, err
-		}
-	}
-	for len(queue) > 0 {
-		if err := flush(); err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
 // OpenEnvelope fetches the object under key, verifies the signature and then
 // the hash of every sealed byte, and returns the plain bytes to read. Only
 // then are they decrypted, so nothing that was not signed reaches the
@@ -184,18 +126,23 @@ func compressFrames(w io.Writer, src io.Reader) (int64, error) {
 // fs.ErrNotExist (only if the store said so), *UntrustedError, *CorruptError,
 // ErrWrongIdentity, ErrNoIdentity.
 func (r *Repo) OpenEnvelope(ctx context.Context, key string, kind Kind) (Header, io.ReadCloser, error) {
-	if len(r.readers) == 0 {
-		return Header{}, nil, ErrNoIdentity
+	return r.open(ctx, key, kind, maxPlain)
+}
+
+// open refuses what holds more than limit plain bytes before fetching it.
+func (r *Repo) open(ctx context.Context, key string, kind Kind, limit int64) (Header, io.ReadCloser, error) {
+	readers := r.readers
+	if kind == KindWAL {
+		readers = r.keys.Identities // the cluster's own opens no data
 	}
-	h, sealed, err := r.fetchEnvelope(ctx, key)
+	if len(readers) == 0 {
+		return Header{}, nil, fmt.Errorf("open %s: %w", key, ErrNoIdentity)
+	}
+	h, sealed, err := r.fetchEnvelope(ctx, key, kind, limit)
 	if err != nil {
 		return h, nil, err
 	}
-	if h.Kind != kind {
-		sealed.Close()
-		return h, nil, &CorruptError{key, fmt.Sprintf("it is of kind %s, not %s", h.Kind, kind), nil}
-	}
-	rc, err := r.openSealed(key, h, sealed)
+	rc, err := openSealed(key, h, sealed, readers)
 	if err != nil {
 		sealed.Close()
 		return h, nil, err
@@ -204,7 +151,7 @@ func (r *Repo) OpenEnvelope(ctx context.Context, key string, kind Kind) (Header,
 }
 
 // fetchEnvelope reads a whole envelope into a spool and verifies it.
-func (r *Repo) fetchEnvelope(ctx context.Context, key string) (Header, *spool, error) {
+func (r *Repo) fetchEnvelope(ctx context.Context, key string, kind Kind, limit int64) (Header, *spool, error) {
 	rc, err := r.store.Open(ctx, key, 0, -1)
 	if err != nil {
 		return Header{}, nil, fmt.Errorf("open %s: %w", key, err)
@@ -213,22 +160,33 @@ func (r *Repo) fetchEnvelope(ctx context.Context, key string) (Header, *spool, e
 	first := make([]byte, maxHeader)
 	n, err := io.ReadFull(rc, first)
 	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
-		return Header{}, nil, fmt.Errorf("read %s: %w", key, err)
+		return Header{}, nil, fmt.Errorf("read %s: %w", key, opaque(err))
 	}
 	h, end, err := r.checkHeader(key, first[:n])
 	if err != nil {
 		return h, nil, err
 	}
+	if h.Kind != kind {
+		return h, nil, &CorruptError{key, fmt.Sprintf("it is of kind %s, not %s", h.Kind, kind), nil}
+	}
+	if h.Size > limit {
+		return h, nil, &CorruptError{key, fmt.Sprintf("holds %d bytes, at most %d are expected", h.Size, limit), nil}
+	}
+	sealed, err := h.spoolBody(key, first[end:n], rc)
+	return h, sealed, err
+}
+
+// spoolBody reads the sealed bytes, of which first is here already, and makes
+// sure that they are the signed ones.
+func (h Header) spoolBody(key string, first []byte, rest io.Reader) (*spool, error) {
 	sealed, sum := newSpool(), sha256.New()
-	both := io.MultiWriter(sealed, sum)
-	both.Write(first[end:n])
 	// A sealed body is never larger than what an honest writer could have
 	// made of h.Size bytes; the signature vouches for h.Size.
 	limit := h.Size + h.Size/8 + 1<<20
-	got, err := io.Copy(both, io.LimitReader(rc, limit+1))
+	got, err := io.Copy(io.MultiWriter(sealed, sum), io.LimitReader(io.MultiReader(bytes.NewReader(first), rest), limit+1))
 	switch {
 	case err != nil:
-		err = fmt.Errorf("read %s: %w", key, err)
+		err = fmt.Errorf("read %s: %w", key, opaque(err))
 	case got > limit:
 		err = &CorruptError{key, "it is longer than what was signed", nil}
 	case sumHex(sum) != h.Sealed:
@@ -236,9 +194,9 @@ func (r *Repo) fetchEnvelope(ctx context.Context, key string) (Header, *spool, e
 	}
 	if err != nil {
 		sealed.Close()
-		return h, nil, err
+		return nil, err
 	}
-	return h, sealed, nil
+	return sealed, nil
 }
 
 // plainReader ends with io.EOF only if size and hash are as signed.
@@ -251,8 +209,8 @@ type plainReader struct {
 	n      int64
 }
 
-func (r *Repo) openSealed(key string, h Header, sealed *spool) (io.ReadCloser, error) {
-	plain, err := age.Decrypt(sealed.Reader(), r.readers...)
+func openSealed(key string, h Header, sealed *spool, readers []age.Identity) (io.ReadCloser, error) {
+	plain, err := age.Decrypt(sealed.Reader(), readers...)
 	if err != nil {
 		return nil, openError(key, err)
 	}
@@ -293,19 +251,17 @@ func (p *plainReader) Close() error {
 
 // ReadEnvelope is OpenEnvelope for what fits in memory: at most limit bytes.
 func (r *Repo) ReadEnvelope(ctx context.Context, key string, kind Kind, limit int64) ([]byte, Header, error) {
-	h, rc, err := r.OpenEnvelope(ctx, key, kind)
+	h, rc, err := r.open(ctx, key, kind, limit)
 	if err != nil {
 		return nil, h, err
 	}
 	defer rc.Close()
-	if h.Size > limit {
-		return nil, h, &CorruptError{key, fmt.Sprintf("holds %d bytes, at most %d are expected", h.Size, limit), nil}
-	}
 	out := make([]byte, h.Size)
 	if _, err := io.ReadFull(rc, out); err != nil {
 		return nil, h, fmt.Errorf("read %s: %w", key, err)
 	}
-	if n, err := rc.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	// The hash is compared at the end, which must be read to.
+	if _, err := io.ReadFull(rc, make([]byte, 1)); err != io.EOF {
 		return nil, h, fmt.Errorf("read %s: %w", key, err)
 	}
 	return out, h, nil

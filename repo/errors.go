@@ -3,6 +3,7 @@ package repo
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 )
 
@@ -23,7 +24,33 @@ var (
 	// ErrReadOnly means that something was to be written without a signing
 	// key or without recipients.
 	ErrReadOnly = errors.New("cannot write without the cluster key and at least one recipient")
+
+	// ErrMissing is in the *CorruptError about an object that something signed
+	// refers to and that the store does not have. It is not fs.ErrNotExist.
+	ErrMissing = errors.New("the store does not have it")
 )
+
+// opaque keeps the text of err but not that it is fs.ErrNotExist or
+// fs.ErrExist: those two are the store's word on the object that was asked
+// for, never a missing temporary folder or a missing pack. Whoever asks for a
+// WAL segment takes fs.ErrNotExist for the end of the archive.
+func opaque(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return errors.New(err.Error())
+	}
+	return err
+}
+
+// FormatError says that something is of a format that this program does not
+// know.
+type FormatError struct {
+	Object string
+	Have   int
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("object %s has repository format %d; this program knows format %d", e.Object, e.Have, Format)
+}
 
 // CorruptError says that an object is not what was once written there.
 type CorruptError struct {
@@ -40,7 +67,8 @@ func (e *CorruptError) Error() string {
 	return s
 }
 
-func (e *CorruptError) Unwrap() error { return e.Err }
+// Unwrap never yields fs.ErrNotExist or fs.ErrExist: damage is not absence.
+func (e *CorruptError) Unwrap() error { return opaque(e.Err) }
 
 // UntrustedError says that an object carries no valid signature of a trusted
 // key for the place where it was found: it is forged, moved or altered.

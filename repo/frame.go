@@ -11,8 +11,14 @@ import (
 // FrameSize is the most raw bytes that one zstd frame holds.
 const FrameSize = 1 << 20
 
-// maxWindow bounds what a reader allocates for a frame from the store.
-const maxWindow = 8 << 20
+const (
+	// maxStored is the most bytes that a compressed frame takes: zstd stores
+	// what does not compress as it is, with a few bytes around it.
+	maxStored = FrameSize + 1<<10
+
+	// maxWindow bounds what a reader of an envelope allocates.
+	maxWindow = 8 << 20
+)
 
 // Level is how hard to compress.
 type Level int

@@ -3,10 +3,9 @@ package repo
 import (
 	"bytes"
 	"crypto/ed25519"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -36,9 +35,14 @@ type Header struct {
 
 const (
 	magic           = "lifeboat/1"
-	maxHeader       = 1024
+	maxHeader       = 1024    // bytes of the line, its end included
+	maxPlain        = 1 << 40 // plain bytes of an envelope
+	maxHost         = 64
 	envelopeContext = "lifeboat-envelope-1\n"
 )
+
+// kindPattern leaves room for kinds of later versions, and none for tricks.
+var kindPattern = regexp.MustCompile(`^[a-z][a-z0-9]{0,15}$`)
 
 // unsigned is the line up to, and without, " sig=".
 func (h Header) unsigned() string {
@@ -47,7 +51,7 @@ func (h Header) unsigned() string {
 }
 
 func (h Header) line() []byte {
-	return []byte(h.unsigned() + " sig=" + base64.RawURLEncoding.EncodeToString(h.sig) + "\n")
+	return []byte(h.unsigned() + " sig=" + encode64(h.sig) + "\n")
 }
 
 // signedBytes is what the signature covers: the repository and the place in
@@ -106,22 +110,17 @@ func parseHeader(raw []byte) (Header, int, error) {
 	}
 	h.Kind, h.SHA256, h.Sealed, h.Host, h.Signer = Kind(value[1]), value[2], value[4], value[5], value[6]
 	var err error
-	if h.Size, err = strconv.ParseInt(value[3], 10, 64); err != nil || h.Size < 0 {
-		return h, 0, errors.New("header size is not a number")
+	if h.Size, err = strconv.ParseInt(value[3], 10, 64); err != nil || h.Size < 0 || h.Size > maxPlain {
+		return h, 0, errors.New("header size is not one")
 	}
-	if h.sig, err = base64.RawURLEncoding.DecodeString(value[7]); err != nil || len(h.sig) != ed25519.SignatureSize {
+	if h.sig, err = decode64(value[7], ed25519.SignatureSize); err != nil {
 		return h, 0, errors.New("header signature is not one")
 	}
-	if !isHex(h.SHA256, 32) || !isHex(h.Sealed, 32) || !isHex(h.Signer, 8) || cleanHost(h.Host) != h.Host {
+	if !kindPattern.MatchString(value[1]) || !isHex(h.SHA256, 32) || !isHex(h.Sealed, 32) || !isHex(h.Signer, 8) || cleanHost(h.Host) != h.Host {
 		return h, 0, errors.New("a header field is malformed")
 	}
 	if !bytes.Equal(h.line(), raw[:end+1]) {
 		return h, 0, errors.New("header is not in its one canonical form")
 	}
 	return h, end + 1, nil
-}
-
-func isHex(s string, n int) bool {
-	b, err := hex.DecodeString(s)
-	return err == nil && len(b) == n && strings.ToLower(s) == s
 }

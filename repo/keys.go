@@ -1,15 +1,14 @@
 package repo
 
 import (
-	"bufio"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -21,22 +20,21 @@ type PublicKey struct{ key ed25519.PublicKey }
 const publicKeyPrefix = "ed25519:"
 
 // ParsePublicKey reads the form that String writes: "ed25519:" and the 32
-// bytes in unpadded URL-safe base64.
+// bytes in unpadded URL-safe base64. The error does not repeat s, which may be
+// a secret in the wrong place.
 func ParsePublicKey(s string) (PublicKey, error) {
 	enc, ok := strings.CutPrefix(strings.TrimSpace(s), publicKeyPrefix)
 	if !ok {
-		return PublicKey{}, fmt.Errorf("signing key %q does not begin with %q", s, publicKeyPrefix)
+		return PublicKey{}, fmt.Errorf("a public signing key begins with %q", publicKeyPrefix)
 	}
-	raw, err := base64.RawURLEncoding.DecodeString(enc)
-	if err != nil || len(raw) != ed25519.PublicKeySize {
-		return PublicKey{}, fmt.Errorf("signing key %q is not %d bytes of base64", s, ed25519.PublicKeySize)
+	raw, err := decode64(enc, ed25519.PublicKeySize)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("a public signing key is %q and %d bytes in URL-safe base64", publicKeyPrefix, ed25519.PublicKeySize)
 	}
 	return PublicKey{raw}, nil
 }
 
-func (k PublicKey) String() string {
-	return publicKeyPrefix + base64.RawURLEncoding.EncodeToString(k.key)
-}
+func (k PublicKey) String() string { return publicKeyPrefix + encode64(k.key) }
 
 // ID names the key in headers: the first 8 bytes of its SHA-256, in hex.
 func (k PublicKey) ID() string {
@@ -47,17 +45,21 @@ func (k PublicKey) ID() string {
 // Equal reports whether both are the same key.
 func (k PublicKey) Equal(o PublicKey) bool { return k.key.Equal(o.key) }
 
-// SigningKey is the secret half. It has no String method that shows it.
+// SigningKey is the secret half. Printing it, with any verb, shows the public
+// half only.
 type SigningKey struct{ key ed25519.PrivateKey }
 
 // Public returns the half that may be shown.
 func (k SigningKey) Public() PublicKey { return PublicKey{k.key.Public().(ed25519.PublicKey)} }
 
-// String shows the public half only, so that a stray %v leaks nothing.
-func (k SigningKey) String() string { return "signing key of " + k.Public().String() }
-
-// GoString is String, for %#v.
-func (k SigningKey) GoString() string { return k.String() }
+// Format implements fmt.Formatter, so that no verb shows the secret.
+func (k SigningKey) Format(f fmt.State, _ rune) {
+	if len(k.key) != ed25519.PrivateKeySize {
+		io.WriteString(f, "no signing key")
+		return
+	}
+	io.WriteString(f, "signing key of "+k.Public().String())
+}
 
 // KeyFile is a file of keys: the cluster key, the recovery key, or any plain
 // age identity file. It is read by ParseKeyFile and written by Marshal.
@@ -65,23 +67,35 @@ func (k SigningKey) GoString() string { return k.String() }
 // Lines "# lifeboat-NAME: value" carry public facts in a form that the age
 // tool skips, so a recovery key is a valid age identity file.
 type KeyFile struct {
-	Cluster    string      // name; empty in a plain age file
-	Repository string      // id; empty in a plain age file
-	Signers    []PublicKey // trust anchor; empty in a plain age file
-	Signing    *SigningKey // only in a cluster key
-	Identities []age.Identity
-	secrets    []string // the identities as written
+	Cluster    string         // name; empty in a plain age file
+	Repository string         // id; empty in a plain age file
+	Signers    []PublicKey    // trust anchor; empty in a plain age file
+	Signing    *SigningKey    // only in a cluster key
+	Identities []age.Identity // *age.HybridIdentity or *age.X25519Identity
 }
 
-const (
-	factPrefix    = "# lifeboat-"
-	signingPrefix = "LIFEBOAT-SIGNING-KEY-1:"
-)
+// Format implements fmt.Formatter: age's identities print as their secrets, so
+// no verb may reach them.
+func (k KeyFile) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "key file of cluster %q with %d identities, recipients %q", k.Cluster, len(k.Identities), k.Recipients())
+}
+
+// Format implements fmt.Formatter, for the same reason.
+func (k Keys) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "keys: cluster key %t, %d recipients, %d identities, %d trusted signers",
+		k.Cluster != nil, len(k.Recipients), len(k.Identities), len(k.Trusted))
+}
 
 // NewClusterKey makes a cluster key: a new signing key and two identities for
-// metadata, a post-quantum hybrid one and a classic one, because age lets the
-// two kinds not be mixed in one file and the recovery key decides which is used.
+// metadata, a post-quantum hybrid one and a classic one, because age does not
+// seal one file to both kinds and the recipients decide which is used.
 func NewClusterKey(cluster, repository string) (*KeyFile, error) {
+	if err := CheckClusterName(cluster); err != nil {
+		return nil, err
+	}
+	if err := checkRepositoryID(repository); err != nil {
+		return nil, err
+	}
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("make signing key: %w", err)
@@ -99,7 +113,6 @@ func NewClusterKey(cluster, repository string) (*KeyFile, error) {
 		Cluster: cluster, Repository: repository,
 		Signers: []PublicKey{signing.Public()}, Signing: &signing,
 		Identities: []age.Identity{hybrid, classic},
-		secrets:    []string{hybrid.String(), classic.String()},
 	}, nil
 }
 
@@ -111,106 +124,16 @@ func NewRecoveryKey(anchor *KeyFile) (*KeyFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make identity: %w", err)
 	}
-	k := &KeyFile{Identities: []age.Identity{id}, secrets: []string{id.String()}}
+	k := &KeyFile{Identities: []age.Identity{id}}
 	if anchor != nil {
-		k.Cluster, k.Repository, k.Signers = anchor.Cluster, anchor.Repository, anchor.Signers
+		k.Cluster, k.Repository, k.Signers = anchor.Cluster, anchor.Repository, slices.Clone(anchor.Signers)
 	}
 	return k, nil
-}
-
-// Marshal writes the file; comment is put on top, one "# " line a line.
-func (k *KeyFile) Marshal(comment string) []byte {
-	var b strings.Builder
-	for line := range strings.SplitSeq(strings.TrimSpace(comment), "\n") {
-		fmt.Fprintf(&b, "# %s\n", line)
-	}
-	fact := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(&b, "%s%s: %s\n", factPrefix, name, value)
-		}
-	}
-	fact("cluster", k.Cluster)
-	fact("repository", k.Repository)
-	for _, s := range k.Signers {
-		fact("signer", s.String())
-	}
-	if k.Signing != nil {
-		fmt.Fprintf(&b, "%s%s\n", signingPrefix, base64.RawURLEncoding.EncodeToString(k.Signing.key.Seed()))
-	}
-	recipients := k.Recipients()
-	for i, s := range k.secrets {
-		fmt.Fprintf(&b, "# public key: %s\n%s\n", recipients[i], s)
-	}
-	return []byte(b.String())
-}
-
-// ParseKeyFile reads a cluster key, a recovery key or a plain age identity
-// file of at most 1 MiB. Errors name the line, never its content.
-func ParseKeyFile(r io.Reader) (*KeyFile, error) {
-	k := &KeyFile{}
-	sc := bufio.NewScanner(io.LimitReader(r, 1<<20))
-	for n := 1; sc.Scan(); n++ {
-		if err := k.parseLine(strings.TrimSpace(sc.Text())); err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, errors.New("not a key file: a line is too long")
-	}
-	if k.Signing == nil && len(k.Identities) == 0 {
-		return nil, errors.New("no key in it: neither an age identity nor a cluster key")
-	}
-	return k, nil
-}
-
-func (k *KeyFile) parseLine(line string) error {
-	switch {
-	case strings.HasPrefix(line, factPrefix):
-		return k.parseFact(strings.TrimPrefix(line, factPrefix))
-	case line == "" || strings.HasPrefix(line, "#"):
-		return nil
-	case strings.HasPrefix(line, signingPrefix):
-		seed, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(line, signingPrefix))
-		if err != nil || len(seed) != ed25519.SeedSize {
-			return errors.New("not a signing key")
-		}
-		k.Signing = &SigningKey{ed25519.NewKeyFromSeed(seed)}
-		return nil
-	}
-	ids, err := age.ParseIdentities(strings.NewReader(line))
-	if err != nil {
-		// The library's error may quote the line, which may be a secret.
-		return errors.New("neither an age identity (AGE-SECRET-KEY-…) nor a comment")
-	}
-	k.Identities = append(k.Identities, ids...)
-	k.secrets = append(k.secrets, line)
-	return nil
-}
-
-func (k *KeyFile) parseFact(fact string) error {
-	name, value, ok := strings.Cut(fact, ":")
-	value = strings.TrimSpace(value)
-	if !ok || value == "" {
-		return fmt.Errorf("%q has no value", factPrefix+name)
-	}
-	switch name {
-	case "cluster":
-		k.Cluster = value
-	case "repository":
-		k.Repository = value
-	case "signer":
-		s, err := ParsePublicKey(value)
-		if err != nil {
-			return err
-		}
-		k.Signers = append(k.Signers, s)
-	}
-	return nil // a later version may know more facts
 }
 
 // Recipients returns the public half of each identity, in their order. An
 // identity whose public half cannot be told (a plugin's) yields "".
-func (k *KeyFile) Recipients() []string {
+func (k KeyFile) Recipients() []string {
 	out := make([]string, len(k.Identities))
 	for i, id := range k.Identities {
 		switch id := id.(type) {
@@ -224,14 +147,26 @@ func (k *KeyFile) Recipients() []string {
 }
 
 // ParseRecipient reads one age recipient: "age1pq1…" (post-quantum hybrid) or
-// "age1…" (X25519).
+// "age1…" (X25519). The error does not repeat s, which may be a secret in the
+// wrong place.
 func ParseRecipient(s string) (age.Recipient, error) {
+	s = strings.TrimSpace(s)
+	if strings.HasPrefix(strings.ToUpper(s), "AGE-SECRET-KEY-") {
+		return nil, errors.New("this is a secret age identity; the recipient is its public half (age1… or age1pq1…)")
+	}
+	if strings.ContainsAny(s, "\r\n") {
+		return nil, errors.New("not one age recipient but several lines")
+	}
 	rs, err := age.ParseRecipients(strings.NewReader(s))
 	if err != nil || len(rs) != 1 {
-		return nil, fmt.Errorf("%q is not an age recipient (age1… or age1pq1…)", s)
+		return nil, errors.New("not an age recipient (age1… or age1pq1…)")
 	}
 	return rs[0], nil
 }
+
+// MaxRecipients is how many recipients data can be sealed to. One more, the
+// cluster's own, is added for metadata.
+const MaxRecipients = 20
 
 func isHybrid(r age.Recipient) bool {
 	_, ok := r.(*age.HybridRecipient)
@@ -241,6 +176,9 @@ func isHybrid(r age.Recipient) bool {
 // checkRecipients refuses a mix of post-quantum and classic recipients: age
 // does not seal to both, since the weaker would decide.
 func checkRecipients(rs []age.Recipient) error {
+	if len(rs) > MaxRecipients {
+		return fmt.Errorf("%d recipients, at most %d are allowed", len(rs), MaxRecipients)
+	}
 	for _, r := range rs {
 		if isHybrid(r) != isHybrid(rs[0]) {
 			return errors.New("post-quantum (age1pq1…) and classic (age1…) recipients cannot be mixed: the weaker would decide")

@@ -13,6 +13,7 @@ const (
 	MarkerKey     = "lifeboat.json"
 	backupsPrefix = "backups/"
 	packsPrefix   = "packs/"
+	systemsPrefix = "systems/"
 	walPrefix     = "wal/"
 	leasesPrefix  = "leases/"
 )
@@ -28,7 +29,7 @@ func InfoKey(label string) string { return backupsPrefix + label + "/info" }
 func PackKey(id string) string { return packsPrefix + id }
 
 // SystemKey registers a PostgreSQL system that the cluster has been.
-func SystemKey(system postgres.SystemID) string { return "systems/" + system.String() }
+func SystemKey(system postgres.SystemID) string { return systemsPrefix + system.String() }
 
 // WALPrefix is the folder of one timeline of one system, with its slash.
 func WALPrefix(system postgres.SystemID, tl postgres.Timeline) string {
@@ -77,3 +78,11 @@ func CheckClusterName(name string) error {
 }
 
 var clusterPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
+
+// checkRepositoryID accepts what NewID makes.
+func checkRepositoryID(id string) error {
+	if !isHex(id, 16) {
+		return fmt.Errorf("repository id %.40q is not 32 hexadecimal digits", id)
+	}
+	return nil
+}

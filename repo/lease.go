@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
@@ -20,18 +21,22 @@ import (
 // object is ever changed and a host without the right to delete can use it.
 
 const (
-	leaseTTL  = 3 * time.Minute
-	leaseSkew = time.Minute // clocks differ: a lease is over only this much later
-	leaseGens = 20          // digits of a generation
+	leaseTTL   = 3 * time.Minute
+	leaseSkew  = time.Minute // clocks differ: a lease is over only this much later
+	leaseGens  = 20          // digits of a generation
+	leaseTries = 8           // looks at a row that changes under our eyes
+	maxLease   = 4096        // bytes of a record
 )
 
 type leaseRecord struct {
-	Holder  string    `json:"holder"` // host and process
+	Holder  string    `json:"holder"` // host and process, for people
+	Token   string    `json:"token"`  // 32 random hex digits: one taking of the lease
 	Since   time.Time `json:"since"`
-	Expires time.Time `json:"expires"` // in the past once given back
+	Expires time.Time `json:"expires"` // not after since once given back
 }
 
-// Lease is a held lease. Renew it in time; Release gives it back.
+// Lease is a held lease. Renew it in time; Release gives it back. For one
+// goroutine.
 type Lease struct {
 	store storage.Store
 	name  string
@@ -39,107 +44,158 @@ type Lease struct {
 	rec   leaseRecord
 }
 
-// AcquireLease takes the lease of this name ("backup-<cluster>" and such) for
-// holder, or fails with *LeasedError. Now is the holder's clock.
+var leasePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,99}$`)
+
+// AcquireLease takes the lease of this name ("backup" and such: lower-case
+// letters, digits, "-" and "_") for holder, or fails with *LeasedError. Now is
+// the holder's clock.
 func AcquireLease(ctx context.Context, store storage.Store, name, holder string, now time.Time) (*Lease, error) {
+	if !leasePattern.MatchString(name) {
+		return nil, fmt.Errorf("%q cannot name a lease", name)
+	}
 	gen, rec, err := newestLease(ctx, store, name)
 	if err != nil {
 		return nil, err
 	}
-	if gen > 0 && now.Before(rec.Expires.Add(leaseSkew)) && !rec.Expires.Equal(rec.Since) {
-		return nil, &LeasedError{name, cleanText(rec.Holder), rec.Expires}
+	if gen > 0 && rec.heldAt(now) {
+		return nil, leasedBy(name, rec)
 	}
-	l := &Lease{store: store, name: name, gen: gen, rec: leaseRecord{Holder: holder, Since: now.UTC()}}
+	l := &Lease{store: store, name: name, gen: gen,
+		rec: leaseRecord{Holder: cleanText(holder), Token: NewID(), Since: now.UTC()}}
 	if err := l.next(ctx, now.Add(leaseTTL)); err != nil {
 		return nil, err
 	}
 	return l, nil
 }
 
+func (r leaseRecord) heldAt(now time.Time) bool {
+	return r.Expires.After(r.Since) && now.Before(r.Expires.Add(leaseSkew))
+}
+
+func leasedBy(name string, rec leaseRecord) *LeasedError {
+	return &LeasedError{name, cleanText(rec.Holder), rec.Expires}
+}
+
 // RenewEvery is how often a holder should call Renew.
 const RenewEvery = leaseTTL / 4
 
 // Renew moves the end on. *LeasedError when somebody else took the lease,
-// because it had run out: the work must stop then.
-func (l *Lease) Renew(ctx context.Context, now time.Time) error { return l.next(ctx, now.Add(leaseTTL)) }
+// because it had run out: the work must stop then. After another error the
+// lease may be renewed or not; Renew can be called again.
+func (l *Lease) Renew(ctx context.Context, now time.Time) error {
+	return l.next(ctx, now.Add(leaseTTL))
+}
 
 // Release gives the lease back: the next one need not wait for its end.
+// *LeasedError when it was lost already.
 func (l *Lease) Release(ctx context.Context) error { return l.next(ctx, l.rec.Since) }
 
 func (l *Lease) next(ctx context.Context, expires time.Time) error {
-	l.rec.Expires = expires.UTC()
-	raw, err := json.Marshal(l.rec)
+	rec := l.rec
+	rec.Expires = expires.UTC()
+	raw, err := json.Marshal(rec)
 	if err != nil {
 		return fmt.Errorf("encode lease: %w", err)
 	}
-	err = l.store.Create(ctx, leaseKey(l.name, l.gen+1), bytes.NewReader(raw))
-	if errors.Is(err, fs.ErrExist) {
-		_, rec, err := newestLease(ctx, l.store, l.name)
-		if err != nil {
-			return err
+	for range leaseTries {
+		err = l.store.Create(ctx, leaseKey(l.name, l.gen+1), bytes.NewReader(raw))
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("write lease %s: %w", l.name, err)
 		}
-		return &LeasedError{l.name, cleanText(rec.Holder), rec.Expires}
+		created := err == nil
+		gen, newest, err := newestLease(ctx, l.store, l.name)
+		switch {
+		case err != nil:
+			return err
+		case created && gen == l.gen+1 && newest.Token == rec.Token:
+			l.moved(ctx, gen, rec)
+			return nil
+		case newest.Token == rec.Token && gen > l.gen:
+			// An attempt before this one failed for us and not for the store.
+			l.gen = gen
+		case created:
+			// The row had gone on, and what was created was a generation that
+			// the later holder has already removed. It is of no meaning.
+			_ = l.store.Delete(ctx, leaseKey(l.name, l.gen+1))
+			return leasedBy(l.name, newest)
+		default:
+			return leasedBy(l.name, newest)
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("write lease %s: %w", l.name, err)
-	}
-	l.gen++
+	return fmt.Errorf("write lease %s: others keep on changing it", l.name)
+}
+
+// moved notes that generation gen, the newest, is ours.
+func (l *Lease) moved(ctx context.Context, gen uint64, rec leaseRecord) {
+	l.gen, l.rec = gen, rec
 	// Older generations only cost a little; not being allowed to delete is fine.
-	if l.gen > 1 {
-		_ = l.store.Delete(ctx, leaseKey(l.name, l.gen-1))
+	if gen > 1 {
+		_ = l.store.Delete(ctx, leaseKey(l.name, gen-1))
 	}
-	return nil
 }
 
 func leaseKey(name string, gen uint64) string {
 	return fmt.Sprintf("%s%s/%0*d", leasesPrefix, name, leaseGens, gen)
 }
 
+// newestLease reads the record of the highest generation; 0 when there is
+// none.
 func newestLease(ctx context.Context, store storage.Store, name string) (uint64, leaseRecord, error) {
-	var rec leaseRecord
-	var key string
-	prefix := leasesPrefix + name + "/"
-	for info, err := range store.List(ctx, prefix) {
-		if err != nil {
-			return 0, rec, fmt.Errorf("list leases: %w", err)
+	for range leaseTries {
+		gen, err := newestGeneration(ctx, store, name)
+		if err != nil || gen == 0 {
+			return 0, leaseRecord{}, err
 		}
-		key = info.Key
+		rec, err := readLease(ctx, store, leaseKey(name, gen))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the next was made and this one deleted since the listing
+		}
+		return gen, rec, err
 	}
-	if key == "" {
-		return 0, rec, nil
-	}
-	var gen uint64
-	if _, err := fmt.Sscanf(strings.TrimPrefix(key, prefix), "%d", &gen); err != nil {
-		return 0, rec, &CorruptError{key, "not the name of a lease", err}
-	}
-	rc, err := store.Open(ctx, key, 0, 4096)
-	if errors.Is(err, fs.ErrNotExist) {
-		// The next generation was made and this one deleted since the listing.
-		return newestLease(ctx, store, name)
-	}
-	if err != nil {
-		return 0, rec, fmt.Errorf("open lease %s: %w", name, err)
-	}
-	defer rc.Close()
-	raw, err := io.ReadAll(rc)
-	if err != nil {
-		return 0, rec, fmt.Errorf("read lease %s: %w", name, err)
-	}
-	if err := json.Unmarshal(raw, &rec); err != nil {
-		return 0, rec, &CorruptError{key, "not a lease", err}
-	}
-	return gen, rec, nil
+	return 0, leaseRecord{}, fmt.Errorf("read lease %s: others keep on changing it", name)
 }
 
-// cleanText makes text from the store fit to be shown on a terminal.
-func cleanText(s string) string {
-	if len(s) > 200 {
-		s = s[:200]
-	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r == '\ufffd' {
-			return '?'
+// newestGeneration looks at names only. Names that are no generation are
+// nothing of ours.
+func newestGeneration(ctx context.Context, store storage.Store, name string) (uint64, error) {
+	prefix := leasesPrefix + name + "/"
+	var newest uint64
+	for info, err := range store.List(ctx, prefix) {
+		if err != nil {
+			return 0, fmt.Errorf("list leases: %w", opaque(err))
 		}
-		return r
-	}, s)
+		gen, err := strconv.ParseUint(info.Key[len(prefix):], 10, 64)
+		if err != nil || leaseKey(name, gen) != info.Key {
+			continue
+		}
+		if gen == ^uint64(0) {
+			return 0, &CorruptError{info.Key, "no lease can follow this generation", nil}
+		}
+		newest = gen
+	}
+	return newest, nil
+}
+
+func readLease(ctx context.Context, store storage.Store, key string) (leaseRecord, error) {
+	rc, err := store.Open(ctx, key, 0, maxLease)
+	if err != nil {
+		return leaseRecord{}, fmt.Errorf("open lease %s: %w", key, err)
+	}
+	defer rc.Close()
+	raw, err := io.ReadAll(io.LimitReader(rc, maxLease))
+	if err != nil {
+		return leaseRecord{}, fmt.Errorf("read lease %s: %w", key, opaque(err))
+	}
+	return parseLease(key, raw)
+}
+
+func parseLease(key string, raw []byte) (leaseRecord, error) {
+	var rec leaseRecord
+	if err := json.Unmarshal(raw, &rec); err != nil {
+		return rec, &CorruptError{key, "not a lease", err}
+	}
+	if rec.Since.IsZero() || rec.Expires.IsZero() {
+		return rec, &CorruptError{key, "not a lease: it has no times", nil}
+	}
+	return rec, nil
 }

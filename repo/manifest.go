@@ -1,11 +1,17 @@
 package repo
 
 import (
+	"bytes"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"path"
+	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 )
@@ -59,6 +65,35 @@ type Info struct {
 	BadCount    int64     `json:"bad_count,omitempty"` // all of them
 }
 
+// check refuses figures that a reader could not act on.
+func (i Info) check() error {
+	switch {
+	case !i.SegSize.Valid():
+		return fmt.Errorf("WAL segments of %d bytes", i.SegSize)
+	case i.BlockSize < 1<<10 || i.BlockSize > 1<<15 || i.BlockSize&(i.BlockSize-1) != 0:
+		return fmt.Errorf("blocks of %d bytes", i.BlockSize)
+	case i.Timeline == 0 || i.StopLSN < i.StartLSN:
+		return fmt.Errorf("timeline %d from %s to %s", i.Timeline, i.StartLSN, i.StopLSN)
+	case i.Files < 0 || i.Packs < 0 || i.Frames < 0 || i.RawBytes < 0 || i.StoredBytes < 0 || i.NewBytes < 0 || i.BadCount < 0:
+		return errors.New("a negative count")
+	case i.Files > maxFiles:
+		return fmt.Errorf("%d files", i.Files)
+	case len(i.BadPages) > MaxBadPages || int64(len(i.BadPages)) > i.BadCount:
+		return fmt.Errorf("%d bad pages of %d", len(i.BadPages), i.BadCount)
+	}
+	seen := make(map[uint32]bool)
+	for _, t := range i.Tablespaces {
+		if err := t.Check(); err != nil {
+			return err
+		}
+		if seen[t.OID] {
+			return fmt.Errorf("tablespace %d is there twice", t.OID)
+		}
+		seen[t.OID] = true
+	}
+	return nil
+}
+
 // MaxBadPages is how many bad pages a manifest names one by one.
 const MaxBadPages = 1000
 
@@ -77,34 +112,116 @@ type BadPage struct {
 	Have  uint16 `json:"have"`  // in the page
 }
 
-// FileType tells the three things apart that a data directory holds.
+// MarshalJSON implements json.Marshaler, as FileEntry does.
+func (t Tablespace) MarshalJSON() ([]byte, error) {
+	r := tablespaceRecord{tablespaceFields: tablespaceFields(t)}
+	r.Path, r.PathHex = hexPath(t.Path)
+	return json.Marshal(r)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *Tablespace) UnmarshalJSON(b []byte) error {
+	var r tablespaceRecord
+	if err := json.Unmarshal(b, &r); err != nil {
+		return err
+	}
+	*t = Tablespace(r.tablespaceFields)
+	return unhexPath(&t.Path, r.PathHex)
+}
+
+type tablespaceFields Tablespace
+
+type tablespaceRecord struct {
+	tablespaceFields
+	PathHex string `json:"path_hex,omitempty"`
+}
+
+// Check refuses a tablespace that no server has.
+func (t Tablespace) Check() error {
+	switch {
+	case t.OID == 0:
+		return errors.New("a tablespace without an OID")
+	case t.InPlace && t.Path == "":
+		return nil
+	case t.InPlace, !path.IsAbs(t.Path), path.Clean(t.Path) != t.Path, t.Path == "/", strings.ContainsRune(t.Path, 0):
+		return fmt.Errorf("tablespace %d lies at %.200q", t.OID, t.Path)
+	}
+	return nil
+}
+
+// FileType tells the two things apart that a data directory holds. Symbolic
+// links are none of them: those of tablespaces stand in Info, pg_wal is the
+// restorer's choice, and what others lead to is backed up in their place. So
+// no manifest can lead a restore through a link.
 type FileType string
 
 const (
 	Regular FileType = "file"
 	Dir     FileType = "dir"
-	Link    FileType = "link"
 )
 
-// FileEntry is a file, folder or symbolic link. Tablespaces lie under
-// pg_tblspc/<oid>/, wherever their folder really is.
+// FileEntry is a file or a folder. Tablespaces lie under pg_tblspc/<oid>/,
+// wherever their folder really is.
 type FileEntry struct {
 	Type    FileType  `json:"type"`
 	Path    string    `json:"path"` // relative to the data directory, with slashes
 	Mode    uint32    `json:"mode"` // permission bits
 	Size    int64     `json:"size,omitempty"`
 	ModTime time.Time `json:"mtime,omitzero"`
-	Target  string    `json:"target,omitempty"` // of a link
+}
+
+// MarshalJSON implements json.Marshaler. A name that is not UTF-8, which JSON
+// cannot hold, stands in hexadecimal digits in path_hex.
+func (f FileEntry) MarshalJSON() ([]byte, error) {
+	r := fileRecord{fileFields: fileFields(f)}
+	r.Path, r.PathHex = hexPath(f.Path)
+	return json.Marshal(r)
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (f *FileEntry) UnmarshalJSON(b []byte) error {
+	var r fileRecord
+	if err := json.Unmarshal(b, &r); err != nil {
+		return err
+	}
+	*f = FileEntry(r.fileFields)
+	return unhexPath(&f.Path, r.PathHex)
+}
+
+type fileFields FileEntry
+
+type fileRecord struct {
+	fileFields
+	PathHex string `json:"path_hex,omitempty"`
+}
+
+func hexPath(p string) (text, digits string) {
+	if utf8.ValidString(p) {
+		return p, ""
+	}
+	return "", hex.EncodeToString([]byte(p))
+}
+
+func unhexPath(p *string, digits string) error {
+	if digits == "" {
+		return nil
+	}
+	b, err := hex.DecodeString(digits)
+	if err != nil || *p != "" || utf8.Valid(b) {
+		return errors.New("path_hex is not the only name, or not hexadecimal digits, or not needed")
+	}
+	*p = string(b)
+	return nil
 }
 
 // Check refuses an entry that could lead a restore out of its folder.
 func (f FileEntry) Check() error {
 	switch {
-	case f.Type != Regular && f.Type != Dir && f.Type != Link:
+	case f.Type != Regular && f.Type != Dir:
 		return fmt.Errorf("file %.200q is of unknown type %.20q", f.Path, f.Type)
-	case f.Path == "" || path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == ".." || strings.HasPrefix(f.Path, "../") || strings.ContainsRune(f.Path, 0):
+	case f.Path == "" || f.Path == "." || path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == ".." || strings.HasPrefix(f.Path, "../") || strings.ContainsRune(f.Path, 0):
 		return fmt.Errorf("file path %.200q leads out of the data directory", f.Path)
-	case f.Mode&^0o777 != 0 || f.Size < 0:
+	case f.Mode&^0o777 != 0 || f.Size < 0 || f.Type == Dir && f.Size != 0:
 		return fmt.Errorf("file %.200q has mode %o and size %d", f.Path, f.Mode, f.Size)
 	}
 	return nil
@@ -112,6 +229,7 @@ func (f FileEntry) Check() error {
 
 // Span is a run of bytes of a file and where in a frame they are: the numbers
 // stand in JSON as [file, offset in the file, offset in the frame, length].
+// The spans of a manifest fill each byte of each file exactly once.
 type Span struct {
 	File int   // index among the file records, from 0
 	Off  int64 // in the file
@@ -124,11 +242,21 @@ func (s Span) MarshalJSON() ([]byte, error) {
 	return fmt.Appendf(nil, "[%d,%d,%d,%d]", s.File, s.Off, s.At, s.Len), nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler.
+// UnmarshalJSON implements json.Unmarshaler. It takes four numbers and nothing
+// else; the library would fill up a shorter list and cut off a longer one.
 func (s *Span) UnmarshalJSON(b []byte) error {
 	var n [4]int64
-	if err := json.Unmarshal(b, &n); err != nil {
-		return err
+	rest, ok := bytes.CutPrefix(b, []byte("["))
+	for i := range n {
+		number, after, found := bytes.Cut(rest, []byte(","))
+		if i == 3 {
+			number, found = bytes.CutSuffix(rest, []byte("]"))
+		}
+		v, err := strconv.ParseInt(string(number), 10, 64)
+		if !ok || !found || err != nil || v < 0 || v > math.MaxInt {
+			return fmt.Errorf("%.100q is not a span of four numbers", b)
+		}
+		n[i], rest = v, after
 	}
 	*s = Span{int(n[0]), n[1], int(n[2]), int(n[3])}
 	return nil
@@ -149,23 +277,59 @@ type PackEntry struct {
 // Check refuses an entry that a restore could not act on safely; files are the
 // entries before it.
 func (p PackEntry) Check(files []FileEntry) error {
+	if err := p.checkFrames(); err != nil {
+		return err
+	}
+	for _, f := range p.Frames {
+		for _, s := range f.To {
+			if s.File >= len(files) || files[s.File].Type != Regular || s.Off > files[s.File].Size-int64(s.Len) {
+				return fmt.Errorf("pack %s: the frame at %d has the span %v, which fits no file", p.ID, f.At, s)
+			}
+		}
+	}
+	return nil
+}
+
+// checkFrames checks what can be without the files. No sum here can overflow:
+// it is compared by taking away, from what is known to be small.
+func (p PackEntry) checkFrames() error {
 	if err := p.PackRef.Check(); err != nil {
 		return err
 	}
+	if len(p.Frames) == 0 || len(p.Frames) > packFrames {
+		return fmt.Errorf("pack %s has %d frames, 1 to %d are allowed", p.ID, len(p.Frames), packFrames)
+	}
 	var end int64
 	for _, f := range p.Frames {
-		if err := f.Check(); err != nil {
+		if err := p.checkOrder(f.FrameRef, end); err != nil {
 			return err
-		}
-		if f.At < end {
-			return fmt.Errorf("pack %s: frames overlap or are out of order at %d", p.ID, f.At)
 		}
 		end = f.At + int64(f.Len)
 		for _, s := range f.To {
-			if s.File < 0 || s.File >= len(files) || files[s.File].Type != Regular || s.Off < 0 || s.At < 0 || s.Len <= 0 ||
-				s.At+s.Len > f.Raw || s.Off+int64(s.Len) > files[s.File].Size {
-				return fmt.Errorf("pack %s: frame at %d has the span %v, which fits no file", p.ID, f.At, s)
+			if s.File < 0 || s.Off < 0 || s.At < 0 || s.Len <= 0 || s.Len > f.Raw || s.At > f.Raw-s.Len {
+				return fmt.Errorf("pack %s: the frame at %d has the span %v, which fits no frame", p.ID, f.At, s)
 			}
+		}
+	}
+	return nil
+}
+
+// coverage counts how much of each file the spans fill. A file of which a part
+// is nowhere would be restored with a hole, and start.
+type coverage []int64
+
+func (c coverage) add(p PackEntry) {
+	for _, f := range p.Frames {
+		for _, s := range f.To {
+			c[s.File] += int64(s.Len)
+		}
+	}
+}
+
+func (c coverage) check(files []FileEntry) error {
+	for i, n := range c {
+		if n != files[i].Size {
+			return fmt.Errorf("file %.200q has %d bytes, of which %d are in packs", files[i].Path, files[i].Size, n)
 		}
 	}
 	return nil

@@ -6,23 +6,28 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
-	ageChunk    = 64 << 10      // plain bytes a chunk of an age file
-	ageSealed   = ageChunk + 16 // sealed bytes a chunk
-	maxAgeStart = 64 << 10      // header and nonce; a recipient needs at most 2 KiB
-	mergeGap    = 256 << 10     // a gap that is cheaper to read than to ask again for
+	ageChunk  = 64 << 10      // plain bytes a chunk of an age file
+	ageSealed = ageChunk + 16 // sealed bytes a chunk
+
+	mergeGap     = 256 << 10 // a gap that is cheaper to read than to ask again for
+	rangesAtOnce = 4         // ranges of one pack that are fetched at the same time
 )
 
-// Pack is an opened pack: frames of it can be read. Each frame is checked
-// against its signed sum before it is decompressed. For one goroutine.
+// sealedSize is how many bytes age makes of n plain ones, behind the head.
+func sealedSize(n int64) int64 { return n + max(1, (n+ageChunk-1)/ageChunk)*(ageSealed-ageChunk) }
+
+// Pack is a fetched pack: frames of it can be read. For one goroutine.
 type Pack struct {
 	ref   PackRef
-	src   *pieces
+	src   pieces
 	plain io.ReaderAt
 }
 
@@ -47,94 +52,94 @@ func (r *Repo) NewPackReader() (*PackReader, error) {
 func (pr *PackReader) Close() { pr.dec.Close() }
 
 // FetchPack reads from the store what the frames need: the whole pack when
-// they are most of it, else the ranges that hold them, merged. The order of
-// the frames must be ascending. It does not decrypt, so it can run ahead of
-// the workers that do.
+// they are half of it, else the ranges that hold them, merged, several at the
+// same time. The frames must be in ascending order. It does not decrypt, so it
+// can run ahead of the workers that do.
+//
+// *CorruptError when the pack is missing (with ErrMissing) or too short.
 func (r *Repo) FetchPack(ctx context.Context, ref PackRef, frames []FrameRef) (*Pack, error) {
 	if err := ref.Check(); err != nil {
 		return nil, err
 	}
-	p := &Pack{ref: ref, src: &pieces{size: ref.Size}}
+	var end int64
+	for _, f := range frames {
+		if err := ref.checkOrder(f, end); err != nil {
+			return nil, err
+		}
+		end = f.At + int64(f.Len)
+	}
+	p := &Pack{ref: ref}
+	p.src.size = ref.Size
+	for _, w := range ref.ranges(frames) {
+		p.src.data = append(p.src.data, piece{w[0], make([]byte, w[1]-w[0])})
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(rangesAtOnce)
+	for _, part := range p.src.data {
+		g.Go(func() error { return r.fetchPiece(ctx, ref, part) })
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ranges are the parts of the object, ascending and apart, that must be
+// fetched for the frames: the start, the sealed chunks that hold the frames,
+// and the last chunk, which age reads to know that the file is whole.
+func (p PackRef) ranges(frames []FrameRef) [][2]int64 {
 	var wanted int64
 	for _, f := range frames {
 		wanted += int64(f.Len)
 	}
-	if wanted*2 >= ref.Size || ref.Size <= mergeGap {
-		return p, r.fetchPiece(ctx, p, 0, ref.Size)
+	if wanted*2 >= p.Size {
+		return [][2]int64{{0, p.Size}}
 	}
-	// A header for a few recipients is small; one for many needs a second try.
-	for _, n := range []int64{16 << 10, maxAgeStart} {
-		if err := r.fetchPiece(ctx, p, 0, min(n, ref.Size)); err != nil {
-			return nil, err
+	out := [][2]int64{{0, p.Head}}
+	add := func(from, to int64) {
+		to = min(to, p.Size)
+		if last := &out[len(out)-1]; from-last[1] <= mergeGap {
+			last[1] = max(to, last[1])
+			return
 		}
-		start, err := payloadStart(p.src)
-		if err == nil {
-			return p, r.fetchRanges(ctx, p, start, frames)
-		}
-		if n == maxAgeStart {
-			return nil, &CorruptError{PackKey(ref.ID), "not an age file", err}
-		}
+		out = append(out, [2]int64{from, to})
 	}
-	panic("unreachable")
-}
-
-// fetchRanges fetches the sealed chunks that hold the frames; the first one
-// begins at start.
-func (r *Repo) fetchRanges(ctx context.Context, p *Pack, start int64, frames []FrameRef) error {
-	sealedRange := func(from, to int64) (int64, int64) { // plain to sealed
-		return start + from/ageChunk*ageSealed, min(start+(to-1)/ageChunk*ageSealed+ageSealed, p.ref.Size)
-	}
-	last := (p.ref.Size - start - 1) / ageSealed * ageSealed
-	// age reads the last chunk when it opens a file, to know its length.
-	want := [][2]int64{}
 	for _, f := range frames {
-		lo, hi := sealedRange(f.At, f.At+int64(f.Len))
-		if n := len(want); n > 0 && lo-want[n-1][1] <= mergeGap {
-			want[n-1][1] = max(hi, want[n-1][1])
-			continue
-		}
-		want = append(want, [2]int64{lo, hi})
+		first, last := f.At/ageChunk, (f.At+int64(f.Len)-1)/ageChunk
+		add(p.Head+first*ageSealed, p.Head+(last+1)*ageSealed)
 	}
-	if n := len(want); n == 0 || want[n-1][1] < p.ref.Size {
-		want = append(want, [2]int64{start + last, p.ref.Size})
-	}
-	for _, w := range want {
-		if err := r.fetchPiece(ctx, p, w[0], w[1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	add(p.Head+(p.Size-p.Head-1)/ageSealed*ageSealed, p.Size)
+	return out
 }
 
-func (r *Repo) fetchPiece(ctx context.Context, p *Pack, from, to int64) error {
-	key := PackKey(p.ref.ID)
-	rc, err := r.store.Open(ctx, key, from, to-from)
+func (r *Repo) fetchPiece(ctx context.Context, ref PackRef, part piece) error {
+	key := PackKey(ref.ID)
+	rc, err := r.store.Open(ctx, key, part.at, int64(len(part.b)))
 	if errors.Is(err, fs.ErrNotExist) {
-		return &CorruptError{key, "the pack is missing", err}
+		return &CorruptError{key, "the pack is missing", ErrMissing}
 	}
 	if err != nil {
-		return fmt.Errorf("open %s: %w", key, err)
+		return fmt.Errorf("open %s: %w", key, opaque(err))
 	}
 	defer rc.Close()
-	b := make([]byte, to-from)
-	if n, err := io.ReadFull(rc, b); err == io.EOF || err == io.ErrUnexpectedEOF {
-		return &CorruptError{key, fmt.Sprintf("it ends at byte %d of %d", from+int64(n), p.ref.Size), nil}
+	if n, err := io.ReadFull(rc, part.b); err == io.EOF || err == io.ErrUnexpectedEOF {
+		return &CorruptError{key, fmt.Sprintf("it ends at byte %d of %d", part.at+int64(n), ref.Size), nil}
 	} else if err != nil {
-		return fmt.Errorf("read %s: %w", key, err)
+		return fmt.Errorf("read %s: %w", key, opaque(err))
 	}
-	p.src.add(from, b)
 	return nil
 }
 
 // Frame returns the raw bytes of a frame, valid until the next call.
-// *CorruptError when the bytes are not those that the manifest vouches for.
+// *CorruptError when the bytes are not those that the manifest vouches for:
+// they are compared with their signed sum before they are decompressed.
 func (pr *PackReader) Frame(p *Pack, f FrameRef) ([]byte, error) {
 	key := PackKey(p.ref.ID)
 	if err := f.Check(); err != nil {
 		return nil, err
 	}
 	if p.plain == nil {
-		plain, _, err := age.DecryptReaderAt(p.src, p.ref.Size, pr.repo.keys.Identities...)
+		plain, _, err := age.DecryptReaderAt(&p.src, p.ref.Size, pr.repo.keys.Identities...)
 		if err != nil {
 			return nil, openError(key, err)
 		}
@@ -145,59 +150,49 @@ func (pr *PackReader) Frame(p *Pack, f FrameRef) ([]byte, error) {
 	}
 	stored := pr.stored[:f.Len]
 	if n, err := p.plain.ReadAt(stored, f.At); err != nil && (err != io.EOF || n < len(stored)) {
-		return nil, &CorruptError{key, fmt.Sprintf("frame at %d cannot be decrypted", f.At), err}
+		return nil, &CorruptError{key, fmt.Sprintf("the frame at %d cannot be decrypted", f.At), err}
 	}
 	if frameSum(stored) != f.Sum {
-		return nil, &CorruptError{key, fmt.Sprintf("frame at %d is not the one that was signed", f.At), nil}
+		return nil, &CorruptError{key, fmt.Sprintf("the frame at %d is not the one that was signed", f.At), nil}
 	}
 	raw, err := pr.dec.DecodeAll(stored, pr.raw[:0])
 	if err != nil || len(raw) != f.Raw {
-		return nil, &CorruptError{key, fmt.Sprintf("frame at %d yields %d bytes, not %d", f.At, len(raw), f.Raw), err}
+		return nil, &CorruptError{key, fmt.Sprintf("the frame at %d yields %d bytes, not %d", f.At, len(raw), f.Raw), err}
 	}
 	pr.raw = raw
 	return raw, nil
 }
 
-// pieces is the fetched parts of an object as an io.ReaderAt. Reading what was
-// not fetched is an error: it would be a hidden request.
+// pieces is the fetched parts of an object, ascending, as an io.ReaderAt.
+// Reading what was not fetched is an error: it would be a hidden request.
 type pieces struct {
 	size int64
-	at   []int64
-	data [][]byte
+	data []piece
 }
 
-func (p *pieces) add(at int64, b []byte) {
-	p.at, p.data = append(p.at, at), append(p.data, b)
+type piece struct {
+	at int64
+	b  []byte
 }
 
-// ReadAt serves a read that may span pieces. Later pieces are looked at first:
-// they are the larger ones.
+// ReadAt implements io.ReaderAt.
 func (p *pieces) ReadAt(b []byte, off int64) (int, error) {
-	n := 0
-	for n < len(b) {
-		if off >= p.size {
-			return n, io.EOF
-		}
-		m := 0
-		for i := len(p.at) - 1; i >= 0 && m == 0; i-- {
-			if d := off - p.at[i]; d >= 0 && d < int64(len(p.data[i])) {
-				m = copy(b[n:], p.data[i][d:])
-			}
-		}
-		if m == 0 {
-			return n, fmt.Errorf("byte %d was not fetched", off)
-		}
-		n, off = n+m, off+int64(m)
+	if off >= p.size {
+		return 0, io.EOF
 	}
-	return n, nil
-}
-
-// payloadStart finds where the sealed chunks begin: after the header, whose
-// last line begins with "---", and a nonce of 16 bytes.
-func payloadStart(src io.ReaderAt) (int64, error) {
-	header, err := age.ExtractHeader(io.NewSectionReader(src, 0, maxAgeStart))
-	if err != nil {
-		return 0, err
+	i, found := slices.BinarySearchFunc(p.data, off, func(q piece, off int64) int { return int(q.at - off) })
+	if !found {
+		i-- // the one that begins before
 	}
-	return int64(len(header)) + 16, nil
+	if i < 0 || off-p.data[i].at >= int64(len(p.data[i].b)) {
+		return 0, fmt.Errorf("byte %d was not fetched", off)
+	}
+	n := copy(b, p.data[i].b[off-p.data[i].at:])
+	switch {
+	case n == len(b):
+		return n, nil
+	case off+int64(n) == p.size:
+		return n, io.EOF
+	}
+	return n, fmt.Errorf("byte %d was not fetched", off+int64(n))
 }

@@ -5,13 +5,9 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"time"
 
 	"filippo.io/age"
@@ -45,15 +41,12 @@ type Repo struct {
 	trusted  []PublicKey
 	metadata []age.Recipient // who can open metadata
 	readers  []age.Identity  // all identities, the caller's first
+	slots    slots
 }
 
-// Marker is what lifeboat.json says: whose repository this is.
-type Marker struct {
-	Format     int       `json:"format"`
-	Repository string    `json:"repository"` // 32 hex digits, random
-	Cluster    string    `json:"cluster"`
-	Created    time.Time `json:"created"`
-	Signer     string    `json:"signer"` // the public signing key
+// Format implements fmt.Formatter: no verb reaches the keys.
+func (r *Repo) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "repository %s of cluster %s", r.marker.Repository, r.marker.Cluster)
 }
 
 // NewID makes the id of a new repository: 32 random hex digits.
@@ -64,8 +57,8 @@ func NewID() string {
 }
 
 // Create makes a new repository for the cluster named in keys.Cluster, with
-// the id in it, and opens it. ErrExist when the store has a marker already:
-// nothing is changed then.
+// the id in it, and opens it. fs.ErrExist when the store has a marker already:
+// nothing is changed then. ErrReadOnly without a signing key.
 func Create(ctx context.Context, store storage.Store, keys Keys, host string, now time.Time) (*Repo, error) {
 	c := keys.Cluster
 	if c == nil || c.Signing == nil {
@@ -76,16 +69,25 @@ func Create(ctx context.Context, store storage.Store, keys Keys, host string, no
 	if err := CheckClusterName(m.Cluster); err != nil {
 		return nil, err
 	}
+	if err := checkRepositoryID(m.Repository); err != nil {
+		return nil, err
+	}
+	// First all that can be refused, then the first byte in the store.
+	r, err := newRepo(store, m, keys, host)
+	if err != nil {
+		return nil, err
+	}
 	if err := store.Create(ctx, MarkerKey, bytes.NewReader(m.marshal(*c.Signing))); err != nil {
 		return nil, fmt.Errorf("create %s: %w", MarkerKey, err)
 	}
-	return newRepo(store, m, keys, host)
+	return r, nil
 }
 
 // Open reads and checks the marker. ErrNoRepository when there is none;
 // *ForeignError when the cluster key is of another cluster or repository;
-// *UntrustedError when no trusted key signed it; ErrNoTrust without an anchor.
-// The host is written into what is stored, to tell writers apart.
+// *UntrustedError when no trusted key signed it; *FormatError when it is of
+// another format; ErrNoTrust without an anchor. The host is written into what
+// is stored, to tell writers apart.
 func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Repo, error) {
 	m, raw, err := readMarker(ctx, store)
 	if err != nil {
@@ -103,7 +105,7 @@ func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Re
 	if err != nil {
 		return nil, err
 	}
-	if err := raw.verify(r.trusted); err != nil {
+	if err := raw.verify(m, r.trusted); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -116,9 +118,17 @@ func newRepo(store storage.Store, m Marker, keys Keys, host string) (*Repo, erro
 	if c := keys.Cluster; c != nil {
 		r.trusted = append(r.trusted, c.Signers...)
 		r.readers = append(r.readers, c.Identities...)
+		if c.Signing != nil {
+			r.trusted = append(r.trusted, c.Signing.Public())
+		}
 	}
 	if len(r.trusted) == 0 {
 		return nil, ErrNoTrust
+	}
+	for _, k := range r.trusted {
+		if len(k.key) != ed25519.PublicKeySize {
+			return nil, errors.New("an empty signing key is among the trusted ones")
+		}
 	}
 	if len(keys.Recipients) > 0 {
 		if err := checkRecipients(keys.Recipients); err != nil {
@@ -157,80 +167,7 @@ func (r *Repo) CheckPresent(ctx context.Context) error {
 	if m.Repository != r.marker.Repository {
 		return &ForeignError{What: "repository", Want: r.marker.Repository, Have: m.Repository}
 	}
-	return raw.verify(r.trusted)
-}
-
-// signedMarker is lifeboat.json: the marker as it stands there, and the
-// signature of those very bytes.
-type signedMarker struct {
-	Marker    json.RawMessage `json:"marker"`
-	Signature string          `json:"signature"`
-}
-
-const markerContext = "lifeboat-marker-1\n"
-
-func (m Marker) marshal(key SigningKey) []byte {
-	raw, err := json.Marshal(m)
-	if err != nil {
-		panic(err) // plain strings and numbers always marshal
-	}
-	sig := ed25519.Sign(key.key, append([]byte(markerContext), raw...))
-	out, err := json.Marshal(signedMarker{raw, base64.RawURLEncoding.EncodeToString(sig)})
-	if err != nil {
-		panic(err)
-	}
-	return append(out, '\n')
-}
-
-// ReadMarker reads the marker without trusting it: for init, which must tell
-// an empty store from another cluster's repository before it has keys.
-func ReadMarker(ctx context.Context, store storage.Store) (Marker, error) {
-	m, _, err := readMarker(ctx, store)
-	return m, err
-}
-
-func readMarker(ctx context.Context, store storage.Store) (Marker, signedMarker, error) {
-	var m Marker
-	var s signedMarker
-	body, err := store.Open(ctx, MarkerKey, 0, 64<<10)
-	if errors.Is(err, fs.ErrNotExist) {
-		return m, s, ErrNoRepository
-	}
-	if err != nil {
-		return m, s, fmt.Errorf("open repository: %w", err)
-	}
-	defer body.Close()
-	raw, err := io.ReadAll(body)
-	if err != nil {
-		return m, s, fmt.Errorf("read %s: %w", MarkerKey, err)
-	}
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return m, s, &CorruptError{MarkerKey, "not JSON", err}
-	}
-	if err := json.Unmarshal(s.Marker, &m); err != nil {
-		return m, s, &CorruptError{MarkerKey, "not a marker", err}
-	}
-	if m.Format != Format {
-		return m, s, fmt.Errorf("the repository has format %d; this program knows format %d", m.Format, Format)
-	}
-	if err := CheckClusterName(m.Cluster); err != nil {
-		return m, s, &CorruptError{MarkerKey, "not a marker", err}
-	}
-	return m, s, nil
-}
-
-func (s signedMarker) verify(trusted []PublicKey) error {
-	sig, err := base64.RawURLEncoding.DecodeString(s.Signature)
-	if err != nil {
-		return &UntrustedError{MarkerKey, "its signature is not base64"}
-	}
-	msg := append([]byte(markerContext), s.Marker...)
-	for _, k := range trusted {
-		if ed25519.Verify(k.key, msg, sig) {
-			return nil
-		}
-	}
-	return &UntrustedError{MarkerKey, "no trusted key signed it"}
+	return raw.verify(m, r.trusted)
 }
 
 // RegisterSystem notes that the cluster is, from now on, also the PostgreSQL
@@ -244,35 +181,19 @@ func (r *Repo) RegisterSystem(ctx context.Context, system postgres.SystemID, pla
 	return err
 }
 
-// Systems lists the PostgreSQL systems that the cluster has been.
+// Systems lists the PostgreSQL systems that the cluster has been, by the names
+// of the objects: what stands in them, and who signed it, is not looked at.
 func (r *Repo) Systems(ctx context.Context) ([]postgres.SystemID, error) {
 	var out []postgres.SystemID
-	for info, err := range r.store.List(ctx, "systems/") {
+	for info, err := range r.store.List(ctx, systemsPrefix) {
 		if err != nil {
 			return nil, fmt.Errorf("list systems: %w", err)
 		}
-		id, err := postgres.ParseSystemID(info.Key[len("systems/"):])
-		if err != nil {
+		id, err := postgres.ParseSystemID(info.Key[len(systemsPrefix):])
+		if err != nil || SystemKey(id) != info.Key {
 			continue // not one of ours
 		}
 		out = append(out, id)
 	}
 	return out, nil
-}
-
-// cleanHost keeps what may stand in a header line.
-func cleanHost(host string) string {
-	b := []byte(host)
-	for i, c := range b {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_') {
-			b[i] = '_'
-		}
-	}
-	if len(b) > 64 {
-		b = b[:64]
-	}
-	if len(b) == 0 {
-		return "unknown"
-	}
-	return string(b)
 }

@@ -37,13 +37,13 @@ func (s *spool) Write(p []byte) (int, error) {
 	}
 	for rest := p; len(rest) > 0; {
 		last := len(s.chunks) - 1
-		if last < 0 || len(s.chunks[last]) == cap(s.chunks[last]) {
-			s.chunks = append(s.chunks, make([]byte, 0, spoolChunk))
+		if last < 0 || len(s.chunks[last]) == spoolChunk {
+			// The first one grows as needed: most bodies are a few KiB.
+			s.chunks = append(s.chunks, make([]byte, 0, min(len(s.chunks), 1)*spoolChunk))
 			last++
 		}
-		c := s.chunks[last]
-		n := copy(c[len(c):cap(c)], rest)
-		s.chunks[last] = c[:len(c)+n]
+		n := min(len(rest), spoolChunk-len(s.chunks[last]))
+		s.chunks[last] = append(s.chunks[last], rest[:n]...)
 		rest = rest[n:]
 	}
 	s.size += int64(len(p))
@@ -69,13 +69,14 @@ func (s *spool) toFile() error {
 	return nil
 }
 
-// Close frees the memory or the file.
+// Close frees the memory or the file; the spool is empty then.
 func (s *spool) Close() error {
-	s.chunks = nil
-	if s.file == nil {
+	f := s.file
+	s.chunks, s.file, s.size = nil, nil, 0
+	if f == nil {
 		return nil
 	}
-	return s.file.Close()
+	return f.Close()
 }
 
 // ReadAt implements io.ReaderAt.

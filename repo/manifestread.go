@@ -1,0 +1,216 @@
+package repo
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"slices"
+)
+
+// Backups lists the backups that exist, oldest first: those with a manifest.
+func (r *Repo) Backups(ctx context.Context) ([]string, error) {
+	var out []string
+	for info, err := range r.store.List(ctx, backupsPrefix) {
+		if err != nil {
+			return nil, fmt.Errorf("list backups: %w", err)
+		}
+		if label, ok := labelOfManifest(info.Key); ok {
+			out = append(out, label)
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// Info reads what the backup is. It believes the info object, which is signed
+// for this label, and falls back to the manifest where it is missing. The info
+// object can be there without its manifest; then there is no backup, and
+// Backups does not list it.
+func (r *Repo) Info(ctx context.Context, label string) (Info, error) {
+	if err := CheckLabel(label); err != nil {
+		return Info{}, err
+	}
+	raw, _, err := r.ReadEnvelope(ctx, InfoKey(label), KindInfo, maxInfo)
+	if errors.Is(err, fs.ErrNotExist) {
+		m, err := r.OpenManifest(ctx, label)
+		if err != nil {
+			return Info{}, err
+		}
+		defer m.Close()
+		return m.Info, nil
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	var info Info
+	if err := json.Unmarshal(raw, &info); err != nil {
+		return Info{}, &CorruptError{InfoKey(label), "not an info record", err}
+	}
+	return info, r.checkInfo(InfoKey(label), label, info)
+}
+
+func (r *Repo) checkInfo(key, label string, info Info) error {
+	if err := CheckLabel(label); err != nil {
+		return err
+	}
+	if info.Format != Format {
+		return &FormatError{key, info.Format}
+	}
+	if info.Label != label || info.Repository != r.marker.Repository || info.Cluster != r.marker.Cluster {
+		return &UntrustedError{key, "it is of another backup, cluster or repository"}
+	}
+	if err := info.check(); err != nil {
+		return &CorruptError{key, "its figures make no sense", err}
+	}
+	return nil
+}
+
+// ManifestReader reads a manifest record by record: Info is read at once,
+// then Files, then Packs.
+type ManifestReader struct {
+	Info  Info
+	Files []FileEntry
+	key   string
+	rc    io.ReadCloser
+	lines *bufio.Reader
+	seen  int64
+	used  bool
+}
+
+// OpenManifest fetches and verifies the manifest of a backup and reads its
+// info and its files. fs.ErrNotExist when there is no such backup.
+func (r *Repo) OpenManifest(ctx context.Context, label string) (*ManifestReader, error) {
+	if err := CheckLabel(label); err != nil {
+		return nil, err
+	}
+	key := ManifestKey(label)
+	_, rc, err := r.OpenEnvelope(ctx, key, KindManifest)
+	if err != nil {
+		return nil, err
+	}
+	m := &ManifestReader{key: key, rc: rc, lines: bufio.NewReaderSize(rc, 1<<20)}
+	err = m.record(&m.Info)
+	if err == nil {
+		err = r.checkInfo(key, label, m.Info)
+	}
+	if err == nil {
+		err = m.readFiles()
+	}
+	if err != nil {
+		rc.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// readFiles believes the number of files only as far as records come.
+func (m *ManifestReader) readFiles() error {
+	var raw int64
+	for range m.Info.Files {
+		var f FileEntry
+		if err := m.record(&f); err != nil {
+			return err
+		}
+		raw += f.Size
+		m.Files = append(m.Files, f)
+	}
+	if err := checkFiles(m.Files); err != nil {
+		return &CorruptError{m.key, "a file record is not valid", err}
+	}
+	if raw != m.Info.RawBytes {
+		return &CorruptError{m.key, fmt.Sprintf("its files have %d bytes, not %d", raw, m.Info.RawBytes), nil}
+	}
+	return nil
+}
+
+// Packs yields the packs. The sequence ends without an error only when the
+// manifest was complete and as signed to its last byte, and its packs fill
+// every byte of every file. It can be run once.
+func (m *ManifestReader) Packs() iter.Seq2[PackEntry, error] {
+	return func(yield func(PackEntry, error) bool) {
+		if m.used {
+			yield(PackEntry{}, fmt.Errorf("read %s: its packs were read already", m.key))
+			return
+		}
+		m.used = true
+		filled := make(coverage, len(m.Files))
+		var frames, stored int64
+		for range m.Info.Packs {
+			p, err := m.pack()
+			if err != nil {
+				yield(PackEntry{}, err)
+				return
+			}
+			filled.add(p)
+			frames += int64(len(p.Frames))
+			stored += p.Size
+			if !yield(p, nil) {
+				return
+			}
+		}
+		if err := m.readEnd(frames, stored, filled); err != nil {
+			yield(PackEntry{}, err)
+		}
+	}
+}
+
+func (m *ManifestReader) pack() (PackEntry, error) {
+	var p PackEntry
+	if err := m.record(&p); err != nil {
+		return p, err
+	}
+	if err := p.Check(m.Files); err != nil {
+		return p, &CorruptError{m.key, "a pack record is not valid", err}
+	}
+	return p, nil
+}
+
+func (m *ManifestReader) readEnd(frames, stored int64, filled coverage) error {
+	var end endRecord
+	if err := m.record(&end); err != nil {
+		return err
+	}
+	if !end.End || end.Files != m.Info.Files || end.Packs != m.Info.Packs {
+		return &CorruptError{m.key, "its end record is missing or counts otherwise", nil}
+	}
+	if _, err := m.lines.ReadByte(); err != io.EOF {
+		return &CorruptError{m.key, "something follows its end", err}
+	}
+	if frames != m.Info.Frames || stored != m.Info.StoredBytes {
+		return &CorruptError{m.key, "its packs are not what its info counts", nil}
+	}
+	if err := filled.check(m.Files); err != nil {
+		return &CorruptError{m.key, "it is not complete", err}
+	}
+	return nil
+}
+
+func (m *ManifestReader) record(into any) error {
+	m.seen++
+	var line []byte
+	for {
+		part, err := m.lines.ReadSlice('\n')
+		if len(line)+len(part) > maxRecord {
+			return &CorruptError{m.key, fmt.Sprintf("record %d is too long", m.seen), nil}
+		}
+		line = append(line, part...)
+		if err == nil {
+			break
+		}
+		if err != bufio.ErrBufferFull {
+			return &CorruptError{m.key, fmt.Sprintf("record %d cannot be read", m.seen), err}
+		}
+	}
+	if err := json.Unmarshal(line, into); err != nil {
+		return &CorruptError{m.key, fmt.Sprintf("record %d cannot be parsed", m.seen), err}
+	}
+	return nil
+}
+
+// Close frees what the reader holds.
+func (m *ManifestReader) Close() error { return m.rc.Close() }

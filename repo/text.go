@@ -1,0 +1,57 @@
+package repo
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// encode64 is unpadded URL-safe base64: it needs no escaping in a header line.
+func encode64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// decode64 accepts exactly what encode64 writes for n bytes. The library also
+// takes line breaks in the middle and stray bits at the end.
+func decode64(s string, n int) ([]byte, error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil || len(b) != n || encode64(b) != s {
+		return nil, fmt.Errorf("not %d bytes of base64", n)
+	}
+	return b, nil
+}
+
+// isHex says whether s is n bytes in lower-case hexadecimal digits.
+func isHex(s string, n int) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == n && strings.ToLower(s) == s
+}
+
+// cleanHost keeps what may stand in a header line.
+func cleanHost(host string) string {
+	b := []byte(host)
+	for i, c := range b {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '-' || c == '_') {
+			b[i] = '_'
+		}
+	}
+	if len(b) > maxHost {
+		b = b[:maxHost]
+	}
+	if len(b) == 0 {
+		return "unknown"
+	}
+	return string(b)
+}
+
+// cleanText makes text from the store fit to be shown on a terminal.
+func cleanText(s string) string {
+	if len(s) > 200 {
+		s = s[:200]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\ufffd' {
+			return '?'
+		}
+		return r
+	}, s)
+}
