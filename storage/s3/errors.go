@@ -144,7 +144,8 @@ func (e *Error) classify() {
 		return
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "ExpiredTokenException", "InvalidToken",
 		"TokenRefreshRequired", "AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException", "InvalidSecurity",
-		"CredentialsNotSupported", "RequestExpired":
+		"CredentialsNotSupported", "RequestExpired",
+		"XAdminUserNotFound": // versitygw, with status 404
 		e.kind = storage.ErrCredentials
 		return
 	case "SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "InternalError", "ServiceUnavailable", "Throttling",

@@ -15,7 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -208,27 +207,26 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	return info, err
 }
 
-// head asks once. The answer to a HEAD has no body, so a missing object and a
-// missing bucket look alike; a second question tells them apart.
+// head asks once. The answer to a HEAD has no body: it says neither whether the
+// object or the bucket is missing, nor why it is refused. So a refusal is
+// asked for again as a GET of one byte, whose answer names the reason.
 func (s *Store) head(ctx context.Context, op, key string) (*s3.HeadObjectOutput, error) {
 	head, err := s.client.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.bucket, Key: s.name(key)})
 	if err == nil {
 		return head, nil
 	}
 	failed := s.failure(ctx, op, key, err)
-	if failed.Status != http.StatusNotFound || failed.kind != nil {
+	if failed.Status < 300 || failed.retry {
 		return nil, failed
 	}
-	_, err = s.client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &s.bucket})
-	if err != nil {
-		bucket := s.failure(ctx, op, key, err)
-		if bucket.Status == http.StatusNotFound {
-			bucket.kind = storage.ErrNoStore
-		}
-		return nil, bucket
+	get, err := s.client.GetObject(ctx, &s3.GetObjectInput{Bucket: &s.bucket, Key: s.name(key), Range: aws.String("bytes=0-0")})
+	if err == nil {
+		_ = get.Body.Close() // nothing was read that could be wrong
+		failed.kind, failed.retry = storage.ErrUnavailable, true
+		failed.Message = "the object appeared just now"
+		return nil, failed
 	}
-	failed.kind = errMissing
-	return nil, failed
+	return nil, s.failure(ctx, op, key, err)
 }
 
 // Delete implements storage.Store.

@@ -25,11 +25,7 @@ func open(t *testing.T, o s3.Options) *s3.Store {
 }
 
 func TestContract(t *testing.T) {
-	for name, server := range map[string]s3test.Options{
-		"TLS":         {TLS: true},
-		"plain":       {},
-		"object lock": {TLS: true, ObjectLock: true},
-	} {
+	for name, server := range map[string]s3test.Options{"TLS": {TLS: true}, "plain": {}} {
 		t.Run(name, func(t *testing.T) {
 			o := options(s3test.Start(t, server))
 			suite.Run(t, func(t *testing.T) storage.Store { return open(t, o) })

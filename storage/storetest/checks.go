@@ -419,9 +419,13 @@ func checkSecond(ctx context.Context, s *scratch) error {
 	return wantError("Stat after deletion through the second handle", err, fs.ErrNotExist)
 }
 
-// checkMany makes, reads and deletes objects in the same folders at once. On
-// a file system the last object's deletion and the next one's creation meet.
+// checkMany makes, reads and deletes objects in the same folders at once. One
+// object stays in each: servers that keep objects as files may fail a Create
+// that meets the removal of the folder it goes to (versitygw 1.8 does).
 func checkMany(ctx context.Context, s *scratch) error {
+	if err := s.createAll(ctx, "folder/0/stays", "folder/1/stays"); err != nil {
+		return err
+	}
 	return parallelBy(24, 8, func(i int) error {
 		store := s.Store
 		if i%3 == 0 {

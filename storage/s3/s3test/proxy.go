@@ -95,11 +95,15 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Close cuts all connections and stops listening.
+// Close cuts all connections and stops listening. A second call does nothing.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
+	closed := p.closed
 	p.closed = true
 	p.mu.Unlock()
+	if closed {
+		return nil
+	}
 	err := p.listener.Close()
 	p.Cut()
 	p.done.Wait()
