@@ -253,7 +253,7 @@ func makeRoot(root string) error {
 	var missing []string
 	for dir := path.Clean(root); ; dir = path.Dir(dir) {
 		info, err := os.Stat(dir)
-		if err == nil && !info.IsDir() {
+		if err == nil && !info.IsDir() || errors.Is(err, syscall.ENOTDIR) {
 			return fmt.Errorf("%w: %s is not a folder", storage.ErrNoStore, dir)
 		}
 		if err == nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -25,11 +26,14 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 		}
 		l := &lister{ctx: ctx, root: s.root, prefix: prefix, yield: yield}
 		err := l.start()
-		if err == nil && l.found == 0 {
-			err = s.alive() // nothing there, or nothing mounted?
+		if err == nil && l.found == 0 || gone(err) {
+			// Nothing there, or nothing mounted?
+			if dead := s.alive(); dead != nil {
+				err = dead
+			}
 		}
 		if err != nil && err != errStopped {
-			yield(storage.Info{}, opaque("list", prefix, err))
+			yield(storage.Info{}, opaque("list", strconv.Quote(prefix), err))
 		}
 	}
 }
@@ -54,6 +58,9 @@ func (l *lister) start() error {
 	slash := strings.LastIndexByte(l.prefix, '/')
 	if slash < 0 {
 		return l.walk(l.root, "")
+	}
+	if strings.HasPrefix(l.prefix, lostFound+"/") {
+		return nil
 	}
 	return l.descend(l.root, l.prefix[:slash], l.prefix[:slash+1])
 }
