@@ -14,25 +14,11 @@ const (
 	blockEnd   = "# --- end of Lifeboat's settings ---"
 )
 
-// managed are the settings that a restore takes out of postgresql.auto.conf,
-// whether it sets them itself or not: left over from an earlier recovery, or
-// made for the server that was backed up, each could make recovery do
-// something else than the plan says.
-func managed() []string {
-	return []string{
-		"restore_command", "archive_cleanup_command", "recovery_end_command", "recovery_min_apply_delay",
-		"recovery_target", "recovery_target_name", "recovery_target_time", "recovery_target_xid", "recovery_target_lsn",
-		"recovery_target_inclusive", "recovery_target_timeline", "recovery_target_action",
-		"data_directory", "config_file", "hba_file", "ident_file", "external_pid_file",
-		"synchronous_standby_names", "hot_standby",
-	}
-}
-
-// rewriteAutoConf takes the managed settings, those that are set anew and the
-// block of an earlier restore out of the text of postgresql.auto.conf and adds
-// the new block. All other lines stay.
+// rewriteAutoConf takes the settings that are set anew, and what is left of the
+// block of an earlier restore, out of the text of postgresql.auto.conf and adds
+// the new block. All other lines stay. The order of the settings is kept.
 func rewriteAutoConf(old string, settings []Setting) string {
-	drop := managed()
+	var drop []string
 	for _, s := range settings {
 		drop = append(drop, s.Name)
 	}

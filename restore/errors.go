@@ -49,7 +49,7 @@ type Window struct {
 	Timeline  postgres.Timeline `json:"timeline"`
 	FirstLSN  postgres.LSN      `json:"first_lsn"`           // consistent from here on
 	FirstTime time.Time         `json:"first_time,omitzero"` // when the backup stopped
-	LastLSN   postgres.LSN      `json:"last_lsn"`            // the end of the WAL
+	LastLSN   postgres.LSN      `json:"last_lsn"`            // of the last record that can be replayed
 	LastTime  time.Time         `json:"last_time,omitzero"`  // of the newest commit; zero when there is none after the backup
 }
 
@@ -66,13 +66,31 @@ func (w Window) String() string {
 // would replay everything and end in "recovery ended before configured
 // recovery target was reached".
 type UnreachableError struct {
-	Point  Point
-	Reason string
-	Window Window
+	Point    Point
+	Reason   string
+	TooEarly bool   // it lies before the backup, not behind the archive's end
+	Window   Window // empty when no backup could be looked at
 }
 
 func (e *UnreachableError) Error() string {
+	if e.Window.Backup == "" {
+		return fmt.Sprintf("%s cannot be reached: %s", e.Point, e.Reason)
+	}
 	return fmt.Sprintf("%s cannot be reached: %s; reachable is %s", e.Point, e.Reason, e.Window)
+}
+
+// AmbiguousError says that the newest backup and the newest timeline belong to
+// different histories of the cluster, so "latest" has two meanings.
+type AmbiguousError struct {
+	Newest    postgres.Timeline // the newest timeline
+	From      string            // the backup from which it can be reached
+	Other     postgres.Timeline // where the newest backup leads
+	OtherFrom string            // the newest backup
+}
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("the newest timeline, %d, cannot be reached from the newest backup, %s, which leads to timeline %d",
+		e.Newest, e.OtherFrom, e.Other)
 }
 
 // GapError says that WAL is missing from the archive, or cannot be used,

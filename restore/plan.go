@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -45,8 +46,6 @@ type Plan struct {
 	Notes      []string `json:"notes,omitempty"`
 
 	Settings []Setting `json:"settings"` // the managed block of postgresql.auto.conf
-
-	keepArchiving bool
 }
 
 // Owner is the account that files are given to.
@@ -55,7 +54,11 @@ type Owner struct {
 	Group string `json:"group"`
 	UID   int    `json:"uid"`
 	GID   int    `json:"gid"`
+
+	groups []int // supplementary
 }
+
+func (o *Owner) inGroup(gid int) bool { return o.GID == gid || slices.Contains(o.groups, gid) }
 
 // Tablespace is a tablespace of the backup and where it goes.
 type Tablespace struct {

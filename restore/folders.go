@@ -1,0 +1,255 @@
+package restore
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// placeTablespaces says where each tablespace goes: where it was, unless it is
+// mapped; and which ones recovery will make, at paths that nobody can choose.
+func (p *Plan) placeTablespaces(t Target, s *Survey) error {
+	used := make([]bool, len(t.Tablespaces))
+	for _, ts := range p.Backup.Tablespaces {
+		place := Tablespace{OID: ts.OID, From: ts.Path, To: ts.Path, InPlace: ts.InPlace}
+		for i, m := range t.Tablespaces {
+			if m.Old != ts.Path && m.Old != strconv.FormatUint(uint64(ts.OID), 10) {
+				continue
+			}
+			if ts.InPlace {
+				return &TargetError{fmt.Sprintf("tablespace %d cannot be moved: it lies in the data directory", ts.OID)}
+			}
+			place.To, used[i] = m.New, true
+		}
+		if !ts.InPlace {
+			if err := checkPath(place.To); err != nil {
+				return err
+			}
+		}
+		p.Tablespaces = append(p.Tablespaces, place)
+	}
+	if err := p.placeNew(s.Tablespaces); err != nil {
+		return err
+	}
+	for i, m := range t.Tablespaces {
+		if !used[i] {
+			return p.unusedMapping(m)
+		}
+	}
+	return nil
+}
+
+// placeNew notes the tablespaces that recovery makes. One that the backup
+// holds as well is made again by the record, whose path then counts: moved
+// elsewhere, its files would be left behind there.
+func (p *Plan) placeNew(made []NewTablespace) error {
+	for _, n := range made {
+		i := slices.IndexFunc(p.Tablespaces, func(t Tablespace) bool { return t.OID == n.OID && !t.InPlace })
+		if i >= 0 {
+			if p.Tablespaces[i].To != n.Path {
+				return &TargetError{fmt.Sprintf("tablespace %d cannot be moved: the WAL to be replayed makes it at %s", n.OID, n.Path)}
+			}
+			continue
+		}
+		if err := checkPath(n.Path); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(p.NewTablespaces, func(o NewTablespace) bool { return o.Path == n.Path }) {
+			p.NewTablespaces = append(p.NewTablespaces, n)
+		}
+	}
+	return nil
+}
+
+func (p *Plan) unusedMapping(m Mapping) error {
+	for _, n := range p.NewTablespaces {
+		if m.Old == n.Path || m.Old == strconv.FormatUint(uint64(n.OID), 10) {
+			return &TargetError{fmt.Sprintf("tablespace %d cannot be moved: the WAL to be replayed makes it at %s", n.OID, n.Path)}
+		}
+	}
+	var known []string
+	for _, t := range p.Tablespaces {
+		if !t.InPlace {
+			known = append(known, fmt.Sprintf("%d at %s", t.OID, t.From))
+		}
+	}
+	if len(known) == 0 {
+		return &TargetError{fmt.Sprintf("no tablespace %s: backup %s has none outside of the data directory", m.Old, p.Label)}
+	}
+	return &TargetError{fmt.Sprintf("no tablespace %s: backup %s has %s", m.Old, p.Label, strings.Join(known, ", "))}
+}
+
+func checkPath(path string) error {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || hasControl(path) || path == "/" {
+		return &FolderError{Path: path, Kind: BadPath, Detail: "an absolute path without \"..\" is needed"}
+	}
+	return nil
+}
+
+// filled is a folder that is written to.
+type filled struct {
+	path  string
+	bytes int64
+	files int64
+	keeps bool // what is in it is never removed
+}
+
+// filledFolders lists the folders of the plan, the data directory first.
+func (p *Plan) filledFolders(c *Contents) []filled {
+	out := []filled{{path: p.DataDir, bytes: c.Bytes[0], files: c.Files[0]}}
+	for _, t := range p.Tablespaces {
+		if !t.InPlace {
+			n := len(out)
+			out = append(out, filled{path: t.To, bytes: c.Bytes[n], files: c.Files[n]})
+		}
+	}
+	for _, n := range p.NewTablespaces {
+		out = append(out, filled{path: n.Path, keeps: true})
+	}
+	return out
+}
+
+// checkFolders makes sure that each folder can take what goes there, and that
+// the account that will run the server can get to it.
+func (p *Plan) checkFolders(in *Inputs, c *Contents) error {
+	all := p.filledFolders(c)
+	owner, known := in.Owners[p.Label]
+	need := &MissingFactError{Backup: &p.Backup, Owner: !known}
+	for _, f := range all {
+		if _, known := in.Folders[f.path]; !known {
+			need.Folders = append(need.Folders, f.path)
+		}
+	}
+	if need.Owner || len(need.Folders) > 0 {
+		return need
+	}
+	// A running server first: it is the gravest mistake of all.
+	for i, f := range all {
+		if err := checkFree(f, in.Folders[f.path], i == 0); err != nil {
+			return err
+		}
+		p.Unfinished = p.Unfinished || in.Folders[f.path].Marked
+	}
+	if owner.Err != nil {
+		return owner.Err
+	}
+	p.Owner = owner.Owner
+	for _, f := range all {
+		if err := checkRights(f.path, in.Folders[f.path], p.Owner); err != nil {
+			return err
+		}
+	}
+	if err := checkOverlap(all, in.Folders); err != nil {
+		return err
+	}
+	return p.checkSpace(all, in.Folders)
+}
+
+// checkFree makes sure that a folder is missing, empty, or left by a restore
+// that was not completed.
+func checkFree(f filled, found Folder, dataDir bool) error {
+	switch {
+	case found.Err != nil:
+		return folderError(f.path, found.Err)
+	case !found.Exists:
+		return nil
+	case found.PID != 0:
+		return &FolderError{Path: f.path, Kind: ServerRunning, Detail: fmt.Sprintf("process %d", found.PID)}
+	case !found.IsDir:
+		return &FolderError{Path: f.path, Kind: NotAFolder}
+	}
+	names := found.Names
+	if !dataDir {
+		names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == lostAndFound })
+	}
+	switch {
+	case len(names) == 0:
+		return nil
+	case found.Marked && !found.Control && !f.keeps:
+		return nil // Apply removes it
+	case f.keeps:
+		return &FolderError{Path: f.path, Kind: NotEmpty,
+			Detail: "the WAL to be replayed makes a tablespace there, and what is in it may be the production server's"}
+	case !dataDir:
+		return &FolderError{Path: f.path, Kind: NotEmpty,
+			Detail: "a tablespace of the backup goes there, and what is in it may be the production server's"}
+	}
+	return &FolderError{Path: f.path, Kind: NotEmpty, Detail: "it holds " + someOf(names)}
+}
+
+func someOf(names []string) string {
+	const most = 3
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + " and more"
+	}
+	return strings.Join(names, ", ")
+}
+
+// checkRights makes sure that we can write and that the owner can get there.
+func checkRights(path string, found Folder, owner *Owner) error {
+	if !found.Writable {
+		return &FolderError{Path: path, Kind: NoRights, Detail: "this account cannot write there"}
+	}
+	if owner == nil {
+		return nil
+	}
+	for _, a := range found.Above {
+		if !a.passable(owner) {
+			return &FolderError{Path: path, Kind: NoRights,
+				Detail: fmt.Sprintf("%s, who is to own it, cannot pass through %s", owner.User, a.Path)}
+		}
+	}
+	return nil
+}
+
+// checkOverlap makes sure that no folder lies in another.
+func checkOverlap(all []filled, folders map[string]Folder) error {
+	for i, a := range all {
+		for _, b := range all[i+1:] {
+			x, y := folders[a.path].Real, folders[b.path].Real
+			if x == y || strings.HasPrefix(x, y+"/") || strings.HasPrefix(y, x+"/") {
+				return &FolderError{Path: b.path, Kind: Overlap, Detail: "it and " + a.path + " are the same or lie within each other"}
+			}
+		}
+	}
+	return nil
+}
+
+// What is needed beside the bytes of the files: the last block of each file is
+// half empty on average, indirect blocks and folders take some, and recovery
+// itself keeps WAL, at most about max_wal_size (1 GiB by default) of it.
+const (
+	perFile     = 4 << 10
+	marginShare = 50 // one part in so many
+	marginLeast = 32 << 20
+	walAtMost   = 1 << 30
+)
+
+// checkSpace adds up what goes to each file system and compares.
+func (p *Plan) checkSpace(all []filled, folders map[string]Folder) error {
+	byDevice := map[uint64]int{}
+	for i, f := range all {
+		need := f.bytes + f.files*perFile + f.bytes/marginShare
+		if i == 0 {
+			raw := p.WAL.Segments * int64(p.Backup.SegSize)
+			need += marginLeast + min(raw, walAtMost)
+		}
+		found := folders[f.path]
+		n, ok := byDevice[found.Device]
+		if !ok {
+			n = len(p.Disks)
+			byDevice[found.Device] = n
+			p.Disks = append(p.Disks, Disk{Free: found.Free})
+		}
+		p.Disks[n].Paths = append(p.Disks[n].Paths, f.path)
+		p.Disks[n].Need += need
+	}
+	for _, d := range p.Disks {
+		if d.Need > d.Free && !p.Unfinished {
+			return &SpaceError{Paths: d.Paths, Need: d.Need, Free: d.Free}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// Load finds out what NewPlan needs to know for this target: it reads the
+// repository and looks at the folders, and changes nothing.
+//
+// What makes a plan impossible is not Load's business: it returns Inputs from
+// which NewPlan returns that error. Load's own errors are those of the store,
+// of keys that do not fit, and of a repository that cannot be trusted at all.
+func Load(ctx context.Context, r *repo.Repo, t Target, o Options) (*Inputs, error) {
+	in := &Inputs{
+		Unread: map[string]error{}, Archives: map[postgres.SystemID]*wal.Index{}, Contents: map[string]*Contents{},
+		Surveys: map[string]*Survey{}, Folders: map[string]Folder{}, Owners: map[string]OwnerFact{},
+	}
+	if !r.CanOpenData() {
+		return nil, repo.ErrNoIdentity
+	}
+	o.observe(Progress{Phase: ReadPhase})
+	if err := in.loadBackups(ctx, r, t); err != nil {
+		return nil, err
+	}
+	// Each round adds facts that the round before lacked, so this ends.
+	for {
+		_, err := NewPlan(in, t)
+		missing, ok := errors.AsType[*MissingFactError](err)
+		if !ok {
+			return in, nil
+		}
+		if err := in.find(ctx, r, t, missing, o); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// loadBackups reads the infos of all backups, or of the one that was named.
+func (in *Inputs) loadBackups(ctx context.Context, r *repo.Repo, t Target) error {
+	labels, err := r.Backups(ctx)
+	if err != nil {
+		return err
+	}
+	infos := make([]repo.Info, len(labels))
+	failed := make([]error, len(labels))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, label := range labels {
+		if t.Backup != "" && t.Backup != label {
+			continue
+		}
+		g.Go(func() error {
+			info, err := r.Info(gctx, label)
+			infos[i] = info
+			failed[i] = err
+			if damaged(err) || errors.Is(err, fs.ErrNotExist) { // or just removed
+				return nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, label := range labels {
+		switch {
+		case failed[i] != nil:
+			in.Unread[label] = failed[i]
+		case infos[i].Label != "":
+			in.Backups = append(in.Backups, infos[i])
+		}
+	}
+	return nil
+}
+
+// damaged says whether an error is about one object and not about the whole.
+func damaged(err error) bool {
+	_, corrupt := errors.AsType[*repo.CorruptError](err)
+	_, untrusted := errors.AsType[*repo.UntrustedError](err)
+	return corrupt || untrusted
+}
+
+// find gathers the facts that are missing.
+func (in *Inputs) find(ctx context.Context, r *repo.Repo, t Target, m *MissingFactError, o Options) error {
+	if m.Archive != 0 {
+		ix, err := wal.LoadIndex(ctx, r, m.Archive)
+		if err != nil {
+			return err
+		}
+		in.Archives[m.Archive] = ix
+	}
+	for _, path := range m.Folders {
+		in.Folders[path] = lookAt(path)
+	}
+	if m.Backup == nil {
+		return nil
+	}
+	if m.Owner {
+		owner, err := findOwner(t, *m.Backup)
+		in.Owners[m.Backup.Label] = OwnerFact{owner, err}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	var contents *Contents
+	var survey *Survey
+	if m.Contents {
+		g.Go(func() (err error) {
+			contents, err = readContents(ctx, r, *m.Backup)
+			return err
+		})
+	}
+	if m.Survey != nil {
+		g.Go(func() (err error) {
+			survey, err = readSurvey(ctx, r, in.Archives[m.Backup.System], *m.Survey, *m.Backup, t.Point, o)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("look at backup %s: %w", m.Backup.Label, err)
+	}
+	if contents != nil {
+		in.Contents[m.Backup.Label] = contents
+	}
+	if survey != nil {
+		in.Surveys[m.Backup.Label] = survey
+	}
+	return nil
+}

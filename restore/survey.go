@@ -1,0 +1,225 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// readSurvey reads the WAL that recovery of the backup to the point would
+// replay. It proves that all of it can be fetched, opened and replayed, and
+// finds where recovery would stop. Each segment is fetched once.
+func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Path, info repo.Info, point Point, o Options) (*Survey, error) {
+	v := &surveyor{point: point, info: info}
+	rd := ix.Reader(ctx, r, path, info.StartLSN)
+	defer rd.Close()
+	reach := ix.Reach(path, info.StartLSN)
+	total := int64(reach.End - info.StartLSN)
+	for {
+		rec, err := rd.Next()
+		if err != nil {
+			if err := v.ended(err, rd.Position(), reach, ix.SegmentSize()); err != nil {
+				return nil, fmt.Errorf("read the WAL from %s on: %w", rd.Position(), err)
+			}
+			break
+		}
+		stop, err := v.see(rec)
+		if err != nil {
+			return nil, err
+		}
+		if stop {
+			break
+		}
+		o.observe(Progress{Phase: SurveyPhase, Done: int64(rec.End - info.StartLSN), Total: total})
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	v.s.Newest = v.s.Commit
+	if v.s.Reached && reach.End > v.s.End {
+		newest, err := newestCommit(ctx, r, ix, path, v.s.End, reach.End)
+		if err != nil {
+			return nil, err
+		}
+		if newest.After(v.s.Newest) {
+			v.s.Newest = newest
+		}
+	}
+	return &v.s, nil
+}
+
+// surveyor follows recovery record by record, by the rules of
+// recoveryStopsBefore and recoveryStopsAfter in access/transam/xlogrecovery.c
+// (xlog.c before PostgreSQL 15).
+type surveyor struct {
+	s     Survey
+	point Point
+	info  repo.Info
+}
+
+// see takes the next record and says whether recovery stops there.
+func (v *surveyor) see(rec postgres.Record) (stop bool, err error) {
+	ev, err := rec.Event()
+	if err != nil {
+		return false, fmt.Errorf("read the WAL at %s: %w", rec.LSN, err)
+	}
+	if v.stopsBefore(rec, ev) {
+		v.s.Reached = true
+		return true, nil
+	}
+	v.s.End, v.s.Last, v.s.Timeline = rec.End, rec.LSN, rec.Timeline
+	switch e := ev.(type) {
+	case postgres.TransactionEnd:
+		if e.Committed && e.Time.After(v.s.Commit) {
+			v.s.Commit, v.s.CommitLSN = e.Time, rec.LSN
+		}
+	case postgres.TablespaceCreate:
+		if e.Path != "" {
+			v.s.Tablespaces = append(v.s.Tablespaces, NewTablespace{OID: e.OID, Path: e.Path, LSN: rec.LSN})
+		}
+	case postgres.ParameterChange:
+		v.parameters(e)
+	}
+	if v.stopsAfter(rec, ev) {
+		v.s.Reached = true
+		return true, nil
+	}
+	return false, nil
+}
+
+func (v *surveyor) stopsBefore(rec postgres.Record, ev postgres.Event) bool {
+	if v.point.Kind == AtLSN {
+		return v.point.Exclusive && rec.LSN >= v.point.LSN
+	}
+	end, ok := ev.(postgres.TransactionEnd)
+	if !ok {
+		return false
+	}
+	switch v.point.Kind {
+	case AtXID:
+		return v.point.Exclusive && end.XID == v.point.XID
+	case AtTime:
+		// Several transactions can have ended in the same microsecond.
+		return end.Time.After(v.point.Time) || v.point.Exclusive && end.Time.Equal(v.point.Time)
+	}
+	return false
+}
+
+func (v *surveyor) stopsAfter(rec postgres.Record, ev postgres.Event) bool {
+	switch v.point.Kind {
+	case Immediate:
+		return rec.End >= v.info.StopLSN
+	case AtLSN:
+		return rec.LSN >= v.point.LSN
+	case AtName:
+		e, ok := ev.(postgres.RestorePoint)
+		return ok && e.Name == v.point.Name
+	case AtXID:
+		e, ok := ev.(postgres.TransactionEnd)
+		return ok && e.XID == v.point.XID
+	}
+	return false
+}
+
+// parameters keeps the largest values that the primary had.
+func (v *surveyor) parameters(e postgres.ParameterChange) {
+	p := &v.s.Parameters
+	p.MaxConnections = max(p.MaxConnections, e.MaxConnections)
+	p.MaxWorkerProcesses = max(p.MaxWorkerProcesses, e.MaxWorkerProcesses)
+	p.MaxWALSenders = max(p.MaxWALSenders, e.MaxWALSenders)
+	p.MaxPreparedXacts = max(p.MaxPreparedXacts, e.MaxPreparedXacts)
+	p.MaxLocksPerXact = max(p.MaxLocksPerXact, e.MaxLocksPerXact)
+}
+
+// ended tells the end of the archive, which is no fault, from WAL that is
+// archived and cannot be used, which the plan must know, and from an error
+// that says nothing about the archive, which is returned.
+func (v *surveyor) ended(err error, at postgres.LSN, reach wal.Reach, size postgres.SegmentSize) error {
+	if v.s.End == 0 {
+		v.s.End = v.info.StartLSN
+	}
+	if size == 0 {
+		size = postgres.DefaultSegmentSize
+	}
+	segment := postgres.SegmentAt(v.s.Timeline, at, size)
+	if errors.Is(err, io.EOF) {
+		// The last archived segment may end anywhere: it was switched, or its
+		// last record goes on in the next. In one before it, nothing may end.
+		if segment.End() < reach.End {
+			v.s.Broken, v.s.BrokenSegment = err, segment.Name()
+		}
+		return nil
+	}
+	if _, ok := errors.AsType[*wal.GapError](err); ok {
+		return nil // the index knows it too
+	}
+	_, corrupt := errors.AsType[*repo.CorruptError](err)
+	_, untrusted := errors.AsType[*repo.UntrustedError](err)
+	_, foreign := errors.AsType[*wal.HeaderError](err)
+	if corrupt || untrusted || foreign {
+		v.s.Broken, v.s.BrokenSegment = err, segment.Name()
+		return nil
+	}
+	return err
+}
+
+// lookBack is how many segments newestCommit looks through.
+const lookBack = 8
+
+// newestCommit finds the newest commit in the last archived segments before to,
+// after from: the newest time that could be reached. Zero when they hold none;
+// nil also when they cannot be read, since the plan does not go there.
+func newestCommit(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Path, from, to postgres.LSN) (time.Time, error) {
+	var starts []postgres.LSN
+	for seg, ok := range ix.Segments(path, from, to) {
+		if !ok {
+			break
+		}
+		starts = append(starts, max(seg.Start(), from))
+	}
+	if len(starts) > lookBack {
+		starts = starts[len(starts)-lookBack:]
+	}
+	var newest time.Time
+	for i := len(starts) - 1; i >= 0 && newest.IsZero(); i-- {
+		end := to
+		if i+1 < len(starts) {
+			end = starts[i+1]
+		}
+		found, err := commitsBetween(ctx, r, ix, path, starts[i], end)
+		if err != nil {
+			return newest, err
+		}
+		newest = found
+	}
+	return newest, nil
+}
+
+func commitsBetween(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Path, from, to postgres.LSN) (time.Time, error) {
+	rd := ix.Reader(ctx, r, path, from)
+	defer rd.Close()
+	var newest time.Time
+	for {
+		rec, err := rd.Next()
+		if ctx.Err() != nil {
+			return newest, context.Cause(ctx)
+		}
+		if err != nil || rec.LSN >= to {
+			return newest, nil
+		}
+		if rec.Rmgr != postgres.RmgrTransaction {
+			continue
+		}
+		if ev, err := rec.Event(); err == nil {
+			if e, ok := ev.(postgres.TransactionEnd); ok && e.Committed && e.Time.After(newest) {
+				newest = e.Time
+			}
+		}
+	}
+}
