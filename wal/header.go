@@ -15,10 +15,10 @@ type HeaderError struct {
 }
 
 func (e *HeaderError) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("%s is not the WAL segment its name says: %v", e.Name, e.Err)
+	if e.Err != nil { // it tells the name
+		return fmt.Sprintf("not the WAL segment that its name says: %v", e.Err)
 	}
-	return fmt.Sprintf("%s is not the WAL segment its name says: %s", e.Name, e.Reason)
+	return fmt.Sprintf("%s is not the WAL segment that its name says: %s", e.Name, e.Reason)
 }
 
 func (e *HeaderError) Unwrap() error { return e.Err }

@@ -132,7 +132,7 @@ func (s *source) check(name postgres.WALName, o PushOptions) (postgres.SystemID,
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.File.Read(p)
 	s.read += int64(n)
-	if err != io.EOF {
+	if err != io.EOF && s.read <= s.size {
 		return n, err
 	}
 	info, err := s.File.Stat()
