@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/backup"
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage/file"
@@ -28,7 +29,15 @@ func archive() int {
 		if err != nil {
 			return err
 		}
-		_, err = wal.Push(context.Background(), r, os.Args[3], wal.PushOptions{})
+		raw, err := os.ReadFile("global/pg_control")
+		if err != nil {
+			return err
+		}
+		c, err := postgres.ParseControlFile(raw)
+		if err != nil {
+			return err
+		}
+		_, err = wal.Push(context.Background(), r, os.Args[3], wal.PushOptions{System: c.SystemID})
 		return err
 	}()
 	if err != nil {
