@@ -3,6 +3,7 @@ package repo
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"testing"
@@ -145,4 +146,18 @@ func walLike(n int) []byte {
 		out = append(out, byte(i), byte(i>>8), byte(i>>16))
 	}
 	return out[:n]
+}
+
+// forgetful does what its n-th Create asks and says that it failed.
+type forgetful struct {
+	storage.Store
+	n int
+}
+
+func (f *forgetful) Create(ctx context.Context, key string, b io.ReadSeeker) error {
+	err := f.Store.Create(ctx, key, b)
+	if f.n--; f.n == -1 && err == nil {
+		return errors.New("the answer was lost")
+	}
+	return err
 }

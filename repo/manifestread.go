@@ -93,19 +93,26 @@ func (r *Repo) OpenManifest(ctx context.Context, label string) (*ManifestReader,
 	if err != nil {
 		return nil, err
 	}
-	m := &ManifestReader{key: key, rc: rc, lines: bufio.NewReaderSize(rc, 1<<20)}
-	err = m.record(&m.Info)
-	if err == nil {
-		err = r.checkInfo(key, label, m.Info)
-	}
-	if err == nil {
-		err = m.readFiles()
-	}
-	if err != nil {
+	m := newManifestReader(key, rc)
+	if err := m.readHead(r, label); err != nil {
 		rc.Close()
 		return nil, err
 	}
 	return m, nil
+}
+
+func newManifestReader(key string, rc io.ReadCloser) *ManifestReader {
+	return &ManifestReader{key: key, rc: rc, lines: bufio.NewReaderSize(rc, 1<<16)}
+}
+
+func (m *ManifestReader) readHead(r *Repo, label string) error {
+	if err := m.record(&m.Info); err != nil {
+		return err
+	}
+	if err := r.checkInfo(m.key, label, m.Info); err != nil {
+		return err
+	}
+	return m.readFiles()
 }
 
 // readFiles believes the number of files only as far as records come.

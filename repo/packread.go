@@ -2,6 +2,8 @@ package repo
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -141,7 +143,7 @@ func (pr *PackReader) Frame(p *Pack, f FrameRef) ([]byte, error) {
 	if p.plain == nil {
 		plain, _, err := age.DecryptReaderAt(&p.src, p.ref.Size, pr.repo.keys.Identities...)
 		if err != nil {
-			return nil, openError(key, err)
+			return nil, p.openError(err)
 		}
 		p.plain = plain
 	}
@@ -161,6 +163,19 @@ func (pr *PackReader) Frame(p *Pack, f FrameRef) ([]byte, error) {
 	}
 	pr.raw = raw
 	return raw, nil
+}
+
+// openError tells damage from an identity that does not fit, as far as that
+// can be told: a recipient's line with a flipped bit looks like one for
+// somebody else, and only the hash of the whole pack knows better.
+func (p *Pack) openError(err error) error {
+	key := PackKey(p.ref.ID)
+	if whole := p.src.data[0].b; int64(len(whole)) == p.ref.Size {
+		if sum := sha256.Sum256(whole); hex.EncodeToString(sum[:]) != p.ref.ID {
+			return &CorruptError{key, "its bytes are not those of its name", err}
+		}
+	}
+	return openError(key, err)
 }
 
 // pieces is the fetched parts of an object, ascending, as an io.ReaderAt.

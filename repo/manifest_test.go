@@ -1,0 +1,541 @@
+package repo
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+const testLabel = "20260131T020000Z-1a2b3c"
+
+func testInfo() Info {
+	return Info{
+		Label: testLabel, System: 7000000000000000001, Timeline: 1, StartLSN: 0x2000028, StopLSN: 0x2000138,
+		StartTime: testTime, StopTime: testTime.Add(time.Second), Host: "db1", Program: "lifeboat test",
+		PGVersion: 150010, Catalog: 202209061, SegSize: postgres.DefaultSegmentSize, BlockSize: 8192, Checksums: true,
+		BackupLabel: "START WAL LOCATION: 0/2000028 <file>\n",
+		Tablespaces: []Tablespace{{OID: 16385, Path: "/srv/fast"}, {OID: 16386, InPlace: true}, {OID: 16387, Path: "/srv/\xfc"}},
+		Settings:    map[string]string{"max_connections": "100"},
+		BadPages:    []BadPage{{Path: "base/1/1259", Block: 3, Want: 1, Have: 2}}, BadCount: 1,
+	}
+}
+
+// manifestOf is a random manifest: files of all sizes, each byte of them in
+// one span, the spans in any order over frames and packs.
+func manifestOf(rnd *rand.Rand) ([]FileEntry, []PackEntry) {
+	files := []FileEntry{{Type: Dir, Path: "base", Mode: 0o700}}
+	var spans []Span
+	for i := range 1 + rnd.IntN(40) {
+		f := FileEntry{Type: Regular, Path: fmt.Sprintf("base/%d", i), Mode: 0o600, ModTime: testTime}
+		if rnd.IntN(10) == 0 {
+			f.Path += "\xff <&>\u2028\"\\\n"
+		}
+		if rnd.IntN(5) > 0 {
+			f.Size = 1 + rnd.Int64N(1<<(1+rnd.IntN(23)))
+		}
+		for off := int64(0); off < f.Size; {
+			n := min(1+rnd.Int64N(FrameSize), f.Size-off)
+			spans = append(spans, Span{File: len(files), Off: off, Len: int(n)})
+			off += n
+		}
+		files = append(files, f)
+	}
+	rnd.Shuffle(len(spans), func(i, j int) { spans[i], spans[j] = spans[j], spans[i] })
+	var packs []PackEntry
+	for len(spans) > 0 {
+		p := PackEntry{PackRef: PackRef{ID: fmt.Sprintf("%064x", rnd.Uint64()), Size: MaxPack, Head: 1 + rnd.Int64N(maxHead)}}
+		at := int64(0)
+		for range 1 + rnd.IntN(5) {
+			f := FrameEntry{FrameRef: FrameRef{At: at, Len: 1 + rnd.IntN(maxStored), Raw: FrameSize, Sum: fmt.Sprintf("%032x", rnd.Uint64())}}
+			at += int64(f.Len) + rnd.Int64N(100)
+			for used := 0; len(spans) > 0 && used+spans[0].Len <= FrameSize; spans = spans[1:] {
+				s := spans[0]
+				s.At = used
+				used += s.Len
+				f.To = append(f.To, s)
+			}
+			p.Frames = append(p.Frames, f)
+		}
+		packs = append(packs, p)
+	}
+	return files, packs
+}
+
+func commit(t testing.TB, w *world, info Info, files []FileEntry, packs []PackEntry) (Info, error) {
+	t.Helper()
+	m := w.writer.NewManifestWriter()
+	defer m.Close()
+	for _, p := range packs {
+		if err := m.Add(p); err != nil {
+			return info, err
+		}
+	}
+	err := m.Commit(t.Context(), &info, files)
+	return info, err
+}
+
+func readAll(r *Repo, t testing.TB) (*ManifestReader, []PackEntry, error) {
+	t.Helper()
+	m, err := r.OpenManifest(t.Context(), testLabel)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer m.Close()
+	var packs []PackEntry
+	for p, err := range m.Packs() {
+		if err != nil {
+			return m, packs, err
+		}
+		packs = append(packs, p)
+	}
+	return m, packs, nil
+}
+
+func TestManifestRoundTrip(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(11, 12))
+	for range 30 {
+		w := newWorld(t)
+		files, packs := manifestOf(rnd)
+		info, err := commit(t, w, testInfo(), files, packs)
+		check(t, err)
+		for _, r := range []*Repo{w.reader, w.writer} {
+			m, got, err := readAll(r, t)
+			check(t, err)
+			if !reflect.DeepEqual(m.Info, info) || !reflect.DeepEqual(m.Files, files) || !reflect.DeepEqual(got, packs) {
+				t.Fatal("the manifest came back otherwise")
+			}
+			alone, err := r.Info(t.Context(), testLabel)
+			check(t, err)
+			if !reflect.DeepEqual(alone, info) {
+				t.Errorf("info alone: %+v", alone)
+			}
+		}
+		labels, err := w.reader.Backups(t.Context())
+		if err != nil || !slices.Equal(labels, []string{testLabel}) {
+			t.Errorf("backups: %v, %v", labels, err)
+		}
+	}
+}
+
+func TestInfoWithoutItsObject(t *testing.T) {
+	w := newWorld(t)
+	files, packs := manifestOf(rand.New(rand.NewPCG(1, 1)))
+	info, err := commit(t, w, testInfo(), files, packs)
+	check(t, err)
+	check(t, w.store.Delete(t.Context(), InfoKey(testLabel)))
+	got, err := w.reader.Info(t.Context(), testLabel)
+	if err != nil || !reflect.DeepEqual(got, info) {
+		t.Errorf("info from the manifest: %v", err)
+	}
+	check(t, w.store.Delete(t.Context(), ManifestKey(testLabel)))
+	if _, err := w.reader.Info(t.Context(), testLabel); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a backup that is not: %v", err)
+	}
+	for _, label := range []string{"", "..", "20260131T020000Z-1a2b3c/../x", "20260131T020000Z-1A2B3C"} {
+		_, err := w.reader.Info(t.Context(), label)
+		_, err2 := w.reader.OpenManifest(t.Context(), label)
+		if err == nil || err2 == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("label %q: %v, %v", label, err, err2)
+		}
+	}
+}
+
+// TestCommitAgain: after an error Commit is called again, also when the store
+// had done what it was asked.
+func TestCommitAgain(t *testing.T) {
+	files, packs := manifestOf(rand.New(rand.NewPCG(2, 2)))
+	for n := range 3 {
+		w := newWorld(t)
+		info := testInfo()
+		m := over(t, w.writer, &forgetful{Store: w.store, n: n}).NewManifestWriter()
+		for _, p := range packs {
+			check(t, m.Add(p))
+		}
+		err := m.Commit(t.Context(), &info, files)
+		if (err != nil) != (n < 2) {
+			t.Errorf("write %d fails: %v", n, err)
+		}
+		if err != nil {
+			check(t, m.Commit(t.Context(), &info, files))
+		}
+		m.Close()
+		m.Close()
+		if err := m.Commit(t.Context(), &info, files); err == nil {
+			t.Error("committed after Close")
+		}
+		_, got, err := readAll(w.reader, t)
+		if err != nil || !reflect.DeepEqual(got, packs) {
+			t.Errorf("after all: %v", err)
+		}
+	}
+}
+
+// TestCommitRefuses: what no reader would accept is never committed.
+func TestCommitRefuses(t *testing.T) {
+	files := []FileEntry{{Type: Dir, Path: "base", Mode: 0o700}, {Type: Regular, Path: "base/1", Mode: 0o600, Size: 10}}
+	pack := func(spans ...Span) PackEntry {
+		return PackEntry{PackRef{strings.Repeat("0", 64), 5000, 400}, []FrameEntry{{FrameRef{0, 10, 10, strings.Repeat("0", 32)}, spans}}}
+	}
+	good := []PackEntry{pack(Span{1, 0, 0, 10})}
+	type setup struct {
+		info  Info
+		files []FileEntry
+		packs []PackEntry
+	}
+	for name, change := range map[string]func(*setup){
+		"label":                 func(s *setup) { s.info.Label = "../x" },
+		"segment size":          func(s *setup) { s.info.SegSize = 5 },
+		"block size":            func(s *setup) { s.info.BlockSize = 8191 },
+		"timeline":              func(s *setup) { s.info.Timeline = 0 },
+		"stop before start":     func(s *setup) { s.info.StopLSN = 1 },
+		"tablespace relative":   func(s *setup) { s.info.Tablespaces = []Tablespace{{OID: 1, Path: "x"}} },
+		"tablespace root":       func(s *setup) { s.info.Tablespaces = []Tablespace{{OID: 1, Path: "/"}} },
+		"tablespace dots":       func(s *setup) { s.info.Tablespaces = []Tablespace{{OID: 1, Path: "/srv/../etc"}} },
+		"tablespace 0":          func(s *setup) { s.info.Tablespaces = []Tablespace{{Path: "/x"}} },
+		"tablespace both":       func(s *setup) { s.info.Tablespaces = []Tablespace{{OID: 1, Path: "/x", InPlace: true}} },
+		"tablespace twice":      func(s *setup) { s.info.Tablespaces = []Tablespace{{OID: 1, Path: "/x"}, {OID: 1, Path: "/y"}} },
+		"bad pages":             func(s *setup) { s.info.BadCount = 0 },
+		"path up":               func(s *setup) { s.files[1].Path = "../x" },
+		"path up inside":        func(s *setup) { s.files[1].Path = "base/../../x" },
+		"path absolute":         func(s *setup) { s.files[1].Path = "/etc/passwd" },
+		"path empty":            func(s *setup) { s.files[1].Path = "" },
+		"path dot":              func(s *setup) { s.files[1].Path = "." },
+		"path dots":             func(s *setup) { s.files[1].Path = ".." },
+		"path slash at the end": func(s *setup) { s.files[1].Path = "base/" },
+		"path zero byte":        func(s *setup) { s.files[1].Path = "a\x00b" },
+		"path twice":            func(s *setup) { s.files[1].Path = "base" },
+		"type link":             func(s *setup) { s.files[1].Type = "link" },
+		"type none":             func(s *setup) { s.files[1].Type = "" },
+		"mode setuid":           func(s *setup) { s.files[1].Mode = 0o4755 },
+		"size negative":         func(s *setup) { s.files[1].Size = -1 },
+		"folder with size":      func(s *setup) { s.files[0].Size = 1 },
+		"file not filled":       func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 9})} },
+		"file filled twice":     func(s *setup) { s.packs = append(s.packs, pack(Span{1, 0, 0, 10})) },
+		"file filled beyond":    func(s *setup) { s.packs = []PackEntry{pack(Span{1, 1, 0, 10})} },
+		"file in no pack":       func(s *setup) { s.packs = nil },
+		"file unknown":          func(s *setup) { s.packs = []PackEntry{pack(Span{2, 0, 0, 10})} },
+		"file huge":             func(s *setup) { s.packs = []PackEntry{pack(Span{1 << 40, 0, 0, 10})} },
+		"file negative":         func(s *setup) { s.packs = []PackEntry{pack(Span{-1, 0, 0, 10})} },
+		"folder filled":         func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 10}, Span{0, 0, 0, 1})} },
+		"no frames":             func(s *setup) { s.packs[0].Frames = nil },
+		"pack id":               func(s *setup) { s.packs[0].ID = "x" },
+		"frame outside":         func(s *setup) { s.packs[0].Frames[0].At = 4600 - 9 },
+	} {
+		w := newWorld(t)
+		s := setup{testInfo(), slices.Clone(files), []PackEntry{good[0]}}
+		s.packs[0].Frames = slices.Clone(good[0].Frames)
+		change(&s)
+		if _, err := commit(t, w, s.info, s.files, s.packs); err == nil {
+			t.Errorf("%s: committed", name)
+		}
+		for info, err := range w.store.List(t.Context(), "backups/") {
+			check(t, err)
+			t.Errorf("%s: %s was written", name, info.Key)
+		}
+	}
+	if _, err := commit(t, newWorld(t), testInfo(), files, good); err != nil {
+		t.Errorf("the good one: %v", err)
+	}
+}
+
+// records are the lines of a small manifest, for cutting and changing.
+func records(t *testing.T, w *world) []string {
+	t.Helper()
+	files := []FileEntry{{Type: Dir, Path: "base", Mode: 0o700}, {Type: Regular, Path: "base/1", Mode: 0o600, Size: 20}}
+	var packs []PackEntry
+	for i := range 2 {
+		packs = append(packs, PackEntry{PackRef{strings.Repeat("ab", 32), 5000, 400},
+			[]FrameEntry{{FrameRef{0, 10, 10, strings.Repeat("0", 32)}, []Span{{1, int64(10 * i), 0, 10}}}}})
+	}
+	_, err := commit(t, w, testInfo(), files, packs)
+	check(t, err)
+	raw, _, err := w.reader.ReadEnvelope(t.Context(), ManifestKey(testLabel), KindManifest, 1<<20)
+	check(t, err)
+	lines := strings.SplitAfter(string(raw), "\n")
+	return lines[:len(lines)-1]
+}
+
+// sign stores a manifest of any text with a signature that holds, as whoever
+// took the database host can.
+func (w *world) sign(t *testing.T, plain string) {
+	t.Helper()
+	check(t, w.store.Delete(t.Context(), ManifestKey(testLabel)))
+	_, err := w.writer.CreateEnvelope(t.Context(), ManifestKey(testLabel), KindManifest, strings.NewReader(plain), int64(len(plain)))
+	check(t, err)
+}
+
+// TestManifestLies: records cut, doubled, swapped, and fields changed, under a
+// signature that holds.
+func TestManifestLies(t *testing.T) {
+	w := newWorld(t)
+	lines := records(t, w)
+	if len(lines) != 6 {
+		t.Fatalf("%d records", len(lines))
+	}
+	cases := map[string]string{"nothing": "", "null": "null\n", "deep": strings.Repeat("[", 1<<20)}
+	whole := strings.Join(lines, "")
+	for i := range lines {
+		cases[fmt.Sprintf("without record %d", i)] = strings.Join(slices.Delete(slices.Clone(lines), i, i+1), "")
+		cases[fmt.Sprintf("record %d twice", i)] = strings.Join(slices.Insert(slices.Clone(lines), i, lines[i]), "")
+		cases[fmt.Sprintf("cut after record %d", i)] = strings.Join(lines[:i], "")
+		if i > 0 && lines[i] != lines[i-1] && !strings.HasPrefix(lines[i], `{"pack`) {
+			swapped := slices.Clone(lines)
+			swapped[i], swapped[i-1] = swapped[i-1], swapped[i]
+			cases[fmt.Sprintf("record %d before the one before", i)] = strings.Join(swapped, "")
+		}
+	}
+	for n := range len(whole) {
+		cases[fmt.Sprintf("cut to %d bytes", n)] = whole[:n]
+	}
+	for _, c := range [][2]string{
+		{`"files":2`, `"files":1e18`}, {`"files":2`, `"files":1000000000000000000`}, {`"files":2`, `"files":-1`},
+		{`"files":2`, `"files":1`}, {`"files":2`, `"files":3`}, {`"packs":2`, `"packs":-2`}, {`"packs":2`, `"packs":3`},
+		{`"packs":2`, `"packs":1000000000000000000`}, {`"frames":2`, `"frames":3`}, {`"raw_bytes":20`, `"raw_bytes":21`},
+		{`"stored_bytes":10000`, `"stored_bytes":1`}, {`"format":1`, `"format":2`}, {`"cluster":"shop"`, `"cluster":"shop2"`},
+		{testLabel, "20260131T020000Z-1a2b3d"}, {w.cluster.Repository, NewID()},
+		{`[1,0,0,10]`, `[1,0,0,9]`}, {`[1,0,0,10]`, `[1,0,0]`}, {`[1,0,0,10]`, `[1,0,0,10,0]`}, {`[1,0,0,10]`, `[0,0,0,10]`},
+		{`[1,0,0,10]`, `[2,0,0,10]`}, {`[1,0,0,10]`, `[-1,0,0,10]`}, {`[1,0,0,10]`, `[1,-1,0,10]`}, {`[1,0,0,10]`, `[1,0,-1,10]`},
+		{`[1,0,0,10]`, `[1,0,1,10]`}, {`[1,0,0,10]`, `[1,11,0,10]`}, {`[1,0,0,10]`, `[1,0,9223372036854775807,10]`},
+		{`[1,0,0,10]`, `[1,9223372036854775807,0,10]`}, {`[1,0,0,10]`, `[1,0,0,9223372036854775807]`}, {`[1,0,0,10]`, `[1,0,0,10.5]`},
+		{`[1,0,0,10]`, `[1,0,0,1e1]`}, {`[1,0,0,10]`, `"x"`}, {`[1,0,0,10]`, `null`}, {`[1,0,0,10]`, `{}`},
+		{`"base/1"`, `"../1"`}, {`"base/1"`, `"/base"`}, {`"base/1"`, `"base"`}, {`"path":"base/1"`, `"path":"base/1","path_hex":"ff"`},
+		{`"path":"base/1"`, `"path":"","path_hex":"2f657463"`}, {`"path":"base/1"`, `"path":"","path_hex":"2e2e2fff"`},
+		{`"type":"file"`, `"type":"link"`}, {`"type":"file"`, `"type":"dir"`}, {`"size":20`, `"size":21`}, {`"size":20`, `"size":-20`},
+		{`"end":true`, `"end":false`}, {`"head":400`, `"head":0`}, {`"size":5000`, `"size":500000000`}, {`"at":0`, `"at":4591`},
+	} {
+		changed := strings.Replace(whole, c[0], c[1], 1)
+		if changed == whole {
+			t.Fatalf("no %s to change", c[0])
+		}
+		cases[c[0]+" to "+c[1]] = changed
+	}
+	cases["a tail"] = whole + "\n"
+	cases["an end more"] = whole + lines[5]
+	for name, text := range cases {
+		w.sign(t, text)
+		_, _, err := readAll(w.reader, t)
+		var format *FormatError
+		if !refused(err) && !errors.As(err, &format) || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.sign(t, whole)
+	_, packs, err := readAll(w.reader, t)
+	if err != nil || len(packs) != 2 {
+		t.Errorf("the true one: %v", err)
+	}
+}
+
+// A record without an end is given up at maxRecord, not when memory is.
+func TestManifestEndlessRecord(t *testing.T) {
+	w := newWorld(t)
+	lines := records(t, w)
+	w.sign(t, lines[0]+strings.Repeat(" ", maxRecord+2<<20))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, _, err := readAll(w.reader, t)
+	runtime.ReadMemStats(&after)
+	if !refused(err) || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("an endless record: %v", err)
+	}
+}
+
+func TestPacksOnce(t *testing.T) {
+	w := newWorld(t)
+	records(t, w)
+	m, err := w.reader.OpenManifest(t.Context(), testLabel)
+	check(t, err)
+	defer m.Close()
+	for range m.Packs() {
+		break
+	}
+	for _, err := range m.Packs() {
+		if err == nil {
+			t.Error("packs were read twice")
+		}
+	}
+}
+
+// TestManifestMemory writes the manifest of 200 GiB, and reads it, in memory
+// that does not depend on the number of frames.
+func TestManifestMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds; left out by -short")
+	}
+	const packs, frames = 4096, 50 // of 1 MiB
+	w := newWorld(t)
+	m := w.writer.NewManifestWriter()
+	defer m.Close()
+	var peak uint64
+	sample := func(i int) {
+		if i%500 == 0 {
+			var s runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&s)
+			peak = max(peak, s.HeapAlloc)
+		}
+	}
+	files := make([]FileEntry, packs*frames>>10)
+	for i := range files {
+		files[i] = FileEntry{Type: Regular, Path: fmt.Sprintf("base/16384/%d.%d", i>>6, i&63), Mode: 0o600, Size: 1 << 30}
+	}
+	n := 0
+	for i := range packs {
+		p := PackEntry{PackRef: PackRef{ID: randomHex(32), Size: 16 << 20, Head: 4000}}
+		for j := range frames {
+			if n>>10 >= len(files) {
+				break
+			}
+			p.Frames = append(p.Frames, FrameEntry{FrameRef{At: int64(j) * 330000, Len: 329000, Raw: FrameSize, Sum: randomHex(sumSize)},
+				[]Span{{File: n >> 10, Off: int64(n&1023) << 20, Len: FrameSize}}})
+			n++
+		}
+		if len(p.Frames) > 0 {
+			check(t, m.Add(p))
+		}
+		sample(i)
+	}
+	info := testInfo()
+	check(t, m.Commit(t.Context(), &info, files))
+	size := len(w.get(t, ManifestKey(testLabel)))
+	sample(0)
+	r, err := w.reader.OpenManifest(t.Context(), testLabel)
+	check(t, err)
+	defer r.Close()
+	i := 0
+	for _, err := range r.Packs() {
+		check(t, err)
+		sample(i)
+		i++
+	}
+	t.Logf("%d frames: manifest of %d bytes, peak heap %d MiB", n, size, peak>>20)
+	// The store in memory holds the manifest too.
+	if peak > uint64(size)+32<<20 {
+		t.Errorf("peak heap %d MiB", peak>>20)
+	}
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	return hex.EncodeToString(b)
+}
+
+// The spans' own decoder agrees with the library on what is a span.
+func FuzzSpan(f *testing.F) {
+	for _, s := range []string{`[1,2,3,4]`, `[0,0,0,0]`, `[1,2,3]`, `[1,2,3,4,5]`, `[-1,0,0,0]`, `[1e3,0,0,0]`, `[ 1 , 2,3,4 ]`, `[9223372036854775808,0,0,0]`, `null`, `"x"`, `[[1],2,3,4]`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var s Span
+		if json.Unmarshal(b, &s) != nil {
+			return
+		}
+		if s.File < 0 || s.Off < 0 || s.At < 0 || s.Len < 0 {
+			t.Errorf("%q is %v", b, s)
+		}
+		var list []int64
+		if err := json.Unmarshal(b, &list); err != nil && string(bytes.TrimSpace(b)) != "null" {
+			t.Errorf("%q is a span and no list: %v", b, err)
+		}
+	})
+}
+
+// FuzzManifest reads any text as the records of a manifest.
+func FuzzManifest(f *testing.F) {
+	w := newWorld(f)
+	info := testInfo()
+	info.Format, info.Repository, info.Cluster = Format, w.writer.marker.Repository, "shop"
+	info.Files, info.Packs, info.Frames, info.RawBytes, info.StoredBytes = 1, 1, 1, 10, 5000
+	line, err := recordLine(info)
+	check(f, err)
+	f.Add([]byte(`{"type":"file","path":"base/1","mode":384,"size":10}` + "\n" +
+		`{"pack":"` + strings.Repeat("0", 64) + `","size":5000,"head":400,"frames":[{"at":0,"len":10,"raw":10,"sum":"` + strings.Repeat("0", 32) + `","to":[[0,0,0,10]]}]}` + "\n" +
+		`{"end":true,"files":1,"packs":1}` + "\n"))
+	f.Add([]byte(`{"type":"file","path":"","path_hex":"ff"}` + "\n"))
+	f.Add([]byte("null\nnull\nnull\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := newManifestReader("m", nopCloser{bytes.NewReader(append(slices.Clip(line), b...))})
+		if err := m.readHead(w.reader, testLabel); err != nil {
+			if !refused(err) {
+				t.Errorf("refused with %v", err)
+			}
+			return
+		}
+		for p, err := range m.Packs() {
+			if err != nil {
+				if !refused(err) {
+					t.Errorf("refused with %v", err)
+				}
+				return
+			}
+			for _, fr := range p.Frames {
+				for _, s := range fr.To {
+					if s.Off+int64(s.Len) > m.Files[s.File].Size || s.At+s.Len > fr.Raw || s.Len < 1 {
+						t.Errorf("the span %v of %+v is outside", s, fr)
+					}
+				}
+			}
+		}
+	})
+}
+
+type nopCloser struct{ *bytes.Reader }
+
+func (nopCloser) Close() error { return nil }
+
+func TestSpoolsReadBack(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(13, 14))
+	for _, limit := range []int64{0, 5, spoolChunk, 3*spoolChunk + 1, spoolMemory} {
+		s := &spool{limit: limit}
+		var want []byte
+		for range 30 {
+			p := randomBytes(rnd, rnd.IntN(200<<10))
+			_, err := s.Write(p)
+			check(t, err)
+			want = append(want, p...)
+		}
+		if (s.file != nil) != (int64(len(want)) > limit) {
+			t.Errorf("limit %d: file %t", limit, s.file != nil)
+		}
+		b := &body{head: []byte("head\n"), rest: s}
+		for range 2 { // a body is sent again after a failure
+			_, err := b.Seek(0, 0)
+			check(t, err)
+			var got bytes.Buffer
+			_, err = got.ReadFrom(b)
+			check(t, err)
+			if got.String() != "head\n"+string(want) {
+				t.Fatalf("limit %d: other bytes", limit)
+			}
+		}
+		for range 50 {
+			off, n := rnd.IntN(len(want)), rnd.IntN(300<<10)
+			p := make([]byte, n)
+			got, err := s.ReadAt(p, int64(off))
+			if !bytes.Equal(p[:got], want[off:min(off+n, len(want))]) || (got < n) != (err != nil) {
+				t.Fatalf("limit %d: ReadAt %d of %d: %d, %v", limit, n, off, got, err)
+			}
+		}
+		end, err := b.Seek(0, 2)
+		if err != nil || end != int64(len(want))+5 {
+			t.Errorf("the end is at %d, %v", end, err)
+		}
+		check(t, s.Close())
+		check(t, s.Close())
+	}
+}
