@@ -97,8 +97,12 @@ func checkRace(ctx context.Context, s *scratch) error {
 		name := fmt.Sprintf("contested-%d", round)
 		var won atomic.Int32
 		var winner atomic.Value
+		var gate sync.WaitGroup // until all are there
+		gate.Add(writers)
 		err := parallelBy(writers, writers, func(i int) error {
 			body := fmt.Sprintf("written by %d", i)
+			gate.Done()
+			gate.Wait()
 			err := s.create(ctx, name, body)
 			if err == nil {
 				won.Add(1)
