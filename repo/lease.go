@@ -107,7 +107,8 @@ func (l *Lease) next(ctx context.Context, expires time.Time) error {
 		switch {
 		case err != nil:
 			return err
-		case created && gen == l.gen+1 && newest.Token == rec.Token:
+		case gen == l.gen+1 && newest.Token == rec.Token && newest.Expires.Equal(rec.Expires):
+			// Also when the key was taken: by this very write, sent twice.
 			l.moved(ctx, gen, rec)
 			return nil
 		case newest.Token == rec.Token && gen > l.gen:

@@ -1,0 +1,309 @@
+package repo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/mem"
+)
+
+func leased(err error) bool {
+	var l *LeasedError
+	return errors.As(err, &l)
+}
+
+func acquire(t *testing.T, s storage.Store, holder string, now time.Time) *Lease {
+	t.Helper()
+	l, err := AcquireLease(t.Context(), s, "backup", holder, now)
+	check(t, err)
+	return l
+}
+
+func generations(t *testing.T, s storage.Store) []string {
+	t.Helper()
+	var out []string
+	for info, err := range s.List(t.Context(), leasesPrefix) {
+		check(t, err)
+		out = append(out, info.Key)
+	}
+	return out
+}
+
+func TestLeaseTakeRenewRelease(t *testing.T) {
+	s, now := mem.New(), testTime
+	a := acquire(t, s, "host-a", now)
+	_, err := AcquireLease(t.Context(), s, "backup", "host-b", now)
+	var held *LeasedError
+	if !errors.As(err, &held) || held.Holder != "host-a" || !held.Until.Equal(now.Add(leaseTTL)) {
+		t.Errorf("a second holder: %v", err)
+	}
+	if _, err := AcquireLease(t.Context(), s, "expire", "host-b", now); err != nil {
+		t.Errorf("a lease of another name: %v", err)
+	}
+	for range 5 {
+		now = now.Add(leaseTTL - time.Second)
+		check(t, a.Renew(t.Context(), now))
+		if _, err := AcquireLease(t.Context(), s, "backup", "host-b", now); !leased(err) {
+			t.Errorf("taken after a renewal: %v", err)
+		}
+	}
+	check(t, a.Release(t.Context()))
+	b := acquire(t, s, "host-b", now) // need not wait
+	check(t, b.Release(t.Context()))
+	if got := generations(t, s); len(got) != 2 {
+		t.Errorf("old generations stay: %v", got)
+	}
+}
+
+func TestLeaseTakeover(t *testing.T) {
+	s := mem.New()
+	a := acquire(t, s, "host-a", testTime)
+	for _, c := range []struct {
+		after time.Duration
+		free  bool
+	}{{0, false}, {leaseTTL, false}, {leaseTTL + leaseSkew - 1, false}, {-time.Hour, false}, {leaseTTL + leaseSkew, true}} {
+		now := testTime.Add(c.after)
+		b, err := AcquireLease(t.Context(), s, "backup", "host-b", now)
+		if (err == nil) != c.free || err != nil && !leased(err) {
+			t.Errorf("after %s: %v", c.after, err)
+		}
+		if err != nil {
+			continue
+		}
+		if err := a.Renew(t.Context(), now); !leased(err) {
+			t.Errorf("the old holder renews: %v", err)
+		}
+		check(t, b.Renew(t.Context(), now))
+	}
+}
+
+// TestLeaseSleeper: a holder that slept while others went many generations on,
+// and removed those that it knew, finds its next name free. It must not take
+// that for success.
+func TestLeaseSleeper(t *testing.T) {
+	for _, act := range []string{"renew", "release"} {
+		s, now := mem.New(), testTime
+		sleeper := acquire(t, s, "sleeper", now)
+		now = now.Add(time.Hour)
+		b := acquire(t, s, "host-b", now)
+		for range 3 {
+			check(t, b.Renew(t.Context(), now))
+		}
+		before := generations(t, s)
+		err := sleeper.Renew(t.Context(), now)
+		if act == "release" {
+			err = sleeper.Release(t.Context())
+		}
+		var held *LeasedError
+		if !errors.As(err, &held) || held.Holder != "host-b" {
+			t.Errorf("%s of the sleeper: %v", act, err)
+		}
+		if got := generations(t, s); !slices.Equal(got, before) {
+			t.Errorf("%s of the sleeper leaves %v, not %v", act, got, before)
+		}
+		check(t, b.Renew(t.Context(), now))
+	}
+}
+
+// TestLeaseLostAnswers: the store did what it was asked and the answer was
+// lost. The holder must not lock itself out.
+func TestLeaseLostAnswers(t *testing.T) {
+	s := mem.New()
+	lost := &forgetful{Store: s, n: 1}
+	a, err := AcquireLease(t.Context(), lost, "backup", "host-a", testTime)
+	check(t, err)
+	if err := a.Renew(t.Context(), testTime); err == nil || leased(err) {
+		t.Errorf("the answer was lost: %v", err)
+	}
+	check(t, a.Renew(t.Context(), testTime.Add(time.Minute)))
+	if _, err := AcquireLease(t.Context(), s, "backup", "host-b", testTime.Add(leaseTTL)); !leased(err) {
+		t.Errorf("another takes it: %v", err)
+	}
+	check(t, a.Release(t.Context()))
+	// A store that sends a write twice answers that the key is taken.
+	twice, err := AcquireLease(t.Context(), doubling{s}, "backup", "host-a", testTime)
+	check(t, err)
+	check(t, twice.Renew(t.Context(), testTime))
+	check(t, twice.Release(t.Context()))
+}
+
+// doubling says of each write that the key was taken, by itself.
+type doubling struct{ storage.Store }
+
+func (d doubling) Create(ctx context.Context, key string, b io.ReadSeeker) error {
+	check := d.Store.Create(ctx, key, b)
+	if check != nil {
+		return check
+	}
+	return d.Store.Create(ctx, key, b)
+}
+
+// Of many who try at once exactly one gets it, again and again.
+func TestLeaseConcurrent(t *testing.T) {
+	s, now := mem.New(), testTime
+	for range 50 {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var winners []*Lease
+		for i := range 16 {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				l, err := AcquireLease(t.Context(), s, "backup", fmt.Sprint("host-", i), now)
+				if err != nil {
+					if !leased(err) {
+						t.Error(err)
+					}
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				winners = append(winners, l)
+			}()
+		}
+		wg.Wait()
+		if len(winners) != 1 {
+			t.Fatalf("%d have the lease", len(winners))
+		}
+		if now.Unix()%2 == 0 {
+			check(t, winners[0].Release(t.Context()))
+		} else {
+			now = now.Add(leaseTTL + leaseSkew)
+		}
+		now = now.Add(time.Second)
+	}
+}
+
+// At any moment, with clocks that agree within the allowed skew, at most one
+// believes to hold the lease: each has renewed since its own end.
+func TestLeaseExclusive(t *testing.T) {
+	s := mem.New()
+	type host struct {
+		skew  time.Duration
+		lease *Lease
+		until time.Time // true time until which it may believe
+	}
+	hosts := []*host{{skew: 0}, {skew: leaseSkew / 2}, {skew: -leaseSkew / 2}}
+	now := testTime
+	for step := range 3000 {
+		h := hosts[(step*7+step/5)%len(hosts)]
+		local := now.Add(h.skew)
+		switch {
+		case h.lease == nil:
+			if l, err := AcquireLease(t.Context(), s, "backup", "h", local); err == nil {
+				h.lease, h.until = l, now.Add(leaseTTL)
+			} else if !leased(err) {
+				t.Fatal(err)
+			}
+		case step%11 == 0:
+			_ = h.lease.Release(t.Context())
+			h.lease, h.until = nil, time.Time{}
+		case step%3 == 0:
+			if err := h.lease.Renew(t.Context(), local); err == nil {
+				h.until = now.Add(leaseTTL)
+			} else {
+				h.lease, h.until = nil, time.Time{}
+			}
+		}
+		believers := 0
+		for _, h := range hosts {
+			if h.lease != nil && now.Before(h.until) {
+				believers++
+			}
+		}
+		if believers > 1 {
+			t.Fatalf("step %d: %d hold the lease", step, believers)
+		}
+		now = now.Add(time.Duration(step%5) * 40 * time.Second)
+	}
+}
+
+func TestLeaseHostileRow(t *testing.T) {
+	put := func(s *mem.Store, key, content string) {
+		check(t, s.Create(t.Context(), key, strings.NewReader(content)))
+	}
+	const record = `{"holder":"h\u001b[2J","token":"x","since":"2026-01-31T02:00:00Z","expires":"2026-01-31T02:03:00Z"}`
+	for name, c := range map[string]struct {
+		key, content string
+		free         bool
+	}{
+		"other names":        {"leases/backup/readme.txt", "x", true},
+		"short number":       {"leases/backup/5", record, true},
+		"too high a number":  {"leases/backup/99999999999999999999", record, true},
+		"the last number":    {"leases/backup/18446744073709551615", record, false},
+		"number and letters": {"leases/backup/00000000000000000005x", record, true},
+		"deeper":             {"leases/backup/00000000000000000005/x", record, true},
+		"zero":               {"leases/backup/00000000000000000000", record, true},
+		"held":               {"leases/backup/00000000000000000005", record, false},
+		"not JSON":           {"leases/backup/00000000000000000005", "x", false},
+		"empty":              {"leases/backup/00000000000000000005", "", false},
+		"no times":           {"leases/backup/00000000000000000005", "{}", false},
+		"huge":               {"leases/backup/00000000000000000005", strings.Repeat("[", 1<<20), false},
+	} {
+		s := mem.New()
+		put(s, c.key, c.content)
+		_, err := AcquireLease(t.Context(), s, "backup", "host-a", testTime)
+		if (err == nil) != c.free || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "\x1b") {
+			t.Errorf("%s: an escape reaches the terminal", name)
+		}
+	}
+	for _, name := range []string{"", "a/b", "../x", "A", strings.Repeat("x", 101)} {
+		if _, err := AcquireLease(t.Context(), mem.New(), name, "h", testTime); err == nil {
+			t.Errorf("a lease named %q", name)
+		}
+	}
+	// A store that lists what it does not have does not keep us for ever.
+	s := mem.New()
+	put(s, "leases/backup/00000000000000000005", record)
+	if _, err := AcquireLease(t.Context(), ghosts{s}, "backup", "h", testTime); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a listed ghost: %v", err)
+	}
+	if _, err := AcquireLease(t.Context(), blindStore{s}, "backup", "h", testTime); err == nil {
+		t.Error("a listing that fails")
+	}
+}
+
+type ghosts struct{ storage.Store }
+
+func (ghosts) Open(context.Context, string, int64, int64) (io.ReadCloser, error) {
+	return nil, fs.ErrNotExist
+}
+
+type blindStore struct{ storage.Store }
+
+func (blindStore) List(context.Context, string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) { yield(storage.Info{}, errors.New("no listing")) }
+}
+
+func FuzzLease(f *testing.F) {
+	for _, s := range []string{"", "{}", "null", `{"holder":"h","token":"t","since":"2026-01-31T02:00:00Z","expires":"2026-01-31T02:03:00Z"}`,
+		`{"since":"0001-01-01T00:00:00Z"}`, `{"since":"99999-01-31T02:00:00Z","expires":"x"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rec, err := parseLease("leases/x", b)
+		if err != nil {
+			if !refused(err) {
+				t.Errorf("refused with %v", err)
+			}
+			return
+		}
+		if e := leasedBy("x", rec).Error(); strings.ContainsAny(e, "\x1b\n\r\x00") {
+			t.Errorf("%q", e)
+		}
+		rec.heldAt(testTime)
+	})
+}
