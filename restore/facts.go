@@ -147,7 +147,11 @@ func findOwner(t Target, info repo.Info) (*Owner, error) {
 	if info.Owner == "" {
 		return nil, &OwnerError{Reason: "the backup does not say who owned the files, and PostgreSQL does not run as root"}
 	}
-	return lookupOwner(info.Owner, info.Group)
+	o, err := lookupOwner(info.Owner, info.Group)
+	if err != nil {
+		return lookupOwner(info.Owner, "") // the group may have another name here
+	}
+	return o, nil
 }
 
 func (t Target) checkOwnerIsMe() error {

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,7 +12,8 @@ import (
 // recoverySettings is what the restored server is told, in the order in which
 // it has to read it.
 func (p *Plan) recoverySettings(t Target, s *Survey) ([]Setting, error) {
-	command, err := restoreCommand(t.FetchCommand)
+	fetch := slices.Concat(t.FetchCommand, []string{"--system=" + p.Backup.System.String()})
+	command, err := restoreCommand(fetch)
 	if err != nil {
 		return nil, &TargetError{err.Error()}
 	}

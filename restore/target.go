@@ -25,8 +25,8 @@ type Target struct {
 	// a copy does not push its WAL into production's archive.
 	KeepArchiving bool
 
-	// FetchCommand is the program and its arguments that bring one WAL file,
-	// without the two that PostgreSQL adds: the name and the path.
+	// FetchCommand is the program and its arguments that bring one WAL file.
+	// The plan adds "--system=ID", PostgreSQL the name and the path.
 	FetchCommand []string
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
@@ -39,6 +40,27 @@ func as[E error](hint func(E) string) func(error) (string, bool) {
 // first row that matches counts, so the particular stand before the general.
 func failures() []failure {
 	return []failure{
+		// restore
+		{is(restore.ErrNoBackup, "\"lifeboat backup\" takes one; check the repository if there should be some"), exitFailed},
+		{as(func(e *restore.AmbiguousError) string {
+			return fmt.Sprintf("choose with --target-timeline %s (from backup %s) or --target-timeline %s (from backup %s)", e.Newest, e.From, e.Other, e.OtherFrom)
+		}), exitFailed},
+		{as(unreachableHint), exitFailed},
+		{as(gapHint), exitFailed},
+		{as(folderHint), exitFailed},
+		{as(func(e *restore.SpaceError) string {
+			return "make room, or restore to a larger file system; tablespaces can be moved with --tablespace OLD=NEW"
+		}), exitFailed},
+		{as(func(e *restore.OwnerError) string {
+			return "name the account that runs PostgreSQL here: --owner postgres"
+		}), exitFailed},
+		{as(func(e *restore.IncompleteError) string {
+			return "the backup itself is faulty: use another one, \"lifeboat backups\" lists them, and report this"
+		}), exitFailed},
+		{as(func(e *restore.BackupError) string {
+			return "use another backup: \"lifeboat backups\" lists them"
+		}), exitFailed},
+		{as(func(e *restore.TargetError) string { return "\"lifeboat restore --help\" explains targets" }), exitUsage},
 		// wal
 		{as(func(e *wal.GapError) string {
 			return "recovery cannot pass the gap: restore to a point before " + e.Missing + ", or from a backup taken after it"
@@ -76,7 +98,7 @@ func failures() []failure {
 		{is(repo.ErrReadOnly, "set cluster_key and recipients in the configuration of the database host"), exitFailed},
 		// storage
 		{is(storage.ErrNoStore, "check the repository URL: the bucket or folder must exist and be mounted"), exitFailed},
-		{is(storage.ErrDenied, "the credentials are valid and lack a right: compare the bucket's policy with docs/s3.md"), exitFailed},
+		{is(storage.ErrDenied, "the credentials are valid and lack a right: look at what the policy of the bucket allows: reading, writing and listing are needed"), exitFailed},
 		{is(storage.ErrCredentials, "check AWS_PROFILE, AWS_ACCESS_KEY_ID or the instance role; expired ones must be renewed"), exitFailed},
 		{is(storage.ErrUnavailable, "check network, endpoint and region, then run it again: nothing is lost"), exitFailed},
 		// postgres/server

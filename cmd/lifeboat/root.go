@@ -20,6 +20,7 @@ func commands() []func(*app) *cli.Command {
 		initCommand,
 		backupCommand,
 		backupsCommand,
+		restoreCommand,
 		walCommand,
 		keygenCommand,
 		demoCommand,
@@ -186,4 +187,10 @@ func (a *app) abs(path string) (string, error) {
 		return "", errors.Join(fmt.Errorf("make %s absolute", path), err)
 	}
 	return filepath.Join(dir, path), nil
+}
+
+// absClean is abs without ".." and doubled slashes.
+func (a *app) absClean(path string) (string, error) {
+	path, err := a.abs(path)
+	return filepath.Clean(path), err
 }

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/lifeboat-dr/lifeboat/restore"
+)
+
+// unreachableHint says which target would do instead.
+func unreachableHint(e *restore.UnreachableError) string {
+	switch {
+	case e.TooEarly:
+		return "choose a later target, or --backup with an older backup if there is one: \"lifeboat backups\" lists them"
+	case e.Point.Kind == restore.AtTime && !e.Window.LastTime.IsZero() && e.Point.Time.After(e.Window.LastTime):
+		return "leave the target out to restore everything that is archived, or choose an earlier one"
+	case e.Point.Kind == restore.AtTime:
+		return "leave the target out to restore everything that is archived"
+	}
+	return "choose a target in that window, or leave it out to restore everything that is archived"
+}
+
+// gapHint says how to get around a gap.
+func gapHint(e *restore.GapError) string {
+	if e.Needed {
+		return "use another backup with --backup: \"lifeboat backups\" lists them"
+	}
+	return fmt.Sprintf("restore up to the gap with --target-lsn %s, or use a backup taken after it", e.Window.LastLSN)
+}
+
+// folderHint says what to do about a folder that cannot be used.
+func folderHint(e *restore.FolderError) string {
+	switch e.Kind {
+	case restore.ServerRunning:
+		return "stop that server and move its data directory away, or restore to another folder"
+	case restore.NotEmpty:
+		return "choose a folder that is missing or empty, or move away what is in it; tablespaces are moved with --tablespace OLD=NEW"
+	case restore.NoRights:
+		return "run it as the account that runs PostgreSQL, or as root, and restore to a folder that this account can get to"
+	case restore.Overlap:
+		return "give each tablespace a folder of its own, outside of the data directory: --tablespace OLD=NEW"
+	}
+	return "choose another folder"
+}
