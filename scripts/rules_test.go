@@ -25,13 +25,12 @@ const module = "github.com/lifeboat-dr/lifeboat/"
 var mayImport = map[string][]string{
 	"cmd":      {"verify", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
 	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server"},
-	"restore":  {"restore/...", "wal", "repo", "storage", "postgres"},
+	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
 	"backup":   {"backup/...", "wal", "repo", "storage", "postgres"},
 	"wal":      {"wal/...", "repo", "storage", "postgres"},
 	"repo":     {"repo/...", "storage", "postgres"},
 	"storage":  {"storage", "storage/..."},
 	"postgres": {"postgres", "postgres/..."},
-	"testdata": {"verify", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
 	"scripts":  {},
 }
 
@@ -55,13 +54,13 @@ var onlyCmd = map[string][]string{
 	"os.LookupEnv": {},
 	"os.Environ":   {"postgres/server"}, // handed on to programs it starts
 	"os.Setenv":    {},
-	"time.Now":     {},
+	"time.Now":     {"storage/mem", "storage/s3"}, // a store has a clock, a connection deadlines
 }
 
 // forTests says whether a folder holds helpers for tests, such as servertest:
-// they may do what tests may, and no program is built with them.
+// they may do what tests may, and no program that users get is built with them.
 func forTests(folder string) bool {
-	return slices.ContainsFunc(strings.Split(folder, "/"), func(name string) bool { return strings.HasSuffix(name, "test") })
+	return strings.HasPrefix(folder, "testdata") || slices.ContainsFunc(strings.Split(folder, "/"), func(name string) bool { return strings.HasSuffix(name, "test") })
 }
 
 // inProgram are the helpers that a program needs after all: lifeboat

@@ -15,6 +15,7 @@ type Account struct {
 	UID    uint32
 	GID    uint32
 	Groups []uint32 // supplementary
+	Home   string   // may be empty
 }
 
 // LookupAccount returns the account with a name.
@@ -43,7 +44,7 @@ func OwnerOf(path string) (*Account, error) {
 }
 
 func accountOf(u *user.User) (*Account, error) {
-	a := &Account{Name: u.Username}
+	a := &Account{Name: u.Username, Home: u.HomeDir}
 	var err error
 	if a.UID, err = parseID(u.Uid); err != nil {
 		return nil, err
@@ -105,6 +106,15 @@ func (a *Account) apply(attr *syscall.SysProcAttr) {
 	if os.Geteuid() == 0 {
 		attr.Credential = &syscall.Credential{Uid: a.UID, Gid: a.GID, Groups: a.Groups}
 	}
+}
+
+// environment is env for a program that runs as a: HOME and the account's name
+// follow the account, or the program would look for its files in root's folder.
+func (a *Account) environment(env []string) []string {
+	if os.Geteuid() != 0 || a.Name == "" {
+		return env
+	}
+	return append(env, "HOME="+a.Home, "USER="+a.Name, "LOGNAME="+a.Name)
 }
 
 // own gives a file to a, through its descriptor: a path could be swapped.

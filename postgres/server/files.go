@@ -17,10 +17,14 @@ import (
 // on Linux and 104 on macOS, the last of them NUL.
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
-// checkSocketPath refuses a folder in which the socket's path would not fit.
-// PostgreSQL refuses it as well, but only in the log.
+// checkSocketPath refuses a folder in which the socket's path would not fit
+// (PostgreSQL refuses it as well, but only in the log), and one with a comma:
+// libpq splits the host of a connection string there and knows no way to quote.
 func checkSocketPath(dir string, port int) error {
 	path := socketPath(dir, port)
+	if strings.Contains(dir, ",") {
+		return fmt.Errorf("socket folder %s: a comma in it stands between hosts in a connection string", dir)
+	}
 	if len(path) > maxSocketPath {
 		return fmt.Errorf("socket %s: %d bytes, the longest path of a Unix socket is %d; name a shorter folder for it",
 			path, len(path), maxSocketPath)
@@ -68,6 +72,54 @@ func (s *Server) makeSocketDir() (err error) {
 	return nil
 }
 
+// missingFiles makes the configuration files that the data directory lacks and
+// the server insists on, and returns the settings that name them.
+// postgresql.auto.conf lies in the data directory and counts as ever.
+func (s *Server) missingFiles() (map[string]string, error) {
+	set := map[string]string{}
+	for _, f := range []struct{ setting, name, text string }{
+		{"config_file", "postgresql.conf", "# This data directory came without a postgresql.conf: PostgreSQL's defaults hold.\n"},
+		{"hba_file", "pg_hba.conf", "# This data directory came without a pg_hba.conf.\nlocal all all " + s.localAuth() + "\n"},
+	} {
+		if _, named := s.opts.Settings[f.setting]; named {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(s.opts.DataDir, f.name)); !errors.Is(err, fs.ErrNotExist) {
+			continue // there, or unreadable: the server says so better
+		}
+		path := filepath.Join(s.opts.SocketDir, f.name)
+		if err := s.writeOwned(path, f.text); err != nil {
+			return nil, fmt.Errorf("stand in for the missing %s: %w", f.name, err)
+		}
+		set[f.setting] = path
+		s.made = append(s.made, path)
+	}
+	return set, nil
+}
+
+// localAuth is the way to log in over the socket: whoever can enter a private
+// folder is trusted, in any other the system vouches for the account.
+func (s *Server) localAuth() string {
+	if info, err := os.Stat(s.opts.SocketDir); err == nil && info.Mode().Perm()&0o077 == 0 {
+		return "trust"
+	}
+	return "peer"
+}
+
+// writeOwned writes a new file, mode 0600, that belongs to the server's
+// account. One that an earlier start left there is replaced.
+func (s *Server) writeOwned(path, text string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, s.opts.Account.own(f), f.Close())
+}
+
 // removeSocketDir removes the private folder that Start made.
 func (s *Server) removeSocketDir() {
 	if s.ownSockDir {
@@ -82,6 +134,10 @@ func (s *Server) openLog() (*os.File, error) {
 	o := &s.opts
 	if o.LogFile == "" {
 		o.LogFile = filepath.Join(o.SocketDir, "server.log")
+	}
+	var err error
+	if o.LogFile, err = filepath.Abs(o.LogFile); err != nil {
+		return nil, err
 	}
 	const flags = os.O_WRONLY | os.O_APPEND | syscall.O_NOFOLLOW
 	f, err := os.OpenFile(o.LogFile, flags|os.O_CREATE|os.O_EXCL, 0o600)

@@ -64,7 +64,7 @@ func (in Install) initdb(ctx context.Context, o InitdbOptions) (err error) {
 	}
 	cmd := exec.CommandContext(ctx, in.Path("initdb"), args...)
 	cmd.Dir = "/" // the account must be able to enter the working directory
-	cmd.Env = append(childEnv(nil), "LC_ALL=C")
+	cmd.Env = append(childEnv(nil, o.Account), "LC_ALL=C")
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
 	o.Account.apply(cmd.SysProcAttr)
 	var out bytes.Buffer

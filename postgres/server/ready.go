@@ -13,11 +13,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
 // ExitError says that the postmaster ended when it should not have.
 type ExitError struct {
 	DataDir string
+	Code    int    // its exit code; 0 after a shutdown, as recovery_target_action asks for; -1 for a signal
 	Status  string // as os.ProcessState prints it: "exit status 1"
 	Log     string // the end of its log, many lines
 }
@@ -63,23 +66,68 @@ const (
 // When the postmaster ends first the error is an *ExitError; when ctx ends
 // first it wraps ctx's error and the server keeps running.
 func (s *Server) WaitReady(ctx context.Context) error {
-	for wait := 5 * time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		if s.State() == Ready && s.ping(ctx) == nil {
-			return nil
-		}
+	return s.poll(ctx, "does not accept connections", func() bool { return s.State() == Ready && s.ping(ctx) == nil })
+}
+
+// poll waits for a condition, for the end of the postmaster and for ctx.
+func (s *Server) poll(ctx context.Context, not string, ok func() bool) error {
+	for wait := 5 * time.Millisecond; !ok(); wait = min(2*wait, 100*time.Millisecond) {
 		select {
 		case <-s.done:
 			return s.exitError()
 		case <-ctx.Done():
-			return fmt.Errorf("PostgreSQL on %s does not accept connections, its state is %q: %w",
-				s.opts.DataDir, s.State(), context.Cause(ctx))
+			return fmt.Errorf("PostgreSQL on %s %s, its state is %q: %w", s.opts.DataDir, not, s.State(), context.Cause(ctx))
 		case <-time.After(wait):
 		}
 	}
+	return nil
 }
 
 func (s *Server) exitError() *ExitError {
-	return &ExitError{DataDir: s.opts.DataDir, Status: s.exit.String(), Log: s.LogTail()}
+	return &ExitError{DataDir: s.opts.DataDir, Code: s.exit.ExitCode(), Status: s.exit.String(), Log: s.LogTail()}
+}
+
+// WaitWritable waits until recovery has ended and the server accepts
+// connections, by WaitReady and then by the state in the control file. Its
+// errors are those of WaitReady. While recovery is paused at its target, or
+// follows a primary, it waits on.
+func (s *Server) WaitWritable(ctx context.Context) error {
+	if err := s.WaitReady(ctx); err != nil {
+		return err
+	}
+	return s.poll(ctx, "is still in recovery", func() bool { return s.dbState() == postgres.DBInProduction })
+}
+
+// dbState is the state in the control file, DBStartup when it cannot be read
+// just now: the server writes it in place, and a read can hit the middle.
+func (s *Server) dbState() postgres.DBState {
+	data, err := os.ReadFile(filepath.Join(s.opts.DataDir, postgres.ControlPath))
+	if err != nil {
+		return postgres.DBStartup
+	}
+	control, err := postgres.ParseControlFile(data)
+	if err != nil {
+		return postgres.DBStartup
+	}
+	return control.State
+}
+
+// Promote ends recovery, as pg_ctl promote does: a file named promote in the
+// data directory and SIGUSR1 (CheckPromoteSignal in src/backend/access/
+// transam/xlogrecovery.c). It does not wait, see WaitWritable. It is an error
+// when the control file does not say that the server is in recovery.
+func (s *Server) Promote() error {
+	if state := s.dbState(); state != postgres.DBInArchiveRecovery {
+		return fmt.Errorf("promote PostgreSQL on %s: it is not in archive recovery but %q", s.opts.DataDir, state)
+	}
+	err := s.writeOwned(filepath.Join(s.opts.DataDir, "promote"), "")
+	if err == nil {
+		err = s.signal(syscall.SIGUSR1)
+	}
+	if err != nil {
+		return fmt.Errorf("promote PostgreSQL on %s: %w", s.opts.DataDir, err)
+	}
+	return nil
 }
 
 // State reads the postmaster's state. It is Starting as long as the file is
@@ -147,8 +195,12 @@ func readPIDFile(dataDir string) (pidFile, error) {
 	if err != nil {
 		return pf, fmt.Errorf("%s: first line is %q, not a process id", filepath.Join(dataDir, "postmaster.pid"), lines[0])
 	}
-	// A standalone backend writes its pid as a negative number.
+	// A standalone backend writes its pid as a negative number. 0 would stand
+	// for the caller's own process group when it is signalled.
 	pf.pid = max(pf.pid, -pf.pid)
+	if pf.pid == 0 {
+		return pf, fmt.Errorf("%s: names process 0", filepath.Join(dataDir, "postmaster.pid"))
+	}
 	if len(lines) > 6 {
 		if words := strings.Fields(lines[6]); len(words) == 2 {
 			if id, err := strconv.Atoi(words[1]); err == nil {

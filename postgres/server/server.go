@@ -10,6 +10,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,8 +81,9 @@ type Options struct {
 type Server struct {
 	opts       Options
 	pid        int
-	ownSockDir bool  // made by Start for this server alone
-	logStart   int64 // size of the log before this start
+	ownSockDir bool     // made by Start for this server alone
+	made       []string // configuration files that stand in for missing ones
+	logStart   int64    // size of the log before this start
 
 	killedShm atomic.Int64 // System V segment left by Kill; -1 when none
 
@@ -93,6 +95,10 @@ type Server struct {
 // Start runs a server on o.DataDir and returns as soon as its process runs;
 // WaitReady then waits for it to accept connections. ctx covers the start
 // only: the server outlives it, and the caller, unless DieWithParent is set.
+//
+// A data directory without postgresql.conf or pg_hba.conf (Debian keeps them in
+// /etc) gets stand-ins beside the socket, see MadeConfig, unless Settings names
+// config_file or hba_file.
 //
 // On an error nothing runs and the folder that Start made is gone.
 func Start(ctx context.Context, in Install, o Options) (*Server, error) {
@@ -121,7 +127,11 @@ func start(ctx context.Context, in Install, o Options) (_ *Server, err error) {
 		}
 	}()
 
-	args, err := arguments(s.opts)
+	files, err := s.missingFiles()
+	if err != nil {
+		return nil, err
+	}
+	args, err := arguments(s.opts, files)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +143,7 @@ func start(ctx context.Context, in Install, o Options) (_ *Server, err error) {
 
 	cmd := exec.Command(in.Path("postgres"), args...)
 	cmd.Dir = o.DataDir
-	cmd.Env = childEnv(o.Env)
+	cmd.Env = childEnv(o.Env, o.Account)
 	cmd.Stdout, cmd.Stderr = log, log
 	// A session of its own: an interrupt typed at the terminal is for the
 	// caller, who then stops the server in the way it wants.
@@ -181,30 +191,30 @@ func withDefaults(o Options) (Options, error) {
 	if err := o.Account.check(); err != nil {
 		return o, err
 	}
-	if o.Port == 0 {
-		o.Port = DefaultPort
-	}
-	if o.Role == "" {
-		o.Role = "postgres"
-	}
-	if o.Database == "" {
-		o.Database = "postgres"
-	}
+	o.Port, o.Role, o.Database = cmp.Or(o.Port, DefaultPort), cmp.Or(o.Role, "postgres"), cmp.Or(o.Database, "postgres")
 	return o, nil
 }
 
 // arguments builds the command line of postgres, see "postgres" in the manual.
-func arguments(o Options) ([]string, error) {
+//
+// Two parameters are for a copy of a data directory that still has the
+// original's configuration: data_directory in postgresql.conf beats -D, so the
+// server would start on the original's folder, and external_pid_file would
+// overwrite the original's.
+func arguments(o Options, files map[string]string) ([]string, error) {
 	set := map[string]string{
+		"data_directory":          o.DataDir,
+		"external_pid_file":       "",
 		"listen_addresses":        o.Listen,
 		"port":                    strconv.Itoa(o.Port),
 		"unix_socket_directories": quoteList(o.SocketDir),
 	}
+	maps.Copy(set, files)
 	for name, value := range o.Settings {
 		if err := checkSetting(name, value); err != nil {
 			return nil, err
 		}
-		if _, taken := set[name]; taken {
+		if own, taken := set[name]; taken && own != value {
 			return nil, fmt.Errorf("setting %s: it has an option of its own", name)
 		}
 		set[name] = value
@@ -240,16 +250,17 @@ func quoteList(s string) string {
 	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 }
 
-// childEnv is env, or else the caller's environment without libpq's and the
-// server's own variables: PGDATA, PGPORT, PGOPTIONS and the like would change
-// what is started.
-func childEnv(env []string) []string {
+// childEnv is env, or else the caller's environment as it fits the account and
+// without libpq's and the server's own variables: PGDATA, PGPORT, PGOPTIONS and
+// the like would change what is started.
+func childEnv(env []string, a *Account) []string {
 	if env != nil {
 		return env
 	}
-	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+	env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "NOTIFY_SOCKET=")
 	})
+	return a.environment(env)
 }
 
 // PID is the process id of the postmaster.
@@ -267,6 +278,11 @@ func (s *Server) Port() int { return s.opts.Port }
 // LogFile is the file that receives the server's stderr.
 func (s *Server) LogFile() string { return s.opts.LogFile }
 
+// MadeConfig lists the configuration files that Start made because the data
+// directory has none. They lie in the socket folder: a server that is to stay
+// needs its own.
+func (s *Server) MadeConfig() []string { return s.made }
+
 // Done is closed when the postmaster has ended, for whatever reason.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
@@ -277,10 +293,11 @@ func (s *Server) Conn() string {
 }
 
 // ConnString is a libpq connection string (keywords and values) for a server
-// behind a socket folder.
+// behind a socket folder. A port of 0 means DefaultPort, an empty role or
+// database "postgres".
 func ConnString(socketDir string, port int, role, database string) string {
-	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s",
-		quoteConn(socketDir), port, quoteConn(role), quoteConn(database))
+	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s", quoteConn(socketDir), cmp.Or(port, DefaultPort),
+		quoteConn(cmp.Or(role, "postgres")), quoteConn(cmp.Or(database, "postgres")))
 }
 
 // quoteConn quotes a value of a connection string, see "Connection Strings" in
