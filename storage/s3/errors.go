@@ -45,7 +45,11 @@ var (
 
 func (e *Error) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s: ", e.Op, e.Key)
+	key := e.Key
+	if key == "" {
+		key = `""` // a listing of everything
+	}
+	fmt.Fprintf(&b, "%s %s: ", e.Op, key)
 	if e.Status != 0 {
 		fmt.Fprintf(&b, "HTTP %d ", e.Status)
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -261,6 +262,75 @@ func TestStall(t *testing.T) {
 	}
 	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("a hanging server held us for %v", took)
+	}
+}
+
+// One connection serves one request after the other: a new one costs two more
+// round trips.
+func TestConnectionsAreReused(t *testing.T) {
+	ctx := context.Background()
+	server := s3test.Start(t, s3test.Options{TLS: true})
+	store, proxy := viaProxy(t, server, s3test.ProxyOptions{})
+	for i := range 20 {
+		key := string(rune('a' + i))
+		if err := store.Create(ctx, key, bytes.NewReader(randomBytes(100*kib))); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int64{-1, 10 * kib, 200 * kib} {
+			if _, err := read(ctx, store, key, 1, n); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for op, err := range everyOperation(store) {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatalf("%s: %v", op, err)
+			}
+		}
+	}
+	if n := proxy.Connections(); n != 1 {
+		t.Errorf("%d connections for requests one after the other", n)
+	}
+
+	// Sixteen workers need sixteen, and keep them.
+	for range 3 {
+		var group sync.WaitGroup
+		for range 16 {
+			group.Go(func() {
+				for range 5 {
+					if _, err := read(ctx, store, "a", 0, -1); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		group.Wait()
+	}
+	if n := proxy.Connections(); n > 20 {
+		t.Errorf("%d connections for sixteen workers", n)
+	}
+}
+
+// The start of a command must wait for nobody.
+func TestNewSendsNothing(t *testing.T) {
+	server := s3test.Start(t, s3test.Options{TLS: true})
+	proxy, err := s3test.StartProxy(server.Addr, s3test.ProxyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://"+proxy.Addr())
+	o := options(server)
+	o.Endpoint = "https://" + proxy.Addr()
+	store := open(t, o)
+	if n := proxy.Connections(); n != 0 {
+		t.Errorf("New made %d connections", n)
+	}
+	if err := store.Create(context.Background(), "a", bytes.NewReader(nil)); err != nil {
+		t.Error(err)
+	}
+	if n := proxy.Connections(); n != 1 {
+		t.Errorf("the first Create made %d connections", n)
 	}
 }
 

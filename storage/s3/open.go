@@ -185,8 +185,8 @@ func (r *reader) broken(err error) error {
 	return nil
 }
 
-// Close lets go of the connection. It reads a short rest, so that the
-// connection can be used again.
+// Close lets go of the connection. One whose body was read to the end is used
+// again; another is closed, which is cheaper than reading the rest.
 func (r *reader) Close() error {
 	if r.body == nil {
 		return nil

@@ -152,14 +152,14 @@ func (o Options) checked() (Options, error) {
 	switch o.ObjectLockMode {
 	case "":
 		if o.ObjectLockDays != 0 {
-			return o, errors.New("Object Lock days need a mode: GOVERNANCE or COMPLIANCE")
+			return o, errors.New("the days of Object Lock need a mode: GOVERNANCE or COMPLIANCE")
 		}
 	case "GOVERNANCE", "COMPLIANCE":
 		if o.ObjectLockDays < 1 {
-			return o, fmt.Errorf("Object Lock mode %s needs 1 day at least", o.ObjectLockMode)
+			return o, fmt.Errorf("the Object Lock mode %s needs 1 day at least", o.ObjectLockMode)
 		}
 	default:
-		return o, fmt.Errorf("Object Lock mode %q is neither GOVERNANCE nor COMPLIANCE", o.ObjectLockMode)
+		return o, fmt.Errorf("the Object Lock mode %q is neither GOVERNANCE nor COMPLIANCE", o.ObjectLockMode)
 	}
 	switch o.StorageClass {
 	case "GLACIER", "DEEP_ARCHIVE":

@@ -24,6 +24,7 @@ type Proxy struct {
 	dropped bool // the rule has cut
 	up      int64
 	down    int64
+	opened  int
 }
 
 // ProxyOptions say how long and how wide the way is.
@@ -86,6 +87,13 @@ func (p *Proxy) Bytes() (up, down int64) {
 	return p.up, p.down
 }
 
+// Connections says how many connections were made so far.
+func (p *Proxy) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.opened
+}
+
 // Cut resets all connections that are open.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
@@ -131,6 +139,7 @@ func (p *Proxy) serve(client net.Conn) {
 	p.mu.Lock()
 	closed := p.closed
 	p.links[l] = struct{}{}
+	p.opened++
 	p.mu.Unlock()
 	if closed {
 		l.reset()
