@@ -180,12 +180,11 @@ func (ix *Index) choose(p Path, seg postgres.Segment, upTo postgres.LSN) (postgr
 		if ought.Timeline == 0 {
 			ought = seg
 		}
-		newest, any := ix.Newest(s.Timeline)
-		if any && newest.No > seg.No && newest.Start() < s.End {
-			return seg, false // Fetch calls it a gap, so PostgreSQL stops
-		}
 		if ix.Has(seg) || s.Begin <= seg.Start() {
 			break // PostgreSQL looks no further
+		}
+		if newest, any := ix.Newest(s.Timeline); any && newest.No > seg.No {
+			break // Fetch calls it a gap, and PostgreSQL stops
 		}
 	}
 	return ought, false
@@ -202,30 +201,67 @@ func (ix *Index) Missing(p Path, from, to postgres.LSN) (postgres.Segment, bool)
 	return postgres.Segment{}, false
 }
 
-// Reach is how far recovery can get: from from along the path to End, where
-// the segment Missing is not archived. Gap says that later segments of the
-// path are, so that this is damage and not the end of the archive. End is at
-// most the switch point when the older timeline alone has a segment.
+// Reach is how far recovery along a path can get.
 type Reach struct {
+	// End is where the archived WAL of the path ends: the start of the segment
+	// Missing, or the switch point in it if the older timeline alone has it.
 	End     postgres.LSN
 	Missing postgres.Segment
-	Gap     bool
+
+	// Gap says that later WAL of the path is archived, or that Fetch will
+	// take what is missing for a gap: not the end of the archive but damage.
+	Gap bool
+
+	// Strays says that PostgreSQL, left alone, would not stop at End: it would
+	// read on in an older timeline, which the path has left there, because it
+	// does not look where an ancestor ends (XLogFileReadAnyTLI). Recovery then
+	// needs a target at or before End.
+	Strays bool
 }
 
 // Reach walks the path from from on until a segment is missing.
 func (ix *Index) Reach(p Path, from postgres.LSN) Reach {
-	end := from
+	r := Reach{End: from}
 	for seg, ok := range ix.Segments(p, from, postgres.EndOfTime) {
-		if !ok {
-			if _, upTo, ok := ix.source(p, seg.No); ok {
-				end = max(end, upTo)
-			}
-			_, gap := ix.later(p, seg)
-			return Reach{End: end, Missing: seg, Gap: gap}
+		if ok {
+			r.End, r.Missing.Timeline = seg.End(), seg.Timeline
+			continue
 		}
-		end = seg.End()
+		r.Gap, r.Strays = ix.asked(p, seg.No, r.Missing.Timeline)
+		if _, later := ix.later(p, seg); later {
+			r.Gap = true
+		}
+		if _, upTo, ok := ix.source(p, seg.No); ok {
+			r.End = max(r.End, upTo)
+		}
+		r.Missing = seg
+		break
 	}
-	return Reach{End: end}
+	return r
+}
+
+// asked says what becomes of PostgreSQL's search for a segment that the path
+// lacks: it is stopped at a gap, finds one of a timeline that the path has left
+// by then, or neither. It goes from newer to older timelines, but not below the
+// last one it read.
+func (ix *Index) asked(p Path, no uint64, last postgres.Timeline) (gap, strays bool) {
+	seg := postgres.Segment{No: no, Size: ix.size}
+	for _, s := range slices.Backward(p.Spans) {
+		if s.Begin >= seg.End() {
+			continue
+		}
+		seg.Timeline = s.Timeline
+		newest, any := ix.Newest(s.Timeline)
+		switch {
+		case s.Timeline < last:
+			return false, false
+		case ix.Has(seg):
+			return false, true
+		case any && newest.No > no:
+			return true, false
+		}
+	}
+	return false, false
 }
 
 // later is the first archived segment of the path after a missing one.
@@ -239,7 +275,7 @@ func (ix *Index) later(p Path, missing postgres.Segment) (postgres.Segment, bool
 		for ; i < len(t.numbers); i++ {
 			seg := postgres.Segment{Timeline: s.Timeline, No: t.numbers[i], Size: ix.size}
 			if seg.Start() >= s.End {
-				break // not of the path any more
+				break // what a timeline has past its end is not of the path
 			}
 			if seg.End() > s.Begin {
 				return seg, true
