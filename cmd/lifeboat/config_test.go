@@ -207,7 +207,7 @@ func TestConfigErrors(t *testing.T) {
 		{file: "wal_timeout: -5s\n", want: `FILE:1: wal_timeout: "-5s" is not a length of time such as 90s, 5m or 1h30m`},
 		{file: "compression: best\n", want: `FILE:1: compression: "best" is none of fastest, default, better`},
 		{file: "s3:\n  path_style: maybe\n", want: `FILE:2: s3.path_style: "maybe" is neither true nor false`},
-		{file: "recipients: [age1x]\n", want: `FILE:1: recipients: "age1x" is not an age recipient (age1… or age1pq1…)`},
+		{file: "recipients: [age1x]\n", want: `FILE:1: recipients: not an age recipient (age1… or age1pq1…)`},
 		{file: "recipients: [AGE-SECRET-KEY-1QQQ]\n", want: `FILE:1: recipients: the value is a secret key, and no database host should hold one; a recipient is public and starts with age1`},
 		{file: "repository: /backups\n", want: `FILE:1: repository: "/backups" is a path, not a URL; write file:///backups`},
 		{file: "repository: s3://b/p?regoin=x\n", want: `FILE:1: repository: unknown parameter "regoin", did you mean "region"?`},
@@ -217,7 +217,7 @@ func TestConfigErrors(t *testing.T) {
 		{environ: "LIFEBOAT_JOBS=x", want: `env LIFEBOAT_JOBS: jobs: "x" is not a whole number`},
 		{environ: "LIFEBOAT_IDENTITY=AGE-SECRET-KEY-1QQQ", want: "env LIFEBOAT_IDENTITY: identity: the value is a secret key; put it into a file of mode 0600 and name the file"},
 		{args: "--jobs x", want: `flag --jobs: jobs: "x" is not a whole number`},
-		{args: "--signer ed25519:zz", want: `flag --signer: signer: signing key "ed25519:zz" is not 32 bytes of base64`},
+		{args: "--signer ed25519:zz", want: `flag --signer: signer: a public signing key is "ed25519:" and 32 bytes in URL-safe base64`},
 		{args: "--config missing.yaml", want: "no configuration file DIR/missing.yaml (from --config)", hint: "init"},
 		{environ: "LIFEBOAT_CONFIG=missing.yaml", want: "no configuration file DIR/missing.yaml (from LIFEBOAT_CONFIG)"},
 		// What is wrong is wrong even where something else beats it.

@@ -98,10 +98,19 @@ func jsonReports() map[string]any {
 		"An error":         errorReport{},
 		"lifeboat version": versionReport{},
 		"lifeboat config":  configReport{},
+
+		"lifeboat init":      setupReport{},
+		"lifeboat backup":    backupReport{},
+		"lifeboat backups":   []backupReport{},
+		"lifeboat wal push":  pushReport{},
+		"lifeboat wal fetch": fetchReport{},
+		"lifeboat restore":   restoreReport{},
+		"lifeboat demo":      demoReport{},
 	}
 }
 
-// Every field of a document must be named in its section of docs/json.md.
+// Every command must have a section in docs/json.md, and every field of its
+// document must be named there.
 func TestDocsJSON(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "json.md"))
 	if err != nil {
@@ -111,6 +120,11 @@ func TestDocsJSON(t *testing.T) {
 	for _, part := range strings.Split(string(text), "\n## ")[1:] {
 		title, body, _ := strings.Cut(part, "\n")
 		sections[strings.Trim(title, "`")] = body
+	}
+	for _, name := range leaves("lifeboat", newApp().tree()) {
+		if _, ok := sections[name]; !ok {
+			t.Errorf("docs/json.md has no section `%s`", name)
+		}
 	}
 	for title, report := range jsonReports() {
 		body, ok := sections[title]
@@ -135,6 +149,18 @@ func TestDocsJSON(t *testing.T) {
 			}
 		}
 	}
+}
+
+// leaves lists the full names of the commands that do something.
+func leaves(path string, c *cli.Command) []string {
+	if len(c.Subcommands) == 0 {
+		return []string{path}
+	}
+	var names []string
+	for _, sub := range c.Subcommands {
+		names = append(names, leaves(path+" "+sub.Name, sub)...)
+	}
+	return names
 }
 
 // jsonFields lists the names of all fields of a document, the nested too.

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		"lifeboat-broken": func() int {
 			cleanEnvironment()
 			a := newApp()
-			a.constructors = append([]func(*app) *cli.Command{brokenCommands}, a.constructors...)
+			a.constructors = []func(*app) *cli.Command{brokenCommands, versionCommand}
 			return a.run(os.Args[1:])
 		},
 	})
