@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
@@ -41,25 +43,58 @@ func TestWALAgainstServer(t *testing.T) {
 				t.Logf("PostgreSQL %d has neither pg_waldump here nor pg_walinspect: only what the workload did is looked for", c.Install.Major)
 				c.Stop(t, server.Fast)
 			}
-			kinds := compareWAL(t, c, size, start, want)
-			for _, kind := range expectedEvents(c.Install.Major) {
-				if kinds[kind] == 0 {
-					t.Errorf("no %s in %v", kind, kinds)
-				}
-			}
+			checkEvents(t, c.Install.Major, compareWAL(t, c, size, start, want))
 		})
 	}
 }
 
-// expectedEvents is what the workload makes.
-func expectedEvents(major int) []string {
-	kinds := []string{"TransactionEnd", "TransactionPrepare", "RestorePoint", "TablespaceCreate", "TablespaceDrop",
+// checkEvents looks for what the workload made, some of it word by word.
+func checkEvents(t *testing.T, major int, events []postgres.Event) {
+	t.Helper()
+	kinds, said := map[string]int{}, map[string]bool{}
+	var second uint32
+	for _, ev := range events {
+		kinds[strings.TrimPrefix(fmt.Sprintf("%T", ev), "postgres.")]++
+		switch ev := ev.(type) {
+		case postgres.LogicalMessage:
+			said[fmt.Sprintf("%s, %s, %v, %d", ev.Prefix, ev.Content[:min(11, len(ev.Content))], ev.Transactional, len(ev.Content))] = true
+		case postgres.RestorePoint:
+			said[ev.Name] = time.Since(ev.Time) < time.Hour
+		case postgres.TransactionPrepare:
+			said["prepared "+ev.GID] = ev.XID != 0 && ev.Database != 0 && time.Since(ev.Time) < time.Hour
+			second = ev.XID
+		case postgres.TransactionEnd:
+			if ev.Prepared {
+				said[fmt.Sprintf("%s committed: %v, of the last prepared: %v, dropped %d", ev.GID, ev.Committed, ev.XID == second, len(ev.Dropped))] = true
+			}
+			if time.Since(ev.Time) > time.Hour || time.Since(ev.Time) < 0 {
+				t.Errorf("transaction %d ended at %s", ev.XID, ev.Time)
+			}
+		case postgres.TablespaceCreate:
+			said[filepath.Base(ev.Path)] = ev.OID >= 16384
+		}
+	}
+	wanted := []string{"TransactionEnd", "TransactionPrepare", "RestorePoint", "TablespaceCreate", "TablespaceDrop",
 		"CheckpointEvent", "SegmentSwitch", "BackupEnd", "ParameterChange", "DatabaseCreate", "DatabaseDrop",
 		"StorageCreate", "StorageTruncate", "LogicalMessage", "FullPageWritesChange"}
 	if major >= 17 {
-		kinds = append(kinds, "CheckpointRedo")
+		wanted = append(wanted, "CheckpointRedo")
 	}
-	return kinds
+	for _, kind := range wanted {
+		if kinds[kind] == 0 {
+			t.Errorf("no %s in %v", kind, kinds)
+		}
+	}
+	for _, s := range []string{
+		"lifeboat, a heartbeat, true, 11", "lifeboat, , false, 0", "big, 01234567890, false, 3000000", "before the change",
+		"prepared first prepared", "prepared second", `odd \ place`,
+		"first prepared committed: true, of the last prepared: true, dropped 0",
+		"second committed: false, of the last prepared: true, dropped 1",
+	} {
+		if !said[s] {
+			t.Errorf("no %q among %v", s, said)
+		}
+	}
 }
 
 // workload makes records of many kinds.
@@ -107,7 +142,9 @@ func workload(t *testing.T, c *servertest.Cluster) {
 	}
 	if c.Install.Major >= 15 {
 		c.Exec(t, "create database copy strategy file_copy")
-		c.Exec(t, "alter system set wal_compression = 'lz4'")
+		if c.QueryString(t, "select 'lz4' = any(enumvals) from pg_settings where name = 'wal_compression'") == "t" {
+			c.Setting(t, "wal_compression", "lz4")
+		}
 	}
 	c.Setting(t, "full_page_writes", "off")
 	c.Exec(t, "checkpoint")
@@ -138,10 +175,10 @@ func startAndStopBackup(t *testing.T, c *servertest.Cluster) (label, tablespaces
 }
 
 // compareWAL reads the WAL from start and compares it with want, if there is
-// any, up to the last record of want. It counts the events by type.
-func compareWAL(t *testing.T, c *servertest.Cluster, size postgres.SegmentSize, start postgres.LSN, want []dumped) map[string]int {
+// any, up to the last record of want. It returns the events.
+func compareWAL(t *testing.T, c *servertest.Cluster, size postgres.SegmentSize, start postgres.LSN, want []dumped) []postgres.Event {
 	t.Helper()
-	kinds := map[string]int{}
+	var events []postgres.Event
 	r := postgres.NewWALReader(start, size, openDir(walDir(c), 1, size))
 	var contents postgres.Contents
 	n, compressed, wrong := 0, 0, 0
@@ -163,7 +200,11 @@ func compareWAL(t *testing.T, c *servertest.Cluster, size postgres.SegmentSize, 
 			t.Fatal(err)
 		}
 		if ev != nil {
-			kinds[strings.TrimPrefix(fmt.Sprintf("%T", ev), "postgres.")]++
+			if m, ok := ev.(postgres.LogicalMessage); ok {
+				m.Content = bytes.Clone(m.Content)
+				ev = m
+			}
+			events = append(events, ev)
 		}
 		if end != 0 && rec.LSN < end {
 			t.Fatalf("record at %s, after one that ended at %s", rec.LSN, end)
@@ -183,11 +224,11 @@ func compareWAL(t *testing.T, c *servertest.Cluster, size postgres.SegmentSize, 
 		}
 		n++
 	}
-	t.Logf("%d records, %d to compare with, %d compressed images, events %v", n, len(want), compressed, kinds)
+	t.Logf("%d records, %d to compare with, %d compressed images, %d events", n, len(want), compressed, len(events))
 	if len(want) > n || n < 20000 {
 		t.Errorf("%d records were read, %d were wanted", n, len(want))
 	}
-	if c.Install.Path("pg_waldump") != "" && want != nil && len(want) < 20000 {
+	if want != nil && len(want) < 20000 {
 		t.Errorf("only %d records to compare with", len(want))
 	}
 	if compressed == 0 {
@@ -196,7 +237,7 @@ func compareWAL(t *testing.T, c *servertest.Cluster, size postgres.SegmentSize, 
 	if r.Major() != c.Install.Major || r.SystemID() == 0 || r.Position() != end {
 		t.Errorf("major %d, system %d, position %s", r.Major(), r.SystemID(), r.Position())
 	}
-	return kinds
+	return events
 }
 
 // checkEnd wants the end of valid WAL right behind the last record, where a

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
@@ -85,12 +86,25 @@ func inspectWAL(t *testing.T, c *servertest.Cluster, start postgres.LSN) []dumpe
 			t.Fatal(err)
 		}
 		_, d.blocks = splitBlocks(blocks)
+		d.desc = backendTime.ReplaceAllStringFunc(d.desc, asDumped)
 		list = append(list, d)
 	}
 	if rows.Err() != nil {
 		t.Fatal(rows.Err())
 	}
 	return list
+}
+
+// backendTime is a time as the server prints it, without zeros at its end.
+var backendTime = regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?\+00`)
+
+// asDumped prints such a time as pg_waldump does.
+func asDumped(s string) string {
+	at, err := time.Parse("2006-01-02 15:04:05-07", s)
+	if err != nil {
+		return s
+	}
+	return at.UTC().Format("2006-01-02 15:04:05.000000 UTC")
 }
 
 // splitBlocks takes the block references out of a description.
