@@ -30,6 +30,10 @@ func runUnprivileged(s *scratch) (int, error) {
 			return 0, err
 		}
 	}
+	bindir, err := s.reachableBindir()
+	if err != nil {
+		return 0, err
+	}
 	args, outputs := redirectOutputs(os.Args[1:], filepath.Join(s.dir, "out"))
 
 	cmd := exec.Command(self, args...)
@@ -38,11 +42,11 @@ func runUnprivileged(s *scratch) (int, error) {
 	for name, value := range s.environment() {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	cmd.Env = append(cmd.Env, "USER="+account.Name, "LOGNAME="+account.Name)
+	cmd.Env = append(cmd.Env, "USER="+account.Name, "LOGNAME="+account.Name, bindirVariable+"="+bindir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Credential: &syscall.Credential{Uid: account.UID, Gid: account.GID, Groups: account.Groups},
 	}
-	confine(cmd.SysProcAttr, needsReadRights())
+	confine(cmd.SysProcAttr, !passable("."))
 
 	code, err := runForwarding(cmd)
 	if err != nil {
@@ -82,19 +86,23 @@ func (s *scratch) copySelf() (string, error) {
 	return path, os.Chmod(path, 0o755)
 }
 
-// needsReadRights says whether the working directory or the server programs
-// lie where another account cannot reach them.
-func needsReadRights() bool {
-	places := []string{"."}
-	if dir := os.Getenv(bindirVariable); dir != "" {
-		places = append(places, dir)
+// reachableBindir is the folder of the server programs to test with, or a copy
+// of that installation when another account cannot reach it: the programs look
+// for each other with access(2), which heeds no capabilities.
+func (s *scratch) reachableBindir() (string, error) {
+	dir := os.Getenv(bindirVariable)
+	if dir == "" || passable(dir) {
+		return dir, nil
 	}
-	for _, place := range places {
-		if !passable(place) {
-			return true
-		}
+	install, err := filepath.Abs(filepath.Dir(dir))
+	if err != nil {
+		return "", err
 	}
-	return false
+	copied := filepath.Join(s.dir, "postgresql")
+	if err := copyTree(copied, install, true); err != nil {
+		return "", fmt.Errorf("copy the server programs, which another account cannot reach: %w", err)
+	}
+	return filepath.Join(copied, filepath.Base(dir)), nil
 }
 
 // runForwarding runs cmd, hands on the signals that this process gets, and

@@ -39,9 +39,9 @@ const rootVariable = "LIFEBOAT_TEST_ROOT"
 // PostgreSQL refuses to run as root. When root runs the tests, the test binary
 // is copied to a folder that all can read and run again by the account
 // postgres, else nobody, with the same arguments, working directory and exit
-// code. On Linux that process may read what the account could not when the
-// checkout or the server programs lie behind a folder closed to it; a test
-// that needs a refusal to read asks Unprivileged.
+// code. When the checkout lies behind a folder closed to that account, the
+// process may on Linux read what the account could not; a test that needs a
+// refusal to read asks Unprivileged.
 //
 // HOME, TMPDIR and GOCACHE lie in one scratch folder. It is removed at the
 // end; what a killed run left is removed by the next one.

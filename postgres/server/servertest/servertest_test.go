@@ -3,9 +3,13 @@ package servertest
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 )
@@ -121,6 +125,55 @@ func TestSystemIdentifier(t *testing.T) {
 	own := New(t, Options{OwnSystemIdentifier: true}).QueryString(t, query)
 	if a != b || a == own {
 		t.Errorf("system identifiers: copies %s and %s, own %s", a, b, own)
+	}
+}
+
+// hangVariable makes TestKilledRun the run that is killed.
+const hangVariable = "LIFEBOAT_TEST_HANG"
+
+func TestKilledRun(t *testing.T) {
+	if os.Getenv(hangVariable) != "" {
+		c := New(t, Options{})
+		fmt.Println(c.Server(t).PID(), os.Getenv(rootVariable))
+		select {}
+	}
+	run := func(env string) *exec.Cmd {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledRun$", "-test.timeout=2m")
+		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, rootVariable+"=") })
+		cmd.Env = append(cmd.Env, env)
+		return cmd
+	}
+	cmd := run(hangVariable + "=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	var scratch string
+	_, err = fmt.Fscan(out, &pid, &scratch)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(scratch); err != nil {
+		t.Fatalf("the killed run's folder: %v", err)
+	}
+	for deadline := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("postmaster %d outlives the test that started it", pid)
+		}
+	}
+	removeAbandoned(filepath.Dir(scratch))
+	if _, err := os.Stat(scratch); !os.IsNotExist(err) {
+		t.Errorf("the next run leaves the killed one's folder: %v", err)
+	}
+	removeAbandoned(filepath.Dir(os.Getenv(rootVariable)))
+	if _, err := os.Stat(os.Getenv(rootVariable)); err != nil {
+		t.Errorf("the folder of a living run was removed: %v", err)
 	}
 }
 

@@ -23,7 +23,7 @@ func makeDataDir(t testing.TB, in server.Install, dataDir string, o Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := copyTree(dataDir, template); err != nil {
+	if err := copyTree(dataDir, template, false); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -68,8 +68,10 @@ func findTemplate(t testing.TB, in server.Install, o Options) (string, error) {
 	return template, nil
 }
 
-// copyTree copies a folder of regular files and folders with their modes.
-func copyTree(to, from string) error {
+// copyTree copies a folder of files, symbolic links and folders with their
+// modes; with share, files that may be are linked instead, which is quicker
+// and good for what nobody writes to.
+func copyTree(to, from string, share bool) error {
 	return filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -85,10 +87,21 @@ func copyTree(to, from string) error {
 		target := filepath.Join(to, rel)
 		switch {
 		case e.IsDir():
-			return os.Mkdir(target, info.Mode().Perm())
-		case info.Mode().IsRegular():
-			return copyFile(target, path, info.Mode().Perm())
+			if err := os.Mkdir(target, 0o700); err != nil {
+				return err
+			}
+			return os.Chmod(target, info.Mode().Perm()) // whatever the umask is
+		case info.Mode().Type() == fs.ModeSymlink:
+			value, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			return os.Symlink(value, target)
+		case !info.Mode().IsRegular():
+			return fmt.Errorf("%s: neither a file nor a folder", path)
+		case share && os.Link(path, target) == nil:
+			return nil
 		}
-		return fmt.Errorf("%s: neither a file nor a folder", path)
+		return copyFile(target, path, info.Mode().Perm())
 	})
 }
