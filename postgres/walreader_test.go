@@ -1,0 +1,372 @@
+package postgres_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+)
+
+// records reads to the end and returns the positions of the records, and why
+// it ended.
+func records(t testing.TB, start postgres.LSN, size postgres.SegmentSize, open postgres.OpenSegment) (lsns []postgres.LSN, end *postgres.EndOfWAL) {
+	t.Helper()
+	r := postgres.NewWALReader(start, size, open)
+	for {
+		rec, err := r.Next()
+		if err != nil {
+			if !errors.As(err, &end) || !errors.Is(err, io.EOF) {
+				t.Fatal(err)
+			}
+			if _, again := r.Next(); again != err {
+				t.Errorf("after %v Next returned %v", err, again)
+			}
+			return lsns, end
+		}
+		lsns = append(lsns, rec.LSN)
+	}
+}
+
+// TestOverwrittenContrecord loses the segment that a record goes on in, as a
+// crash can. The server goes on behind the hole, and so does the reader.
+func TestOverwrittenContrecord(t *testing.T) {
+	const size = 1 * mib
+	c := servertest.New(t, servertest.Options{WALSegmentSize: size, Settings: map[string]string{"wal_keep_size": "1GB", "autovacuum": "off"}})
+	c.Exec(t, "create table t(i int); insert into t select 1")
+	c.Exec(t, "checkpoint")
+	start := firstSegment(t, c, size).Start()
+	torn, err := postgres.ParseLSN(c.QueryString(t, "select pg_current_wal_insert_lsn()"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.QueryString(t, "select pg_logical_emit_message(false, 'x', repeat('0123456789', 400000))")
+	c.Exec(t, "insert into t select 2") // a commit flushes what came before
+	c.Kill9(t)
+	lost := postgres.SegmentAt(1, torn, size).Next().Next()
+	for s := lost; ; s = s.Next() {
+		if err := os.Remove(filepath.Join(walDir(c), s.Name())); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, end := records(t, start, size, openDir(walDir(c), 1, size))
+	if end.Kind != postgres.EndMissing || end.LSN < torn || end.LSN >= lost.Start() {
+		t.Errorf("with segments missing from %s on: %v", lost, end)
+	}
+	tornAt := end.LSN
+
+	c.Start(t)
+	c.Exec(t, "insert into t select 3")
+	c.Stop(t, server.Fast)
+	r := postgres.NewWALReader(start, size, openDir(walDir(c), 1, size))
+	found := false
+	for {
+		rec, err := r.Next()
+		if err != nil {
+			checkEnd(t, err, r.Position())
+			break
+		}
+		ev, err := rec.Event()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o, ok := ev.(postgres.OverwriteContrecord); ok {
+			found = true
+			if o.Overwritten != tornAt || rec.LSN <= lost.Start() || rec.LSN > lost.Start()+64 {
+				t.Errorf("at %s: %+v, want the record at %s overwritten at %s", rec.LSN, o, tornAt, lost.Start())
+			}
+		}
+	}
+	if !found {
+		t.Error("no record stands in for the one cut off")
+	}
+	if _, err := os.Stat(c.Install.Path("pg_waldump")); err == nil {
+		lsns, _ := records(t, start, size, openDir(walDir(c), 1, size))
+		sameRecords(t, lsns, dumpWAL(t, c, walDir(c), 1, start))
+	}
+}
+
+func sameRecords(t *testing.T, lsns []postgres.LSN, want []dumped) {
+	t.Helper()
+	var got, dump []string
+	for _, l := range lsns {
+		got = append(got, l.String())
+	}
+	for _, d := range want {
+		dump = append(dump, d.lsn)
+	}
+	if !slices.Equal(got, dump) {
+		t.Errorf("%d records, pg_waldump shows %d, and not the same", len(got), len(dump))
+	}
+}
+
+// TestTimelines promotes copies of a server, and reads over the switches.
+func TestTimelines(t *testing.T) {
+	const size = 1 * mib
+	c := servertest.New(t, servertest.Options{WALSegmentSize: size, Settings: map[string]string{"wal_keep_size": "1GB"}})
+	start := firstSegment(t, c, size).Start()
+	c.Exec(t, "create table t(i int); insert into t select 1")
+	for range 2 {
+		c.Stop(t, server.Fast)
+		// Without WAL to fetch, recovery ends where the server stopped.
+		c.Setting(t, "restore_command", "false")
+		if err := os.WriteFile(filepath.Join(c.DataDir(), "recovery.signal"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c.Start(t)
+		c.WaitPromoted(t)
+		c.Exec(t, "insert into t select generate_series(1, 20000)")
+	}
+	c.Exec(t, "select pg_switch_wal(); select pg_logical_emit_message(true, 'x', 'x')")
+	c.Stop(t, server.Fast)
+
+	data, err := os.ReadFile(filepath.Join(walDir(c), postgres.Timeline(3).HistoryName()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := postgres.ParseHistory(3, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := h.Marshal(); !bytes.Equal(got, data) && len(h.Entries) != 2 {
+		t.Errorf("the history file\n%s\nbecame\n%s", data, got)
+	}
+	checkTimelines(t, c, h, start, size)
+	checkSegments(t, c, h, size)
+}
+
+// checkTimelines reads all records and holds their timelines against the
+// history.
+func checkTimelines(t *testing.T, c *servertest.Cluster, h postgres.History, start postgres.LSN, size postgres.SegmentSize) {
+	t.Helper()
+	r := postgres.NewWALReader(start, size, openDir(walDir(c), 3, size))
+	var began []postgres.Timeline
+	seen := map[postgres.Timeline]int{}
+	for {
+		rec, err := r.Next()
+		if err != nil {
+			checkEnd(t, err, r.Position())
+			break
+		}
+		seen[rec.Timeline]++
+		ev, err := rec.Event()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var tl, prev postgres.Timeline
+		switch ev := ev.(type) {
+		case postgres.EndOfRecovery:
+			tl, prev = ev.Timeline, ev.PrevTimeline
+		case postgres.CheckpointEvent:
+			tl, prev = ev.Timeline, ev.PrevTimeline
+		}
+		if tl != prev {
+			began = append(began, tl)
+			span, ok := h.Span(tl)
+			if !ok || rec.LSN < span.Begin || !h.Contains(prev, span.Begin) || h.TimelineAt(rec.LSN) != tl {
+				t.Errorf("timeline %d begins at %s, the history says %+v", tl, rec.LSN, h)
+			}
+		}
+	}
+	if !slices.Equal(began, []postgres.Timeline{2, 3}) || seen[1] == 0 || seen[3] == 0 {
+		t.Errorf("timelines that began: %v; records of each: %v", began, seen)
+	}
+}
+
+// checkSegments holds every segment file against its name, and some against
+// false ones.
+func checkSegments(t *testing.T, c *servertest.Cluster, h postgres.History, size postgres.SegmentSize) {
+	t.Helper()
+	controlData, err := os.ReadFile(filepath.Join(c.DataDir(), postgres.ControlPath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	control, err := postgres.ParseControlFile(controlData)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, older := 0, 0
+	end := control.Checkpoint
+	for _, span := range h.Path() {
+		last := postgres.SegmentAt(span.Timeline, min(span.End, end), size)
+		for s := postgres.SegmentAt(span.Timeline, max(span.Begin, 1*mib), size); s.No <= last.No; s = s.Next() {
+			b, err := os.ReadFile(filepath.Join(walDir(c), s.Name()))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // an old timeline's last segment is renamed
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			head, err := postgres.CheckSegment(s.Name(), int64(len(b)), b[:postgres.SegmentHeaderSize])
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			n++
+			if head.Timeline < s.Timeline {
+				older++
+			}
+			if head.SystemID != control.SystemID || head.Major != c.Install.Major || head.Start != s.Start() || head.BlockSize != 8192 {
+				t.Errorf("%s: %+v", s, head)
+			}
+			refuseSegment(t, s, b)
+		}
+	}
+	if n < 4 || older == 0 {
+		t.Errorf("%d segments, %d of them begun on an older timeline", n, older)
+	}
+}
+
+func refuseSegment(t *testing.T, s postgres.Segment, b []byte) {
+	t.Helper()
+	flip := func(at int) []byte {
+		c := bytes.Clone(b[:postgres.SegmentHeaderSize])
+		c[at] ^= 0x40
+		return c
+	}
+	other := s.Next()
+	past := postgres.Segment{Timeline: s.Timeline, No: s.No - 1, Size: s.Size}
+	for what, err := range map[string]error{
+		"next name":     second(postgres.CheckSegment(other.Name(), int64(len(b)), b)),
+		"name before":   second(postgres.CheckSegment(past.Name(), int64(len(b)), b)),
+		"short":         second(postgres.CheckSegment(s.Name(), int64(len(b))-1, b)),
+		"long partial":  second(postgres.CheckSegment(s.Name()+".partial", int64(len(b))+1, b)),
+		"history name":  second(postgres.CheckSegment(s.Timeline.HistoryName(), int64(len(b)), b)),
+		"empty":         second(postgres.CheckSegment(s.Name(), 0, nil)),
+		"zeros":         second(postgres.CheckSegment(s.Name(), int64(len(b)), make([]byte, len(b)))),
+		"magic":         second(postgres.CheckSegment(s.Name(), int64(len(b)), flip(0))),
+		"flags":         second(postgres.CheckSegment(s.Name(), int64(len(b)), flip(2))),
+		"timeline":      second(postgres.CheckSegment(s.Name(), int64(len(b)), flip(6))),
+		"address":       second(postgres.CheckSegment(s.Name(), int64(len(b)), flip(12))),
+		"segment size":  second(postgres.CheckSegment(s.Name(), int64(len(b)), flip(34))),
+		"WAL page size": second(postgres.CheckSegment(s.Name(), int64(len(b)), flip(37))),
+	} {
+		if !errors.Is(err, postgres.ErrFormat) {
+			t.Errorf("%s, %s: %v", s, what, err)
+		}
+	}
+	if err := second(postgres.CheckSegment(s.Name()+".partial", int64(len(b))/2, b)); err != nil {
+		t.Errorf("a partial segment: %v", err)
+	}
+}
+
+func second[A any](_ A, err error) error { return err }
+
+// TestDamagedWAL flips bits and cuts bytes off in a run of segments. Up to the
+// damage the records must be the same, and none may follow that is wrong.
+func TestDamagedWAL(t *testing.T) {
+	const size = 1 * mib
+	c := servertest.New(t, servertest.Options{WALSegmentSize: size, Settings: map[string]string{"wal_keep_size": "1GB"}})
+	c.Exec(t, "create table t as select i, repeat(md5(i::text), 30) s from generate_series(1, 3000) i")
+	c.Exec(t, "select pg_logical_emit_message(false, 'big', repeat('x', 1500000))")
+	c.Exec(t, "update t set i = -i where i % 10 = 0")
+	c.Stop(t, server.Fast)
+	first := firstSegment(t, c, size)
+	segs := map[uint64][]byte{}
+	read := openDir(walDir(c), 1, size)
+	for no := first.No; ; no++ {
+		b, err := read(no)
+		if err != nil {
+			break
+		}
+		segs[no] = b
+	}
+	open := func(no uint64) ([]byte, error) {
+		if b, ok := segs[no]; ok {
+			return b, nil
+		}
+		return nil, fs.ErrNotExist
+	}
+	want, end := records(t, first.Start(), size, open)
+
+	// Bits: every bit in a record counts, so reading stops at it or before.
+	at := want[len(want)/2]
+	for step := range 200 {
+		pos := at + postgres.LSN(step*37)
+		b := segs[uint64(pos)/size]
+		off := int(pos) % size
+		b[off] ^= 1 << (step % 8)
+		got, e := records(t, first.Start(), size, open)
+		b[off] ^= 1 << (step % 8)
+		if !slices.Equal(got, want[:len(got)]) {
+			t.Fatalf("a flipped bit at %s made other records", pos)
+		}
+		if len(got) < len(want) && (e.Kind != postgres.EndInvalid && e.Kind != postgres.EndUnwritten || e.LSN != want[len(got)] || e.LSN > pos) {
+			t.Fatalf("a flipped bit at %s: %v", pos, e)
+		}
+	}
+
+	// Lengths: what a segment that is still being written would show.
+	no := uint64(at) / size
+	whole := segs[no]
+	for cut := 0; cut < size; cut += 4099 {
+		segs[no] = whole[:cut]
+		got, e := records(t, first.Start(), size, open)
+		if !slices.Equal(got, want[:len(got)]) || len(got) == len(want) || e.Kind != postgres.EndMissing || e.LSN != want[len(got)] {
+			t.Fatalf("%d bytes of segment %d: %d records, %v", cut, no, len(got), e)
+		}
+	}
+	segs[no] = whole
+
+	// Any record, and any page, is a place to start.
+	for i := 0; i < len(want); i += 997 {
+		got, e := records(t, want[i], size, open)
+		if !slices.Equal(got, want[i:]) || *e != *end {
+			t.Fatalf("from %s: %d records, want %d; %v", want[i], len(got), len(want)-i, e)
+		}
+	}
+	for page := first.Start(); page < end.LSN; page += 8192 * 7 {
+		got, _ := records(t, page, size, open)
+		i, _ := slices.BinarySearch(want, page)
+		if !slices.Equal(got, want[i:]) {
+			t.Fatalf("from the page at %s: %d records, want %d", page, len(got), len(want)-i)
+		}
+	}
+	refuseOthers(t, first, segs, open)
+}
+
+// refuseOthers mixes in segments that do not belong there.
+func refuseOthers(t *testing.T, first postgres.Segment, segs map[uint64][]byte, open postgres.OpenSegment) {
+	t.Helper()
+	swap := func(no uint64, change func(b []byte)) *postgres.EndOfWAL {
+		keep := segs[no]
+		segs[no] = bytes.Clone(keep)
+		change(segs[no])
+		_, end := records(t, first.Start(), first.Size, open)
+		segs[no] = keep
+		return end
+	}
+	no := first.No + 1
+	for what, change := range map[string]func(b []byte){
+		"another system":       func(b []byte) { b[24] ^= 1 },
+		"another major":        func(b []byte) { b[0] ^= 0x10 ^ 0x13; b[1] = 0xD1 },
+		"another segment":      func(b []byte) { copy(b, segs[no+1]) },
+		"another segment size": func(b []byte) { b[34] ^= 0x30 },
+		"an unknown flag":      func(b []byte) { b[2] |= 0x10 },
+	} {
+		if end := swap(no, change); end.Kind != postgres.EndInvalid || end.LSN >= first.Start()+postgres.LSN(2*first.Size) {
+			t.Errorf("%s: %v", what, end)
+		}
+	}
+	if end := swap(no, func(b []byte) { clear(b) }); end.Kind != postgres.EndUnwritten {
+		t.Errorf("a segment of zeros: %v", end)
+	}
+	broken := fmt.Errorf("the network is down")
+	r := postgres.NewWALReader(first.Start(), first.Size, func(uint64) ([]byte, error) { return nil, broken })
+	for range 2 {
+		if _, err := r.Next(); !errors.Is(err, broken) || errors.Is(err, io.EOF) || !strings.Contains(err.Error(), first.Start().String()) {
+			t.Errorf("open failed: %v", err)
+		}
+	}
+}
