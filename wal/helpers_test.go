@@ -37,23 +37,31 @@ func newArchive(t testing.TB, store storage.Store) *archive {
 		t.Fatal(err)
 	}
 	a := &archive{store: store, cluster: cluster, identity: id}
-	keys := repo.Keys{Cluster: cluster, Recipients: []age.Recipient{id.Recipient()}, Identities: []age.Identity{id}}
-	a.Repo, err = repo.Create(context.Background(), store, keys, "db1", time.Unix(1800000000, 0))
+	a.Repo, err = repo.Create(context.Background(), store, a.keys(id), "db1", time.Unix(1800000000, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
 
+// keys are those of the archive, with the given identities.
+func (a *archive) keys(ids ...age.Identity) repo.Keys {
+	return repo.Keys{Cluster: a.cluster, Recipients: []age.Recipient{a.identity.(*age.X25519Identity).Recipient()}, Identities: ids}
+}
+
 // open opens the archive once more, with other keys.
 func (a *archive) open(t testing.TB, store storage.Store, host string, ids ...age.Identity) *repo.Repo {
 	t.Helper()
-	keys := repo.Keys{Cluster: a.cluster, Recipients: []age.Recipient{a.identity.(*age.X25519Identity).Recipient()}, Identities: ids}
-	r, err := repo.Open(context.Background(), store, keys, host)
+	r, err := repo.Open(context.Background(), store, a.keys(ids...), host)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// writer opens the archive as a push does.
+func (a *archive) writer(store storage.Store) (*repo.Repo, error) {
+	return repo.OpenWriter(context.Background(), store, a.keys(), "db1")
 }
 
 // segmentBytes makes a segment with the header that PostgreSQL 15 would write

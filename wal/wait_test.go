@@ -1,0 +1,101 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
+	"github.com/lifeboat-dr/lifeboat/storage/mem"
+)
+
+const testPoll = 5 * time.Millisecond
+
+func TestWaitArchived(t *testing.T) {
+	eachStore(t, func(t *testing.T, store storage.Store) {
+		a := newArchive(t, store)
+		for no := uint64(3); no < 10; no++ {
+			a.pushSegment(t, postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}.Name())
+		}
+		wait := func(from, to postgres.LSN) error {
+			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+			defer cancel()
+			return WaitArchived(ctx, a.Repo, testSystem, 1, from, to, 1<<20, testPoll)
+		}
+		for _, r := range [][2]postgres.LSN{{3 * mib, 10 * mib}, {3*mib + 28, 3*mib + 100}, {9*mib + 5, 10 * mib}, {20 * mib, 20 * mib}, {9 * mib, 8 * mib}} {
+			if err := wait(r[0], r[1]); err != nil {
+				t.Errorf("%s to %s: %v", r[0], r[1], err)
+			}
+		}
+		for missing, r := range map[string][2]postgres.LSN{
+			"00000001000000000000000A": {3 * mib, 10*mib + 1},
+			"000000010000000000000002": {2*mib + 40, 9 * mib},
+			"000000010000000000000014": {20 * mib, 20*mib + 1},
+		} {
+			err := wait(r[0], r[1])
+			e, ok := errors.AsType[*MissingError](err)
+			if !ok || e.Segment.Name() != missing || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), missing) {
+				t.Errorf("%s to %s: %v; want %s missing", r[0], r[1], err, missing)
+			}
+		}
+		if err := WaitArchived(context.Background(), a.Repo, testSystem, 1, 3*mib, 4*mib, 1<<20, 0); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestWaitArchivedUntilItComes(t *testing.T) {
+	a := newArchive(t, mem.New())
+	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		done <- WaitArchived(ctx, a.Repo, testSystem, 1, mib, 4*mib, 1<<20, testPoll)
+	}()
+	for i, name := range names {
+		select {
+		case err := <-done:
+			t.Fatalf("ended with %v when %d segments were archived", err, i)
+		case <-time.After(10 * testPoll): // it has looked by now, and may not end
+		}
+		a.pushSegment(t, name)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// A store that fails is an error at once: nobody waits for a 403 to pass.
+func TestWaitArchivedSurfacesErrors(t *testing.T) {
+	a := newArchive(t, mem.New())
+	for _, to := range []postgres.LSN{2 * mib, 20 * mib} { // asked one by one, and listed
+		broken := fault.New(a.store, fault.Fault{At: 2, Err: storage.ErrDenied}) // the first opens the repository
+		r := a.open(t, broken, "db1")
+		err := WaitArchived(context.Background(), r, testSystem, 1, mib, to, 1<<20, testPoll)
+		if !errors.Is(err, storage.ErrDenied) || !broken.Fired() {
+			t.Errorf("up to %s: %v", to, err)
+		}
+	}
+}
+
+// A long range costs one listing, not a question a segment.
+func TestWaitArchivedIsCheap(t *testing.T) {
+	a := newArchive(t, mem.New())
+	for no := uint64(1); no <= 40; no++ {
+		a.pushSegment(t, postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}.Name())
+	}
+	counted := fault.New(a.store, fault.Fault{})
+	r := a.open(t, counted, "db1")
+	before := counted.Ops()
+	if err := WaitArchived(context.Background(), r, testSystem, 1, mib, 41*mib, 1<<20, testPoll); err != nil {
+		t.Fatal(err)
+	}
+	if n := counted.Ops() - before; n != 1 {
+		t.Errorf("%d operations", n)
+	}
+}
