@@ -36,11 +36,11 @@ lint: ## the checks of "test" that run no tests
 fuzz: ## every fuzz target for FUZZTIME (30s)
 	@scripts/fuzz
 
-bench: ## Lifeboat against pgBackRest, as a table
+bench: ## Lifeboat against pgBackRest, as a table: BENCH is flags
 	@scripts/packages postgresql zstd pgbackrest
 	@scripts/tools versitygw
 	@$(MAKE) --no-print-directory build
-	@scripts/bench
+	@scripts/bench $(BENCH)
 
 soak: ## hours of load, faults and restores: SOAK is how long (1h)
 	@scripts/packages postgresql zstd
