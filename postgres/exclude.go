@@ -9,10 +9,12 @@ import "strings"
 //
 //   - the contents of the folders of EmptyDir, which themselves are kept;
 //   - what a starting server makes anew or must not find: postmaster.pid and
-//     .opts, pg_internal.init, an old backup_label, tablespace_map or
-//     backup_manifest, half-written settings;
+//     .opts, pg_internal.init, the backup_label, tablespace_map and
+//     backup_manifest of an earlier restore, half-written settings;
 //   - temporary files (pgsql_tmp…) and temporary relations (t3_16384);
 //   - .DS_Store, which macOS leaves in any folder.
+//
+// backup_label.old and tablespace_map.old are kept, as the server keeps them.
 //
 // Some rules need more than a path: see UnloggedFiles, and walk in a
 // tablespace only the folder that TablespaceDir names. The control file is
@@ -58,8 +60,7 @@ func insideEmptyDir(dir string) bool {
 func excludedName(name string) bool {
 	switch name {
 	case "postmaster.pid", "postmaster.opts", "postgresql.auto.conf.tmp", "current_logfiles.tmp",
-		"backup_label", "backup_label.old", "tablespace_map", "tablespace_map.old", "backup_manifest",
-		".DS_Store":
+		"backup_label", "tablespace_map", "backup_manifest", ".DS_Store":
 		return true
 	}
 	// pg_internal.init gets a process number behind it while it is written.

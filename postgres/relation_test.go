@@ -49,7 +49,7 @@ func TestParseRelationPath(t *testing.T) {
 
 func TestExcluded(t *testing.T) {
 	for _, path := range []string{
-		"postmaster.pid", "postmaster.opts", "backup_label", "backup_label.old", "tablespace_map", "tablespace_map.old",
+		"postmaster.pid", "postmaster.opts", "backup_label", "tablespace_map",
 		"backup_manifest", "postgresql.auto.conf.tmp", "current_logfiles.tmp", "global/pg_internal.init",
 		"base/5/pg_internal.init.4711", "base/pgsql_tmp", "base/pgsql_tmp/pgsql_tmp1.0", "base/5/t3_16384", "base/5/t3_16384_fsm",
 		"pg_wal/000000010000000000000001", "pg_wal/archive_status", "pg_wal/archive_status/x.ready", "pg_replslot/slot/state",
@@ -66,7 +66,7 @@ func TestExcluded(t *testing.T) {
 		"base/5/16384", "base/5/16384_init", "pg_wal", "pg_replslot", "pg_stat_tmp", "pg_subtrans", "pg_xact/0000",
 		"pg_multixact/offsets/0000", "pg_stat/pgstat.stat", "pg_twophase/000002F1", "pg_logical/replorigin_checkpoint",
 		"pg_tblspc/16400", "base/5/t3", "my.pgsql_tmp", "postmaster.pid.save", "log/postgresql.log", "standby.signal",
-		"pg_commit_ts/0000", "backup_label.mine",
+		"pg_commit_ts/0000", "backup_label.mine", "backup_label.old", "tablespace_map.old",
 	} {
 		if postgres.Excluded(path) {
 			t.Errorf("%s is left out", path)
