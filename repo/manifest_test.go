@@ -371,8 +371,8 @@ func TestPacksOnce(t *testing.T) {
 // TestManifestMemory writes the manifest of 200 GiB, and reads it, in memory
 // that does not depend on the number of frames.
 func TestManifestMemory(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds; left out by -short")
+	if testing.Short() || raceDetector {
+		t.Skip("takes minutes under the race detector; left out by -short too")
 	}
 	const packs, frames = 4096, 50 // of 1 MiB
 	w := newWorld(t)
