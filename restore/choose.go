@@ -43,7 +43,10 @@ func choose(in *Inputs, t Target) ([]candidate, []string, error) {
 		out = append(out, candidate{info, archive, path})
 	}
 	if len(out) == 0 {
-		return nil, nil, &BackupError{Label: t.Backup, Reason: "no backup lies on the timeline", Err: first}
+		if t.Backup != "" {
+			return nil, nil, &BackupError{Label: t.Backup, Reason: "it does not lie on the timeline", Err: first}
+		}
+		return nil, nil, &BackupError{Reason: "no backup lies on the timeline", Err: first}
 	}
 	if out, err = onNewest(out, t); err != nil {
 		return nil, nil, err

@@ -73,8 +73,12 @@ type UnreachableError struct {
 }
 
 func (e *UnreachableError) Error() string {
-	if e.Window.Backup == "" {
+	switch {
+	case e.Window.Backup == "":
 		return fmt.Sprintf("%s cannot be reached: %s", e.Point, e.Reason)
+	case e.TooEarly:
+		return fmt.Sprintf("%s cannot be reached: %s, which is from %s UTC (%s) on", e.Point, e.Reason,
+			e.Window.FirstTime.UTC().Format(timeForm), e.Window.FirstLSN)
 	}
 	return fmt.Sprintf("%s cannot be reached: %s; reachable is %s", e.Point, e.Reason, e.Window)
 }

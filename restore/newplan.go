@@ -39,12 +39,28 @@ func NewPlan(in *Inputs, t Target) (*Plan, error) {
 		if t.Backup != "" || !olderMayServe(err) {
 			return nil, err
 		}
-		if first == nil {
+		// The first is the one that was wanted; a search through all of them
+		// ended only with the last.
+		if first == nil || searched(err) {
 			first = err
 		}
-		notes = append(notes, fmt.Sprintf("backup %s is passed over: %v", c.info.Label, err))
+		notes = append(notes, fmt.Sprintf("backup %s is passed over: %v", c.info.Label, reasonOf(err)))
 	}
 	return nil, first
+}
+
+// reasonOf is the error without the label, for a line that begins with it.
+func reasonOf(err error) error {
+	if b, ok := errors.AsType[*BackupError](err); ok {
+		return &BackupError{Reason: b.Reason, Err: b.Err}
+	}
+	return err
+}
+
+// searched says whether the target was looked for in the WAL and is not there.
+func searched(err error) bool {
+	u, ok := errors.AsType[*UnreachableError](err)
+	return ok && !u.TooEarly
 }
 
 func (t Target) check() error {
@@ -77,8 +93,8 @@ func olderMayServe(err error) bool {
 // planWith plans with one backup.
 func planWith(in *Inputs, t Target, c candidate) (*Plan, error) {
 	// Without the WAL from its start to its stop the backup is nothing.
-	if missing, gap := c.archive.Missing(c.path, c.info.StartLSN, c.info.StopLSN); gap {
-		return nil, &GapError{Missing: missing.Name(), LSN: missing.Start(), Needed: true}
+	if err := c.checkOwnWAL(); err != nil {
+		return nil, err
 	}
 	contents, survey := in.Contents[c.info.Label], in.Surveys[c.info.Label]
 	if contents == nil || survey == nil {
@@ -108,6 +124,22 @@ func planWith(in *Inputs, t Target, c candidate) (*Plan, error) {
 	p.Settings = settings
 	p.addNotes(t, contents)
 	return p, nil
+}
+
+func (c candidate) checkOwnWAL() error {
+	switch size := c.archive.SegmentSize(); size {
+	case c.info.SegSize:
+	case 0:
+		return &GapError{Missing: postgres.SegmentAt(c.info.Timeline, c.info.StartLSN, c.info.SegSize).Name(), LSN: c.info.StartLSN,
+			Reason: "is not in the archive, nor is any other", Needed: true}
+	default:
+		return &BackupError{Label: c.info.Label,
+			Reason: fmt.Sprintf("its WAL segments have %d bytes, those of the archive %d", c.info.SegSize, size)}
+	}
+	if missing, gap := c.archive.Missing(c.path, c.info.StartLSN, c.info.StopLSN); gap {
+		return &GapError{Missing: missing.Name(), LSN: missing.Start(), Needed: true}
+	}
+	return nil
 }
 
 func newPlan(t Target, c candidate, contents *Contents, s *Survey) *Plan {
@@ -202,5 +234,3 @@ type candidate struct {
 	archive *wal.Index
 	path    wal.Path
 }
-
-func (c candidate) version() postgres.ServerVersion { return postgres.ServerVersion(c.info.PGVersion) }

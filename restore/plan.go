@@ -35,9 +35,8 @@ type Plan struct {
 	ConsistentLSN  postgres.LSN `json:"consistent_lsn"`
 	ConsistentTime time.Time    `json:"consistent_time"`
 	StopLSN        postgres.LSN `json:"stop_lsn"`             // where recovery ends
-	StopTime       time.Time    `json:"stop_time,omitzero"`   // of the last commit that it replays; zero: none after the backup's start
-	NewestTime     time.Time    `json:"newest_time,omitzero"` // the newest commit that the archive holds on this path
-	NewestProven   bool         `json:"newest_time_proven"`   // false: only what was read is counted, there may be newer ones
+	StopTime       time.Time    `json:"stop_time,omitzero"`   // of the newest commit that it replays; zero: none after the backup began
+	NewestTime     time.Time    `json:"newest_time,omitzero"` // of the newest commit in the archive on this path; zero: none was found
 
 	FetchBytes int64    `json:"fetch_bytes"` // of packs, without WAL
 	WriteBytes int64    `json:"write_bytes"`

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
 // recoverySettings is what the restored server is told, in the order in which
@@ -151,5 +149,4 @@ func (p *Plan) addNotes(t Target, c *Contents) {
 	if p.Point.Kind == ToEnd && p.StopTime.IsZero() {
 		note("the archive holds no commit after the backup began")
 	}
-	note("PostgreSQL %d must run it", postgres.ServerVersion(p.Backup.PGVersion).Major())
 }

@@ -66,10 +66,16 @@ func newLayout(entries []repo.FileEntry, spaces []Tablespace) (*layout, error) {
 			return nil, fmt.Errorf("%w: %w", ErrUnsafeManifest, err)
 		}
 	}
+	for p, root := range roots {
+		if root == 0 && l.kinds[p] == "" {
+			l.kinds[p] = repo.Dir
+			l.folders = append(l.folders, folder{place{0, p}, 0o700})
+		}
+	}
 	if err := checkParents(entries, l.kinds, roots); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsafeManifest, err)
 	}
-	if l.control < 0 {
+	if l.control < 0 || l.files[l.control].skip {
 		return nil, fmt.Errorf("%w: it has no %s", ErrUnsafeManifest, postgres.ControlPath)
 	}
 	return l, nil
@@ -119,8 +125,7 @@ func (l *layout) add(i int, e repo.FileEntry, roots map[string]int) error {
 			l.group = true // made by initdb --allow-group-access
 		}
 	default:
-		// A backup follows links and stores what they lead to.
-		return fmt.Errorf("%.200q is a link", e.Path)
+		return fmt.Errorf("%.200q is neither a file nor a folder", e.Path)
 	}
 	return nil
 }

@@ -1,0 +1,108 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// hostile are file lists that must not be restored: each entry is added to, or
+// replaces one of, an honest list.
+func TestLayoutRefuses(t *testing.T) {
+	t.Parallel()
+	file := func(p string) repo.FileEntry {
+		return repo.FileEntry{Type: repo.Regular, Path: p, Mode: 0o600, Size: 1}
+	}
+	dir := func(p string) repo.FileEntry { return repo.FileEntry{Type: repo.Dir, Path: p, Mode: 0o700} }
+	honest := []repo.FileEntry{dir("global"), file("global/pg_control"), dir("base"), file("base/1"), dir("pg_tblspc")}
+	spaces := []Tablespace{{OID: 16400, To: "/ts"}, {OID: 16401, InPlace: true}}
+	if _, err := newLayout(honest, spaces); err != nil {
+		t.Fatal(err)
+	}
+	link := repo.FileEntry{Type: "link", Path: "base/link", Mode: 0o777}
+	for name, add := range map[string][]repo.FileEntry{
+		"parent":                        {file("../x")},
+		"parent alone":                  {dir("..")},
+		"parent within":                 {file("base/../../x")},
+		"parent that stays inside":      {file("base/../x")},
+		"absolute":                      {file("/etc/passwd")},
+		"the folder itself":             {dir(".")},
+		"empty":                         {file("")},
+		"slash at the end":              {file("base/")},
+		"double slash":                  {file("base//2")},
+		"zero byte":                     {file("base/\x00")},
+		"setuid":                        {{Type: repo.Regular, Path: "base/2", Mode: 0o4755}},
+		"negative size":                 {{Type: repo.Regular, Path: "base/2", Mode: 0o600, Size: -1}},
+		"device":                        {{Type: "device", Path: "base/2", Mode: 0o600}},
+		"twice":                         {file("base/1")},
+		"twice as another kind":         {dir("base/1")},
+		"below a file":                  {file("base/1/x")},
+		"in a folder that is not there": {file("nowhere/x")},
+		"link":                          {link},
+		"below a link":                  {link, file("base/link/passwd")},
+		"unknown tablespace":            {dir("pg_tblspc/16402"), file("pg_tblspc/16402/x")},
+		"no number":                     {dir("pg_tblspc/x")},
+		"leading zero":                  {dir("pg_tblspc/016400")},
+		"tablespace that is a file":     {file("pg_tblspc/16400")},
+		"file in pg_tblspc":             {file("pg_tblspc/readme")},
+		"folder missing in tablespace":  {file("pg_tblspc/16400/PG_15/1")},
+		"folder missing in place":       {file("pg_tblspc/16401/PG_15/1")},
+	} {
+		_, err := newLayout(append(append([]repo.FileEntry{}, honest...), add...), spaces)
+		if !errors.Is(err, ErrUnsafeManifest) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+	for name, list := range map[string][]repo.FileEntry{
+		"no control file":          {dir("global")},
+		"control file is a folder": {dir("global"), dir("global/pg_control")},
+		"huge control file":        {dir("global"), {Type: repo.Regular, Path: "global/pg_control", Mode: 0o600, Size: 1 << 30}},
+		"pg_tblspc is a file":      {dir("global"), file("global/pg_control"), file("pg_tblspc")},
+	} {
+		if _, err := newLayout(list, spaces); !errors.Is(err, ErrUnsafeManifest) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+func TestLayoutPlaces(t *testing.T) {
+	t.Parallel()
+	file := func(p string) repo.FileEntry {
+		return repo.FileEntry{Type: repo.Regular, Path: p, Mode: 0o600, Size: 1}
+	}
+	dir := func(p string) repo.FileEntry { return repo.FileEntry{Type: repo.Dir, Path: p, Mode: 0o700} }
+	l, err := newLayout([]repo.FileEntry{dir("global"), file("global/pg_control"), dir("pg_tblspc"),
+		dir("pg_tblspc/16401"), file("pg_tblspc/16401/in"), file("pg_tblspc/16402/out"), file("pg_tblspc/16400/out"),
+		dir("..data"), file("..data/x"), file("...")},
+		[]Tablespace{{OID: 16400, To: "/a"}, {OID: 16401, InPlace: true}, {OID: 16402, To: "/b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range map[int]place{4: {0, "pg_tblspc/16401/in"}, 5: {2, "out"}, 6: {1, "out"}, 8: {0, "..data/x"}, 9: {0, "..."}} {
+		if l.files[i].place != want {
+			t.Errorf("%s goes to %+v, want %+v", l.files[i].path, l.files[i].place, want)
+		}
+	}
+}
+
+// A signed manifest whose paths are fine one by one and not together.
+func TestApplyRefusesUnsafeManifest(t *testing.T) {
+	t.Parallel()
+	r, _, _ := newTestRepo(t)
+	info := build(t, r, backupA, smallTree(t), built{files: func(f []repo.FileEntry) []repo.FileEntry {
+		return append(f, repo.FileEntry{Type: repo.Regular, Path: "base/1/1259/x", Mode: 0o600})
+	}})
+	p := planFor(info, t.TempDir())
+	if err := Apply(context.Background(), r, p, Options{}); !errors.Is(err, ErrUnsafeManifest) || !damaged(err) {
+		t.Errorf("error %v", err)
+	}
+	c, err := readContents(context.Background(), r, info)
+	if err != nil || !errors.Is(c.Err, ErrUnsafeManifest) {
+		t.Errorf("contents: %v, %v", c, err)
+	}
+	if got := names(t, p.DataDir); len(got) != 0 {
+		t.Errorf("written: %v", got)
+	}
+}
