@@ -5,7 +5,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -95,11 +94,16 @@ func (r configReport) write(w io.Writer) {
 		file = "none found"
 	}
 	_, _ = fmt.Fprintf(w, "# file: %s\n", file)
-	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	left, middle := 0, 0
 	for _, v := range r.Values {
-		_, _ = fmt.Fprintf(tab, "%s\t%s\t# %s\n", v.Key, textOf(v.Value), v.Origin)
+		left = max(left, len(v.Key))
+		if n := len(textOf(v.Value)); n <= 48 { // a longer one pushes its own origin away
+			middle = max(middle, n)
+		}
 	}
-	_ = tab.Flush()
+	for _, v := range r.Values {
+		_, _ = fmt.Fprintf(w, "%-*s  %-*s  # %s\n", left, v.Key, middle, textOf(v.Value), v.Origin)
+	}
 }
 
 func textOf(v any) string {
@@ -107,7 +111,11 @@ func textOf(v any) string {
 	case nil:
 		return "-"
 	case []string:
-		return strings.Join(v, " ")
+		texts := make([]string, len(v))
+		for i, t := range v {
+			texts[i] = shorten(t)
+		}
+		return strings.Join(texts, " ")
 	case string:
 		if v == "" || strings.ContainsAny(v, "\n\t\r#") {
 			return strconv.Quote(v)
@@ -115,6 +123,15 @@ func textOf(v any) string {
 		return v
 	}
 	return fmt.Sprint(v)
+}
+
+// shorten leaves the ends of a text that nobody reads in full: a post-quantum
+// recipient has two thousand characters. The JSON document has them all.
+func shorten(s string) string {
+	if len(s) <= 80 {
+		return s
+	}
+	return s[:20] + "..." + s[len(s)-12:]
 }
 
 // shortDuration is 5m and not 5m0s.

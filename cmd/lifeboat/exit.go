@@ -166,6 +166,9 @@ func classify(err error) (exitCode, string) {
 // fail prints err and returns the code to leave with.
 func (a *app) fail(err error, c contract) int {
 	code, hint := classify(err)
+	if hint == "" && code == exitUsage && a.command != "" {
+		hint = fmt.Sprintf("\"%s --help\" explains it", a.command)
+	}
 	_, proven := errors.AsType[*notArchivedError](err)
 	code = c.allow(code, proven)
 	if proven && c == contractFetch {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"syscall"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
@@ -33,6 +35,15 @@ func as[E error](hint func(E) string) func(error) (string, bool) {
 			return "", false
 		}
 		return hint(e), true
+	}
+}
+
+// sqlState matches what the server answered, by its SQLSTATE (PostgreSQL
+// manual, "PostgreSQL Error Codes").
+func sqlState(code, hint string) func(error) (string, bool) {
+	return func(err error) (string, bool) {
+		e, ok := errors.AsType[*pgconn.PgError](err)
+		return hint, ok && e.Code == code
 	}
 }
 
@@ -93,7 +104,7 @@ func failures() []failure {
 		}), exitFailed},
 		{is(repo.ErrNoRepository, "check the repository URL; \"lifeboat init\" creates a new repository"), exitFailed},
 		{is(repo.ErrNoIdentity, "name the recovery key with --identity FILE, LIFEBOAT_IDENTITY or identity: in the configuration"), exitFailed},
-		{is(repo.ErrWrongIdentity, "this is another cluster's key, or one added after this backup was taken: try the other recovery keys"), exitFailed},
+		{is(repo.ErrWrongIdentity, "it is another cluster's recovery key, one added after this was sealed, or a cluster key, which opens no data: try the others"), exitFailed},
 		{is(repo.ErrNoTrust, "use the recovery key file, which names the signer, or set signer: ed25519:…"), exitFailed},
 		{is(repo.ErrReadOnly, "set cluster_key and recipients in the configuration of the database host"), exitFailed},
 		// storage
@@ -106,6 +117,11 @@ func failures() []failure {
 			return "install PostgreSQL's server programs, or name their folder with pg_bindir"
 		}), exitFailed},
 		{as(func(e *server.ExitError) string { return "read the server's log" }), exitFailed},
+		// the server that is backed up
+		{sqlState("42501", "the role of conn lacks a right: grant it pg_read_all_settings and the execution of pg_backup_start, pg_backup_stop and pg_switch_wal, or use a superuser"), exitFailed},
+		{as(func(e *pgconn.ConnectError) string {
+			return "check that PostgreSQL runs, and conn: \"lifeboat config\" prints what counts; psql with the same string must work"
+		}), exitFailed},
 		// the system
 		{is(context.DeadlineExceeded, "it took too long: check the network, or allow it more time"), exitFailed},
 		{is(syscall.ENOSPC, "the disk is full: make room and run it again"), exitFailed},

@@ -22,9 +22,8 @@ const (
 // can be called from any goroutine and as often as one likes: update only
 // stores two numbers.
 type progress struct {
-	ui    *ui
-	now   func() time.Time
-	start time.Time
+	ui  *ui
+	now func() time.Time
 
 	done, total atomic.Int64 // bytes; total 0 is unknown
 	phase       atomic.Pointer[string]
@@ -33,9 +32,11 @@ type progress struct {
 	once   sync.Once
 	exited chan struct{}
 
-	shown bool   // a bar is on the screen; ui.mu
-	last  sample // for the rate; the ticker's own
+	// Below: held by ui.mu.
+	start time.Time // of the phase
+	last  sample
 	rate  float64
+	shown bool // a bar is on the screen
 }
 
 type sample struct {
@@ -67,8 +68,21 @@ func (p *progress) update(done, total int64) {
 	p.total.Store(total)
 }
 
-// setPhase names what is being done now.
-func (p *progress) setPhase(phase string) { p.phase.Store(&phase) }
+// setPhase names what is being done now. A phase counts its own bytes and its
+// own time; in a log each leaves a line when it ends.
+func (p *progress) setPhase(phase string) {
+	if *p.phase.Load() == phase {
+		return
+	}
+	p.ui.mu.Lock()
+	defer p.ui.mu.Unlock()
+	p.summarise()
+	p.done.Store(0)
+	p.total.Store(0)
+	p.phase.Store(&phase)
+	p.start, p.rate = p.now(), 0
+	p.last = sample{at: p.start}
+}
 
 // close ends the display. In a log a last line says what was done.
 func (p *progress) close() {
@@ -108,9 +122,9 @@ func (p *progress) run() {
 
 // show prints the state once.
 func (p *progress) show() {
-	s := p.state()
 	p.ui.mu.Lock()
 	defer p.ui.mu.Unlock()
+	s := p.state()
 	if p.ui.terminal {
 		_, _ = io.WriteString(p.ui.stderr, "\r"+s.bar(p.ui.width())+"\x1b[K")
 		p.shown = true
@@ -121,12 +135,16 @@ func (p *progress) show() {
 
 // finish takes the bar away; in a log it leaves a last line.
 func (p *progress) finish() {
-	s := p.state()
 	p.ui.mu.Lock()
 	defer p.ui.mu.Unlock()
 	p.clear()
 	p.ui.progress = nil
-	if !p.ui.terminal && s.done > 0 {
+	p.summarise()
+}
+
+// summarise leaves the line of a phase that ends. The caller holds ui.mu.
+func (p *progress) summarise() {
+	if s := p.state(); !p.ui.terminal && !p.ui.quiet && s.done > 0 {
 		_, _ = io.WriteString(p.ui.stderr, "lifeboat: "+s.summary()+"\n")
 	}
 }
@@ -141,7 +159,8 @@ func (p *progress) clear() {
 }
 
 // state takes stock and brings the rate up to date: a mean that forgets, so
-// that time left follows the last ten seconds or so and does not jump.
+// that time left follows the last ten seconds or so and does not jump. The
+// caller holds ui.mu.
 func (p *progress) state() progressState {
 	now := p.now()
 	s := progressState{
@@ -170,7 +189,10 @@ type progressState struct {
 
 // text is "copying: 1.2 GiB of 2.0 GiB (60%), 210 MiB/s, 4s left".
 func (s progressState) text() string {
-	parts := []string{s.amount()}
+	var parts []string
+	if s.done > 0 || s.total > 0 {
+		parts = append(parts, s.amount())
+	}
 	if s.rate >= 1 {
 		parts = append(parts, sizeText(int64(s.rate))+"/s")
 	}

@@ -81,6 +81,27 @@ func TestProgressOnTerminal(t *testing.T) {
 	})
 }
 
+// Each phase counts its own bytes and its own time.
+func TestProgressPhases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, out := progressApp(false, false)
+		p := a.newProgress("starting")
+		time.Sleep(2 * time.Second)
+		p.setPhase("copying")
+		p.update(8<<20, 8<<20)
+		time.Sleep(4 * time.Second)
+		p.setPhase("copying")
+		p.setPhase("waiting")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		p.close()
+		want := "lifeboat: copying: 8.0 MiB of 8.0 MiB (100%) in 4s, 2.0 MiB/s\nlifeboat: waiting: 4s so far\n"
+		if got := out.take(); got != want {
+			t.Errorf("have:\n%s\nwant:\n%s", got, want)
+		}
+	})
+}
+
 func TestProgressQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, out := progressApp(true, true)
@@ -99,7 +120,7 @@ func TestProgressState(t *testing.T) {
 		s    progressState
 		want string
 	}{
-		{progressState{phase: "copying"}, "copying: 0 B, 0s so far"},
+		{progressState{phase: "copying"}, "copying: 0s so far"},
 		{progressState{phase: "copying", done: 5, total: 3, rate: 10}, "copying: 5 B of 3 B (100%), 10 B/s, 0s so far"},
 		{progressState{phase: "copying", done: -5, total: 3}, "copying: 0 B of 3 B (0%), 0s so far"},
 		{progressState{phase: "copying", done: 1, total: 1 << 62, rate: 1}, "copying: 1 B of 4.0 EiB (0%), 1 B/s, 0s so far"},

@@ -25,6 +25,7 @@ func commands() []func(*app) *cli.Command {
 		keygenCommand,
 		demoCommand,
 		configCommand,
+		completionCommand,
 		versionCommand,
 	}
 }
@@ -38,7 +39,8 @@ type app struct {
 	getwd   func() (string, error)
 
 	constructors []func(*app) *cli.Command
-	done         bool // the command itself ran and returned nil
+	command      string // full name of the command that runs, "" before that is known
+	done         bool   // the command itself ran and returned nil
 }
 
 func newApp() *app {
@@ -91,7 +93,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 		a.json = a.json || hasFlag(args, "--json")
 		return err
 	}
-	a.json, a.quiet = line.json, line.quiet
+	a.json, a.quiet, a.command = line.json, line.quiet, line.name()
 	if line.help {
 		return writeHelp(a.stdout, line.command(), line.name())
 	}
