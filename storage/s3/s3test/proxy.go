@@ -34,7 +34,7 @@ type ProxyOptions struct {
 	// does. It does not limit the rate.
 	Delay time.Duration
 	// Rate limits each direction of each connection, in bytes a second; 0 is
-	// no limit.
+	// no limit. The sender then feels it: little is kept on the way.
 	Rate int64
 }
 
@@ -181,7 +181,13 @@ func (p *Proxy) forward(l *link, from, to net.Conn, up bool, notBefore time.Time
 		closeWrite(to)
 	})
 	free := notBefore // when the line is free for the next chunk
+	if tcp, ok := from.(*net.TCPConn); ok && p.options.Rate > 0 {
+		_ = tcp.SetReadBuffer(64 << 10)
+	}
 	for {
+		if p.options.Rate > 0 {
+			time.Sleep(time.Until(free))
+		}
 		buf := make([]byte, 32<<10)
 		n, err := from.Read(buf)
 		if n > 0 {
