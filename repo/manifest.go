@@ -305,6 +305,9 @@ func (p PackEntry) checkFrames() error {
 			return err
 		}
 		end = f.At + int64(f.Len)
+		if len(f.To) == 0 {
+			return fmt.Errorf("pack %s: nothing is restored from the frame at %d", p.ID, f.At)
+		}
 		for _, s := range f.To {
 			if s.File < 0 || s.Off < 0 || s.At < 0 || s.Len <= 0 || s.Len > f.Raw || s.At > f.Raw-s.Len {
 				return fmt.Errorf("pack %s: the frame at %d has the span %v, which fits no frame", p.ID, f.At, s)

@@ -58,6 +58,9 @@ func manifestOf(rnd *rand.Rand) ([]FileEntry, []PackEntry) {
 		p := PackEntry{PackRef: PackRef{ID: fmt.Sprintf("%064x", rnd.Uint64()), Size: MaxPack, Head: 1 + rnd.Int64N(maxHead)}}
 		at := int64(0)
 		for range 1 + rnd.IntN(5) {
+			if len(spans) == 0 {
+				break
+			}
 			f := FrameEntry{FrameRef: FrameRef{At: at, Len: 1 + rnd.IntN(maxStored), Raw: FrameSize, Sum: fmt.Sprintf("%032x", rnd.Uint64())}}
 			at += int64(f.Len) + rnd.Int64N(100)
 			for used := 0; len(spans) > 0 && used+spans[0].Len <= FrameSize; spans = spans[1:] {
@@ -230,6 +233,7 @@ func TestCommitRefuses(t *testing.T) {
 		"file negative":         func(s *setup) { s.packs = []PackEntry{pack(Span{-1, 0, 0, 10})} },
 		"folder filled":         func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 10}, Span{0, 0, 0, 1})} },
 		"no frames":             func(s *setup) { s.packs[0].Frames = nil },
+		"a frame for nothing":   func(s *setup) { s.packs[0].Frames[0].To = nil },
 		"pack id":               func(s *setup) { s.packs[0].ID = "x" },
 		"frame outside":         func(s *setup) { s.packs[0].Frames[0].At = 4600 - 9 },
 	} {
@@ -309,7 +313,7 @@ func TestManifestLies(t *testing.T) {
 		{`[1,0,0,10]`, `[2,0,0,10]`}, {`[1,0,0,10]`, `[-1,0,0,10]`}, {`[1,0,0,10]`, `[1,-1,0,10]`}, {`[1,0,0,10]`, `[1,0,-1,10]`},
 		{`[1,0,0,10]`, `[1,0,1,10]`}, {`[1,0,0,10]`, `[1,11,0,10]`}, {`[1,0,0,10]`, `[1,0,9223372036854775807,10]`},
 		{`[1,0,0,10]`, `[1,9223372036854775807,0,10]`}, {`[1,0,0,10]`, `[1,0,0,9223372036854775807]`}, {`[1,0,0,10]`, `[1,0,0,10.5]`},
-		{`[1,0,0,10]`, `[1,0,0,1e1]`}, {`[1,0,0,10]`, `"x"`}, {`[1,0,0,10]`, `null`}, {`[1,0,0,10]`, `{}`},
+		{`[1,0,0,10]`, `[1,0,0,1e1]`}, {`[1,0,0,10]`, `"x"`}, {`[1,0,0,10]`, `null`}, {`[1,0,0,10]`, `{}`}, {`[[1,0,0,10]]`, `[]`}, {`[[1,0,0,10]]`, `null`},
 		{`"base/1"`, `"../1"`}, {`"base/1"`, `"/base"`}, {`"base/1"`, `"base"`}, {`"path":"base/1"`, `"path":"base/1","path_hex":"ff"`},
 		{`"path":"base/1"`, `"path":"","path_hex":"2f657463"`}, {`"path":"base/1"`, `"path":"","path_hex":"2e2e2fff"`},
 		{`"type":"file"`, `"type":"link"`}, {`"type":"file"`, `"type":"dir"`}, {`"size":20`, `"size":21`}, {`"size":20`, `"size":-20`},

@@ -170,7 +170,7 @@ def restore(repo, label, out):
             raw = run(["zstd", "-d", "-q", "-c"], piece)
             if len(raw) != frame["raw"]:
                 fail("pack %s: the frame at %d has another size" % (entry["pack"], frame["at"]))
-            for number, off, at, length in frame.get("to") or []:
+            for number, off, at, length in frame["to"]:
                 with open(files[number][0], "r+b") as f:
                     f.seek(off)
                     f.write(raw[at:at + length])
