@@ -4,7 +4,7 @@ import "strings"
 
 // Excluded says whether a base backup leaves out the file or folder at path,
 // which is relative to the data directory, with slashes. The rules are those
-// of backup/basebackup.c (replication/basebackup.c before 16) and the manual's
+// of backup/basebackup.c (replication/basebackup.c before 15) and the manual's
 // "Making a Base Backup Using the Low Level API":
 //
 //   - the contents of the folders of EmptyDir, which themselves are kept;

@@ -25,14 +25,6 @@ func (f Fork) String() string {
 	return fmt.Sprintf("fork %d", uint8(f))
 }
 
-// suffix is what the fork adds to the file name.
-func (f Fork) suffix() string {
-	if f == ForkMain {
-		return ""
-	}
-	return "_" + f.String()
-}
-
 // The tablespaces that every cluster has (pg_tablespace.dat).
 const (
 	DefaultTablespace uint32 = 1663 // pg_default, in the folder base

@@ -9,10 +9,10 @@ type TransactionEnd struct {
 	XID       uint32 // of the top-level transaction; zero if it never had one
 	Committed bool
 	Prepared  bool      // by COMMIT PREPARED or ROLLBACK PREPARED
-	GID       string    // of the prepared transaction; only if wal_level is logical
+	GID       string    // of the prepared transaction, if wal_level is logical
 	Time      time.Time // on the clock of the server that wrote the record
 
-	Database uint32 // only with wal_level logical
+	Database uint32 // zero if the record does not say
 	Subxacts []uint32
 	Dropped  []RelFile // whose files go away with the end of the transaction
 
