@@ -233,7 +233,11 @@ func onlySystem(ctx context.Context, r *repo.Repo) (postgres.SystemID, error) {
 	if err != nil {
 		return 0, err
 	}
-	if len(systems) == 1 {
+	hint := "add --system ID, the system identifier that pg_controldata prints"
+	switch len(systems) {
+	case 0:
+		return 0, usage("no backup was taken yet, so the repository does not tell whose WAL is wanted").hinted("%s", hint)
+	case 1:
 		return systems[0], nil
 	}
 	names := make([]string, len(systems))
@@ -241,5 +245,5 @@ func onlySystem(ctx context.Context, r *repo.Repo) (postgres.SystemID, error) {
 		names[i] = s.String()
 	}
 	return 0, usage("the repository holds WAL of %d systems (%s), and which one is wanted is not said", len(systems), strings.Join(names, ", ")).
-		hinted("add --system ID, the system identifier that pg_controldata prints")
+		hinted("%s", hint)
 }
