@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"path"
 	"strconv"
@@ -309,7 +310,7 @@ func (p PackEntry) checkFrames() error {
 			return fmt.Errorf("pack %s: nothing is restored from the frame at %d", p.ID, f.At)
 		}
 		for _, s := range f.To {
-			if s.File < 0 || s.Off < 0 || s.At < 0 || s.Len <= 0 || s.Len > f.Raw || s.At > f.Raw-s.Len {
+			if s.File < 0 || s.File >= maxFiles || s.Off < 0 || s.At < 0 || s.Len <= 0 || s.Len > f.Raw || s.At > f.Raw-s.Len {
 				return fmt.Errorf("pack %s: the frame at %d has the span %v, which fits no frame", p.ID, f.At, s)
 			}
 		}
@@ -317,22 +318,58 @@ func (p PackEntry) checkFrames() error {
 	return nil
 }
 
-// coverage counts how much of each file the spans fill. A file of which a part
-// is nowhere would be restored with a hole, and start.
-type coverage []int64
+// coverage tells whether the spans fill each byte of each file exactly once,
+// in any order and without remembering them. A file with a hole would be
+// restored, and start.
+//
+// Beside the bytes it sums hash(end) - hash(begin) over a file's spans: where
+// spans meet, the two hashes cancel, and what is left of a whole file is
+// hash(size) - hash(0). A gap made up for by an overlap leaves something else.
+type coverage struct {
+	seed  maphash.Seed
+	files []filled
+}
 
-func (c coverage) add(p PackEntry) {
+type filled struct {
+	bytes int64
+	ends  uint64
+	last  int64 // the highest end
+}
+
+func newCoverage(files int) coverage {
+	return coverage{maphash.MakeSeed(), make([]filled, files)}
+}
+
+func (c *coverage) add(p PackEntry) {
 	for _, f := range p.Frames {
 		for _, s := range f.To {
-			c[s.File] += int64(s.Len)
+			if grow := s.File + 1 - len(c.files); grow > 0 {
+				c.files = append(c.files, make([]filled, grow)...)
+			}
+			n, end := &c.files[s.File], s.Off+int64(s.Len)
+			n.bytes += int64(s.Len)
+			n.ends += c.hash(end) - c.hash(s.Off)
+			n.last = max(n.last, end)
 		}
 	}
 }
 
-func (c coverage) check(files []FileEntry) error {
-	for i, n := range c {
-		if n != files[i].Size {
-			return fmt.Errorf("file %.200q has %d bytes, of which %d are in packs", files[i].Path, files[i].Size, n)
+func (c *coverage) hash(off int64) uint64 { return maphash.Comparable(c.seed, off) }
+
+func (c *coverage) check(files []FileEntry) error {
+	if len(c.files) > len(files) {
+		return fmt.Errorf("packs fill file %d of %d", len(c.files)-1, len(files))
+	}
+	for i, f := range files {
+		var n filled
+		if i < len(c.files) {
+			n = c.files[i]
+		}
+		switch {
+		case n.bytes != f.Size, n.last > f.Size:
+			return fmt.Errorf("file %.200q has %d bytes, of which %d, up to %d, are in packs", f.Path, f.Size, n.bytes, n.last)
+		case n.ends != c.hash(f.Size)-c.hash(0):
+			return fmt.Errorf("file %.200q is filled twice in one place and not in another", f.Path)
 		}
 	}
 	return nil

@@ -227,6 +227,8 @@ func TestCommitRefuses(t *testing.T) {
 		"file not filled":       func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 9})} },
 		"file filled twice":     func(s *setup) { s.packs = append(s.packs, pack(Span{1, 0, 0, 10})) },
 		"file filled beyond":    func(s *setup) { s.packs = []PackEntry{pack(Span{1, 1, 0, 10})} },
+		"a gap and an overlap":  func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 6}, Span{1, 0, 0, 4})} },
+		"an overlap inside":     func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 5}, Span{1, 3, 0, 5})} },
 		"file in no pack":       func(s *setup) { s.packs = nil },
 		"file unknown":          func(s *setup) { s.packs = []PackEntry{pack(Span{2, 0, 0, 10})} },
 		"file huge":             func(s *setup) { s.packs = []PackEntry{pack(Span{1 << 40, 0, 0, 10})} },

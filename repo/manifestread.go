@@ -145,7 +145,7 @@ func (m *ManifestReader) Packs() iter.Seq2[PackEntry, error] {
 			return
 		}
 		m.used = true
-		filled := make(coverage, len(m.Files))
+		filled := newCoverage(len(m.Files))
 		var frames, stored int64
 		for range m.Info.Packs {
 			p, err := m.pack()
@@ -160,7 +160,7 @@ func (m *ManifestReader) Packs() iter.Seq2[PackEntry, error] {
 				return
 			}
 		}
-		if err := m.readEnd(frames, stored, filled); err != nil {
+		if err := m.readEnd(frames, stored, &filled); err != nil {
 			yield(PackEntry{}, err)
 		}
 	}
@@ -177,7 +177,7 @@ func (m *ManifestReader) pack() (PackEntry, error) {
 	return p, nil
 }
 
-func (m *ManifestReader) readEnd(frames, stored int64, filled coverage) error {
+func (m *ManifestReader) readEnd(frames, stored int64, filled *coverage) error {
 	var end endRecord
 	if err := m.record(&end); err != nil {
 		return err

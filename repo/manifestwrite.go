@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -28,13 +27,12 @@ type ManifestWriter struct {
 	closed bool
 
 	packs, frames, stored int64
-	filled                coverage // by number of the file
-	ends                  []int64  // where the last span of a file ends
+	filled                coverage
 }
 
 // NewManifestWriter begins a manifest. Close it.
 func (r *Repo) NewManifestWriter() *ManifestWriter {
-	w := &ManifestWriter{repo: r, spool: newSpool(), zw: newEncoder(Fastest)}
+	w := &ManifestWriter{repo: r, spool: newSpool(), zw: newEncoder(Fastest), filled: newCoverage(0)}
 	w.zw.Reset(w.spool)
 	return w
 }
@@ -45,23 +43,11 @@ func (w *ManifestWriter) Add(p PackEntry) error {
 	if err := p.checkFrames(); err != nil {
 		return fmt.Errorf("add to manifest: %w", err)
 	}
-	for _, f := range p.Frames {
-		for _, s := range f.To {
-			if s.File >= maxFiles {
-				return fmt.Errorf("add to manifest: file number %d", s.File)
-			}
-			if grow := s.File + 1 - len(w.ends); grow > 0 {
-				w.ends = append(w.ends, make([]int64, grow)...)
-				w.filled = append(w.filled, make(coverage, grow)...)
-			}
-			w.ends[s.File] = max(w.ends[s.File], s.Off+int64(s.Len))
-		}
-	}
-	w.filled.add(p)
 	line, err := recordLine(p)
 	if err != nil {
 		return err
 	}
+	w.filled.add(p)
 	w.packs++
 	w.frames += int64(len(p.Frames))
 	w.stored += p.Size
@@ -140,15 +126,7 @@ func (w *ManifestWriter) complete(info *Info, files []FileEntry) error {
 	if err := checkFiles(files); err != nil {
 		return err
 	}
-	if len(w.ends) > len(files) {
-		return fmt.Errorf("a pack fills file %d of %d", len(w.ends)-1, len(files))
-	}
-	for i, end := range w.ends {
-		if end > files[i].Size {
-			return fmt.Errorf("file %.200q has %d bytes, a pack fills it to %d", files[i].Path, files[i].Size, end)
-		}
-	}
-	return append(slices.Clip(w.filled), make(coverage, len(files)-len(w.filled))...).check(files)
+	return w.filled.check(files)
 }
 
 // records is the plain text of the manifest, and its size. It is made as it is
