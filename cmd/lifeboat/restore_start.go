@@ -43,11 +43,7 @@ func (r *restoration) startServer(ctx context.Context, p *restore.Plan) (*restor
 	progress := r.newProgress("recovering")
 	defer progress.close()
 	began := r.now()
-	srv, err := server.Start(ctx, r.install, server.Options{
-		DataDir: p.DataDir, Port: r.port,
-		// A postgresql.conf may name another data directory.
-		Settings: map[string]string{"data_directory": p.DataDir},
-	})
+	srv, err := server.Start(ctx, r.install, server.Options{DataDir: p.DataDir, Port: r.port})
 	if err != nil {
 		return nil, err
 	}
