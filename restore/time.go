@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -12,10 +13,10 @@ import (
 const timeForm = "2006-01-02 15:04:05.999999"
 
 // timePattern takes apart RFC 3339 and the ISO forms that PostgreSQL reads and
-// writes: a date, a blank or T, hours and minutes, perhaps seconds and their
-// fraction, perhaps a zone.
+// writes: a date, perhaps a blank or T, hours and minutes, seconds and their
+// fraction, perhaps a zone. A date alone is its midnight.
 var timePattern = regexp.MustCompile(
-	`^(\d{4}-\d{2}-\d{2})(?:[Tt]| +)(\d{1,2}:\d{2})(?::(\d{2})(?:\.(\d+))?)? *([A-Za-z][A-Za-z0-9_/+-]*|[+-]\d{1,2}(?::?\d{2})?)?$`)
+	`^(\d{4}-\d{2}-\d{2})(?:(?:[Tt]| +)(\d{1,2}:\d{2})(?::(\d{2})(?:\.(\d+))?)?)? *([A-Za-z][A-Za-z0-9_/+-]*|[+-]\d{1,2}(?::?\d{2})?)?$`)
 
 // ParseTime reads a point in time, in RFC 3339 or one of PostgreSQL's ISO
 // forms: "2026-01-31 02:00:00", with an offset ("+01", "+01:00", "+0100"),
@@ -34,10 +35,7 @@ func ParseTime(s string, local *time.Location) (t time.Time, zone string, err er
 	if err != nil {
 		return time.Time{}, "", &TargetError{fmt.Sprintf("%q: %v", s, err)}
 	}
-	clock := m[2] + ":00"
-	if m[3] != "" {
-		clock = m[2] + ":" + m[3]
-	}
+	clock := cmp.Or(m[2], "00:00") + ":" + cmp.Or(m[3], "00")
 	t, err = time.ParseInLocation("2006-01-02 15:04:05", m[1]+" "+clock, loc)
 	if err != nil {
 		return time.Time{}, "", &TargetError{fmt.Sprintf("%q is not a time: a figure is out of range", s)}

@@ -207,7 +207,7 @@ func (s progressState) text() string {
 // summary is the line that stays in a log when the work has ended.
 func (s progressState) summary() string {
 	text := s.phase + ": " + s.amount() + " in " + span(s.elapsed)
-	if sec := s.elapsed.Seconds(); sec > 0 {
+	if sec := s.elapsed.Seconds(); sec >= 1 { // below, a rate says nothing
 		text += ", " + sizeText(int64(float64(s.done)/sec)) + "/s"
 	}
 	return text

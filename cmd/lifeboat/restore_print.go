@@ -48,8 +48,10 @@ func (r *restoration) writePlan(out io.Writer, p *restore.Plan) {
 	row("timeline", "%s", pathText(p.Path))
 	row("WAL", "%s to %s: %d segments, %s to %s, %s to fetch", p.WAL.Begin, p.WAL.End, p.WAL.Segments, p.WAL.First, p.WAL.Last,
 		sizeText(p.WAL.Bytes))
-	row("recovers to", "%s (%s)", commitText(p.StopTime), p.StopLSN)
-	row("newest", "%s is the newest time that can be reached", commitText(p.NewestTime))
+	row("recovers to", "%s, %s", p.StopLSN, commitText(p.StopTime))
+	if !p.NewestTime.IsZero() {
+		row("newest", "the newest commit in the archive is of %s", utc(p.NewestTime))
+	}
 	row("fetch", "%s of packs", sizeText(p.FetchBytes))
 	row("write", "%s in %d files", sizeText(p.WriteBytes), p.Files)
 	for _, d := range p.Disks {
@@ -99,9 +101,9 @@ func pathText(spans []restore.Span) string {
 
 func commitText(t time.Time) string {
 	if t.IsZero() {
-		return "no commit"
+		return "with no commit after the backup"
 	}
-	return "commit of " + utc(t)
+	return "the commit of " + utc(t)
 }
 
 func utc(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05.999999") + " UTC" }
