@@ -12,7 +12,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## build bin/lifeboat, static, for this machine
-	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '$(LDFLAGS)' -o bin/lifeboat ./cmd/lifeboat
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -tags urfave_cli_no_docs -ldflags '$(LDFLAGS)' -o bin/lifeboat ./cmd/lifeboat
 
 demo: ## the whole story on a scratch server and a folder
 	@scripts/packages postgresql
