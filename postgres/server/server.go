@@ -200,11 +200,11 @@ func withDefaults(o Options) (Options, error) {
 // Two parameters are for a copy of a data directory that still has the
 // original's configuration: data_directory in postgresql.conf beats -D, so the
 // server would start on the original's folder, and external_pid_file would
-// overwrite the original's.
+// overwrite the original's. It cannot be unset, only lead elsewhere.
 func arguments(o Options, files map[string]string) ([]string, error) {
 	set := map[string]string{
 		"data_directory":          o.DataDir,
-		"external_pid_file":       "",
+		"external_pid_file":       filepath.Join(o.SocketDir, "server.pid"),
 		"listen_addresses":        o.Listen,
 		"port":                    strconv.Itoa(o.Port),
 		"unix_socket_directories": quoteList(o.SocketDir),
