@@ -61,7 +61,8 @@ func (a *archive) open(t testing.TB, store storage.Store, host string, ids ...ag
 
 // writer opens the archive as a push does.
 func (a *archive) writer(store storage.Store) (*repo.Repo, error) {
-	return repo.OpenWriter(context.Background(), store, a.keys(), "db1")
+	open := func(context.Context) (storage.Store, error) { return store, nil }
+	return repo.OpenWriter(context.Background(), open, a.keys(), "db1")
 }
 
 // segmentBytes makes a segment with the header that PostgreSQL 15 would write

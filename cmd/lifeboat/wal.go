@@ -14,6 +14,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -69,11 +70,8 @@ func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	if err != nil {
 		return err
 	}
-	store, err := openStore(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	r, err := repo.OpenWriter(ctx, store, keys, hostName())
+	open := func(ctx context.Context) (storage.Store, error) { return openStore(ctx, cfg) }
+	r, err := repo.OpenWriter(ctx, open, keys, hostName())
 	if err != nil {
 		return err
 	}
