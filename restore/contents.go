@@ -11,20 +11,15 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
-// readContents reads a manifest, proves that it holds every byte of every
-// file, and that each of its packs is there. Damage is noted in Contents; an
-// error says nothing about the backup.
+// readContents reads a whole manifest, which proves that it holds every byte of
+// every file, and makes sure that each of its packs is there. Damage is noted
+// in Contents; an error says nothing about the backup.
 func readContents(ctx context.Context, r *repo.Repo, info repo.Info) (*Contents, error) {
 	c, err := contentsOf(ctx, r, info)
-	if damaged(err) || errors.Is(err, ErrUnsafeManifest) || isIncomplete(err) {
+	if damaged(err) || errors.Is(err, ErrUnsafeManifest) {
 		return &Contents{Err: err}, nil
 	}
 	return c, err
-}
-
-func isIncomplete(err error) bool {
-	_, ok := errors.AsType[*IncompleteError](err)
-	return ok
 }
 
 func contentsOf(ctx context.Context, r *repo.Repo, info repo.Info) (*Contents, error) {
@@ -46,21 +41,12 @@ func contentsOf(ctx context.Context, r *repo.Repo, info repo.Info) (*Contents, e
 	}
 	c := countFiles(l, info)
 	packs := map[string]int64{}
-	covered := newCoverage(len(l.files))
 	for p, err := range m.Packs() {
 		if err != nil {
 			return nil, err
 		}
 		packs[p.ID] = p.Size
 		c.Fetch += fetchSize(p)
-		for _, f := range p.Frames {
-			for _, s := range f.To {
-				covered.add(s)
-			}
-		}
-	}
-	if err := covered.check(l.files); err != nil {
-		return nil, err
 	}
 	return c, checkPacks(ctx, r, packs)
 }
@@ -145,7 +131,7 @@ func checkPacks(ctx context.Context, r *repo.Repo, packs map[string]int64) error
 
 func statPacks(ctx context.Context, r *repo.Repo, packs map[string]int64) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
+	g.SetLimit(32)
 	for id, size := range packs {
 		if gctx.Err() != nil {
 			break

@@ -22,36 +22,6 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
 )
 
-// Pieces in any order are found to be exact or not, by their edges alone.
-func TestCoverage(t *testing.T) {
-	t.Parallel()
-	const size = 1000
-	files := []target{{path: "f", size: size}, {path: "empty"}}
-	for name, c := range map[string]struct {
-		spans [][2]int64 // offset, length
-		exact bool
-	}{
-		"whole":                {[][2]int64{{0, 1000}}, true},
-		"pieces":               {[][2]int64{{700, 300}, {0, 1}, {1, 699}}, true},
-		"nothing":              {nil, false},
-		"a gap":                {[][2]int64{{0, 400}, {401, 599}}, false},
-		"short at the end":     {[][2]int64{{0, 999}}, false},
-		"late at the start":    {[][2]int64{{1, 999}}, false},
-		"twice":                {[][2]int64{{0, 1000}, {0, 1000}}, false},
-		"a gap and an overlap": {[][2]int64{{0, 500}, {400, 500}, {400, 0}}, false},
-		"one twice, one never": {[][2]int64{{0, 250}, {0, 250}, {500, 250}, {750, 250}}, false},
-		"a hole in the middle filled twice at the end": {[][2]int64{{0, 300}, {400, 600}, {900, 100}}, false},
-	} {
-		cov := newCoverage(len(files))
-		for _, s := range c.spans {
-			cov.add(repo.Span{File: 0, Off: s[0], Len: int(s[1])})
-		}
-		if err := cov.check(files); (err == nil) != c.exact {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
 // objects reads what a store holds under a prefix.
 func objects(t testing.TB, s storage.Store, prefix string) map[string][]byte {
 	t.Helper()
@@ -228,49 +198,17 @@ func TestApplyKeys(t *testing.T) {
 	}
 }
 
-// A manifest that lacks bytes of a file and has as many twice must not pass:
-// neither when it is planned with nor when it is restored. A plain lack is
-// refused by repo when the manifest is written and read.
-func TestIncompleteManifest(t *testing.T) {
+// The last check of all: nothing failed, and yet bytes are missing.
+func TestCheckComplete(t *testing.T) {
 	t.Parallel()
-	span := func(e []repo.PackEntry, pick int) *repo.FrameEntry {
-		for i := range e {
-			for j := range e[i].Frames {
-				if f := &e[i].Frames[j]; len(f.To) == 1 {
-					if pick == 0 {
-						return f
-					}
-					pick--
-				}
-			}
-		}
-		t.Fatal("no such frame")
-		return nil
+	w := &writer{layout: &layout{files: []target{{path: "a", size: 10}, {path: "b"}}}, written: make([]atomic.Int64, 2)}
+	w.written[0].Store(9)
+	if e, ok := errors.AsType[*IncompleteError](w.checkComplete()); !ok || e.Path != "a" {
+		t.Errorf("error %v", e)
 	}
-	for name, change := range map[string]func([]repo.PackEntry) []repo.PackEntry{
-		"a span lies on another": func(e []repo.PackEntry) []repo.PackEntry { span(e, 1).To[0].Off = span(e, 0).To[0].Off; return e },
-		"one is missing, one twice": func(e []repo.PackEntry) []repo.PackEntry {
-			a, b := span(e, 0), span(e, 1)
-			a.To, b.To = nil, append(b.To, b.To[0])
-			return e
-		},
-		"two overlap, as many are missing": func(e []repo.PackEntry) []repo.PackEntry { span(e, 1).To[0].Off -= 10; return e },
-	} {
-		t.Run(name, func(t *testing.T) {
-			r, _, _ := newTestRepo(t)
-			tr := smallTree(t)
-			info := build(t, r, backupA, tr, built{packs: change})
-			p := planFor(info, t.TempDir())
-			err := Apply(context.Background(), r, p, Options{})
-			if _, ok := errors.AsType[*IncompleteError](err); !ok {
-				t.Errorf("error %v", err)
-			}
-			notStartable(t, p)
-			c, err := readContents(context.Background(), r, info)
-			if err != nil || !isIncomplete(c.Err) {
-				t.Errorf("contents: %v, %v", c, err)
-			}
-		})
+	w.written[0].Store(10)
+	if err := w.checkComplete(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -192,15 +192,14 @@ func (e *OwnerError) Error() string {
 	return fmt.Sprintf("the files cannot be given to %s: %s", e.Owner, e.Reason)
 }
 
-// IncompleteError says that a file of the backup did not get all its bytes.
-// The manifest is damaged, or made by a program with a fault; nothing that was
-// written can be started.
+// IncompleteError says that a file did not get all its bytes, although nothing
+// failed: a fault in this program. What was written cannot be started.
 type IncompleteError struct {
 	Path    string
-	Size    int64 // bytes that it has
-	Written int64 // bytes that were found, perhaps some of them twice
+	Size    int64
+	Written int64
 }
 
 func (e *IncompleteError) Error() string {
-	return fmt.Sprintf("the backup does not hold %s exactly once: %d of %d bytes were found", e.Path, e.Written, e.Size)
+	return fmt.Sprintf("%s is not complete: %d of %d bytes were written", e.Path, e.Written, e.Size)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -19,7 +20,7 @@ const maxHandles = 256
 type handles struct {
 	dirs    *dirs
 	files   []target
-	covered *coverage
+	written []atomic.Int64
 
 	mu    sync.Mutex
 	begun []bool // the file was made
@@ -34,8 +35,8 @@ type handle struct {
 	idle  *list.Element // nil while it is used
 }
 
-func newHandles(d *dirs, files []target, c *coverage) *handles {
-	return &handles{dirs: d, files: files, covered: c, begun: make([]bool, len(files)), open: map[int]*handle{}, idle: list.New()}
+func newHandles(d *dirs, files []target, written []atomic.Int64) *handles {
+	return &handles{dirs: d, files: files, written: written, begun: make([]bool, len(files)), open: map[int]*handle{}, idle: list.New()}
 }
 
 // get returns the file with this index, open for writing; the first time it is
@@ -77,8 +78,8 @@ func (h *handles) makeRoom() error {
 	return nil
 }
 
-// put gives a file back, after what was written is noted as covered. One that
-// is complete and that nobody else uses is closed.
+// put gives a file back, after what was written was counted. One that is
+// complete and that nobody else uses is closed.
 func (h *handles) put(have *handle) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,7 +87,7 @@ func (h *handles) put(have *handle) error {
 	if have.users > 0 {
 		return nil
 	}
-	if !h.covered.full(have.index, h.files[have.index].size) {
+	if h.written[have.index].Load() < h.files[have.index].size {
 		have.idle = h.idle.PushBack(have)
 		return nil
 	}

@@ -66,7 +66,7 @@ func failures() []failure {
 			return "name the account that runs PostgreSQL here: --owner postgres"
 		}), exitFailed},
 		{as(func(e *restore.IncompleteError) string {
-			return "the backup itself is faulty: use another one, \"lifeboat backups\" lists them, and report this"
+			return "this is a defect of Lifeboat: please report it; nothing that was written can be started"
 		}), exitFailed},
 		{as(func(e *restore.BackupError) string {
 			return "use another backup: \"lifeboat backups\" lists them"
