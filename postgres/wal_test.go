@@ -268,7 +268,7 @@ func openDir(dir string, tl postgres.Timeline, size postgres.SegmentSize) postgr
 	}
 }
 
-func firstSegment(t *testing.T, c *servertest.Cluster, size postgres.SegmentSize) postgres.Segment {
+func firstSegment(t testing.TB, c *servertest.Cluster, size postgres.SegmentSize) postgres.Segment {
 	t.Helper()
 	entries, err := os.ReadDir(walDir(c))
 	if err != nil {

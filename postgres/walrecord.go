@@ -1,6 +1,9 @@
 package postgres
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 // The header of a WAL record (XLogRecord in access/xlogrecord.h).
 const (
@@ -349,11 +352,11 @@ func (c *cursor) items(size int) (items []byte, n int) {
 
 // text reads up to a zero byte, which must be there.
 func (c *cursor) text() string {
-	for i, b := range c.b {
-		if b == 0 {
-			return string(c.take(i + 1)[:i])
-		}
+	i := bytes.IndexByte(c.b, 0)
+	text := c.take(i + 1) // nothing, if there is no zero byte
+	if len(text) == 0 {
+		c.bad = true
+		return ""
 	}
-	c.bad = true
-	return ""
+	return string(text[:i])
 }
