@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -61,7 +62,13 @@ type pushReport struct {
 	Existed     bool   `json:"existed"`
 }
 
+// pushMemory is where a push begins to collect garbage. A usual segment makes
+// far less in all, so that it is done before a collection would pay.
+const pushMemory = 64 << 20
+
 func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(pushMemory)
 	keys, err := loadKeys(cfg)
 	if err != nil {
 		return err
