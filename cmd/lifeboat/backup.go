@@ -6,12 +6,14 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/lifeboat-dr/lifeboat/backup"
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 func backupCommand(a *app) *cli.Command {
@@ -60,6 +62,7 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config) (*repo.Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.sweep(ctx, r.Store())
 	p := a.newProgress("starting")
 	defer p.close()
 	return backup.Run(ctx, r, backup.Options{
@@ -73,6 +76,30 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config) (*repo.Info, error) {
 			}
 		},
 	})
+}
+
+// sweeper is a store in which crashes leave files that only it knows of.
+type sweeper interface {
+	Sweep(ctx context.Context, before time.Time) (removed int, err error)
+}
+
+// sweepAge is older than any write that is still under way.
+const sweepAge = 24 * time.Hour
+
+// sweep removes what crashes left in the store long ago. That it fails is no
+// reason not to take a backup.
+func (a *app) sweep(ctx context.Context, store storage.Store) {
+	s, ok := store.(sweeper)
+	if !ok {
+		return
+	}
+	removed, err := s.Sweep(ctx, a.now().Add(-sweepAge))
+	if removed > 0 {
+		a.note("removed %d unfinished files that crashes had left in the repository", removed)
+	}
+	if err != nil && ctx.Err() == nil {
+		a.warn("cannot remove what crashes left in the repository: %v", err)
+	}
 }
 
 var backupPhases = map[string]string{

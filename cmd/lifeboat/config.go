@@ -42,7 +42,7 @@ type S3Config struct {
 	Region         string
 	PathStyle      bool
 	CAFile         string
-	SSE            string // "", AES256 or aws:kms
+	SSE            string // "", AES256, aws:kms or aws:kms:dsse
 	SSEKMSKey      string
 	StorageClass   string
 	ObjectLockMode string // "", GOVERNANCE or COMPLIANCE
@@ -114,11 +114,11 @@ func keys() []*key {
 		{name: "s3.ca_file", value: "FILE", url: "ca_file", path: true, optional: "the system's",
 			help:  "certificates (PEM) of the authorities to trust",
 			field: func(c *Config) any { return &c.S3.CAFile }},
-		{name: "s3.sse", value: "METHOD", url: "sse", choices: []string{"AES256", "aws:kms"}, optional: "the bucket's default",
+		{name: "s3.sse", value: "METHOD", url: "sse", choices: []string{"AES256", "aws:kms", "aws:kms:dsse"}, optional: "the bucket's default",
 			help:  "server-side encryption on top of Lifeboat's own",
 			field: func(c *Config) any { return &c.S3.SSE }},
 		{name: "s3.sse_kms_key", value: "KEY", url: "sse_kms_key", optional: "the account's default key",
-			help:  "KMS key for s3.sse aws:kms",
+			help:  "KMS key for s3.sse aws:kms and aws:kms:dsse",
 			field: func(c *Config) any { return &c.S3.SSEKMSKey }},
 		{name: "s3.storage_class", value: "CLASS", url: "storage_class", optional: "the bucket's default",
 			help:  "storage class of new objects; one that can be read without delay",

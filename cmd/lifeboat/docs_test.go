@@ -106,6 +106,8 @@ func jsonReports() map[string]any {
 		"lifeboat wal fetch": fetchReport{},
 		"lifeboat restore":   restoreReport{},
 		"lifeboat demo":      demoReport{},
+
+		"lifeboat check-repository": checkReport{},
 	}
 }
 

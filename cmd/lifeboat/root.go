@@ -24,6 +24,7 @@ func commands() []func(*app) *cli.Command {
 		walCommand,
 		keygenCommand,
 		demoCommand,
+		checkRepositoryCommand,
 		configCommand,
 		completionCommand,
 		versionCommand,
