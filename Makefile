@@ -3,6 +3,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+export BUILDFLAGS := -buildvcs=false -trimpath -tags urfave_cli_no_docs
 
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
@@ -12,20 +13,20 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## build bin/lifeboat, static, for this machine
-	CGO_ENABLED=0 go build -buildvcs=false -trimpath -tags urfave_cli_no_docs -ldflags '$(LDFLAGS)' -o bin/lifeboat ./cmd/lifeboat
+	CGO_ENABLED=0 go build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o bin/lifeboat ./cmd/lifeboat
 
 demo: ## the whole story on a scratch server and a folder
-	@scripts/packages postgresql
+	@scripts/packages certs postgresql
 	@$(MAKE) --no-print-directory build
 	bin/lifeboat demo
 
 test: ## everything that must hold before a commit is pushed
-	@scripts/packages postgresql zstd cc
+	@scripts/packages certs postgresql zstd cc
 	@scripts/tools
 	@scripts/test
 
 test-matrix: ## the tests with servers, on PostgreSQL 16, 17 and 18
-	@scripts/packages postgresql zstd npm
+	@scripts/packages certs postgresql zstd npm
 	@scripts/tools versitygw age
 	@scripts/test-matrix
 
@@ -37,13 +38,13 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 	@scripts/fuzz
 
 bench: ## Lifeboat against pgBackRest, as a table: BENCH is flags
-	@scripts/packages postgresql zstd pgbackrest
+	@scripts/packages certs postgresql zstd pgbackrest
 	@scripts/tools versitygw
 	@$(MAKE) --no-print-directory build
 	@scripts/bench $(BENCH)
 
 soak: ## hours of load, faults and restores: SOAK is how long (1h)
-	@scripts/packages postgresql zstd
+	@scripts/packages certs postgresql zstd
 	@scripts/tools versitygw
 	@scripts/soak
 

@@ -204,7 +204,7 @@ func withDefaults(o Options) (Options, error) {
 func arguments(o Options, files map[string]string) ([]string, error) {
 	set := map[string]string{
 		"data_directory":          o.DataDir,
-		"external_pid_file":       filepath.Join(o.SocketDir, "server.pid"),
+		"external_pid_file":       socketPath(o.SocketDir, o.Port) + ".pid",
 		"listen_addresses":        o.Listen,
 		"port":                    strconv.Itoa(o.Port),
 		"unix_socket_directories": quoteList(o.SocketDir),

@@ -338,6 +338,9 @@ func TestConfigurationOfTheOriginal(t *testing.T) {
 	if _, err := os.Stat(pidFile); !os.IsNotExist(err) {
 		t.Errorf("external_pid_file was written: %v", err)
 	}
+	if strings.Contains(s.LogTail(), "PID file") {
+		t.Errorf("the server complains: %s", s.LogTail())
+	}
 }
 
 func TestWithoutConfiguration(t *testing.T) {
