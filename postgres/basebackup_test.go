@@ -18,7 +18,8 @@ import (
 // that the server itself backs up, by its backup manifest.
 func TestExcludedAsServerDoes(t *testing.T) {
 	needOwnProgram(t, "pg_basebackup")
-	c := servertest.New(t, servertest.Options{Settings: map[string]string{"wal_level": "logical"}})
+	c := servertest.New(t, servertest.Options{Settings: map[string]string{
+		"wal_level": "logical", "archive_mode": "on", "archive_command": "true"}}) // else no backup history file stays
 	space := filepath.Join(t.TempDir(), "space")
 	if err := os.Mkdir(space, 0o700); err != nil {
 		t.Fatal(err)
@@ -175,11 +176,43 @@ func checkLabel(t *testing.T, c *servertest.Cluster, backup, space string) {
 	if l, err := postgres.ParseBackupLabel([]byte(label)); err != nil || l.Label != "by hand" {
 		t.Errorf("%+v, %v of\n%s", l, err, label)
 	}
+	checkHistoryFile(t, c)
 	links, err := postgres.ParseTablespaceMap([]byte(text))
 	if err != nil || len(links) != 1 || links[0].Path != space || links[0].OID < 16384 {
 		t.Errorf("%+v, %v of\n%s", links, err, text)
 	}
 	if got := postgres.MarshalTablespaceMap(links); string(got) != text {
 		t.Errorf("the map %q became %q", text, got)
+	}
+}
+
+// checkHistoryFile reads the backup history file that the last backup left.
+func checkHistoryFile(t *testing.T, c *servertest.Cluster) {
+	t.Helper()
+	entries, err := os.ReadDir(walDir(c))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range entries {
+		name, err := postgres.ParseWALName(e.Name())
+		if err != nil || name.Kind != postgres.WALBackup {
+			continue
+		}
+		n++
+		data, err := os.ReadFile(filepath.Join(walDir(c), e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := postgres.ParseBackupLabel(data)
+		if err != nil || l.Stop <= l.Start || l.StopTimeline != 1 || l.StopTime == "" || len(l.StopSegment) != 24 {
+			t.Errorf("%s: %+v, %v", e.Name(), l, err)
+		}
+		if want := postgres.BackupHistoryName(1, l.Start, 16*mib); want != e.Name() || name.Segment != l.StartSegment {
+			t.Errorf("%s of a backup that should be %s", e.Name(), want)
+		}
+	}
+	if n == 0 {
+		t.Error("no backup history file")
 	}
 }

@@ -136,8 +136,12 @@ func FuzzRelationPath(f *testing.F) {
 		if file.Temp && !postgres.Excluded(path) {
 			t.Errorf("%q is of a temporary relation and not left out", path)
 		}
-		postgres.UnloggedFiles([]string{path}).Excludes(path)
-		postgres.EmptyDir(path)
+		if postgres.UnloggedFiles([]string{path}).Excludes(path) {
+			t.Errorf("%q is left out for the sake of itself", path)
+		}
+		if postgres.EmptyDir(path) && !postgres.Excluded(path+"/x") {
+			t.Errorf("%q is kept empty, and not what is in it", path)
+		}
 	})
 }
 

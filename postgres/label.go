@@ -45,17 +45,26 @@ func (l BackupLabel) FromStandby() bool { return l.From == "standby" }
 // ParseBackupLabel reads the text that pg_backup_stop returns for backup_label,
 // or a backup history file of the archive (build_backup_content in
 // access/transam/xlogbackup.c; read_backup_label in xlogrecovery.c).
-// The two LSNs and the segment must be there and each line must be well formed
-// if it is one that is known; other lines are passed over.
+// The two LSNs and the segment must be there; each line that is known must be
+// well formed and stand there once. Other lines are passed over.
 func ParseBackupLabel(data []byte) (BackupLabel, error) {
 	var l BackupLabel
+	seen := map[string]bool{}
 	for line := range bytes.Lines(data) {
 		key, value, ok := strings.Cut(strings.TrimRight(string(line), "\r\n"), ": ")
 		if !ok {
 			continue
 		}
-		if err := l.set(key, value); err != nil {
+		known, err := l.set(key, value)
+		if err == nil && known && seen[key] {
+			// A label with a newline in it can pretend to be other lines.
+			err = fmt.Errorf("%w: it is there twice", ErrFormat)
+		}
+		if err != nil {
 			return BackupLabel{}, fmt.Errorf("backup label, %s: %w", key, err)
+		}
+		if known {
+			seen[key] = true
 		}
 	}
 	if l.Start == 0 || l.Checkpoint == 0 {
@@ -68,7 +77,7 @@ func ParseBackupLabel(data []byte) (BackupLabel, error) {
 	return l, nil
 }
 
-func (l *BackupLabel) set(key, value string) (err error) {
+func (l *BackupLabel) set(key, value string) (known bool, err error) {
 	switch key {
 	case "START WAL LOCATION":
 		l.Start, l.StartSegment, err = parseWALLocation(value)
@@ -94,8 +103,10 @@ func (l *BackupLabel) set(key, value string) (err error) {
 		l.IncrementalFrom, err = ParseLSN(value)
 	case "INCREMENTAL FROM TLI":
 		l.IncrementalFromTimeline, err = ParseTimeline(value)
+	default:
+		return false, nil
 	}
-	return err
+	return true, err
 }
 
 // parseWALLocation reads "0/2000028 (file 000000010000000000000002)".

@@ -45,6 +45,7 @@ func TestParseBackupLabelRefuses(t *testing.T) {
 		"bad start":          strings.Replace(labelText, "0/2000028", "2000028", 1),
 		"bad checkpoint":     strings.Replace(labelText, "0/2000060", "x", 1),
 		"bad timeline":       strings.Replace(labelText, "TIMELINE: 1", "TIMELINE: one", 1),
+		"twice":              labelText + "START WAL LOCATION: 0/3000028 (file 000000010000000000000003)\n",
 		"timelines disagree": strings.Replace(labelText, "TIMELINE: 1", "TIMELINE: 2", 1),
 	} {
 		if l, err := postgres.ParseBackupLabel([]byte(text)); !errors.Is(err, postgres.ErrFormat) {

@@ -102,6 +102,13 @@ const (
 )
 
 // BlockRef is a page that a record changes.
+//
+// The references name each changed page of a main fork, but not of the others:
+// the free space map is not in the WAL, and a record that clears a bit of the
+// visibility map, such as an insertion into an all-visible page, does not name
+// the map's page (heap_xlog_insert in access/heap/heapam_xlog.c). Whole files
+// come and go by the events DatabaseCreate, DatabaseDrop, StorageCreate,
+// StorageTruncate and TransactionEnd.Dropped.
 type BlockRef struct {
 	ID       uint8 // which of the record's pages; ascending, gaps are possible
 	Rel      RelFile
