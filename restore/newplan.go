@@ -25,6 +25,14 @@ func NewPlan(in *Inputs, t Target) (*Plan, error) {
 	if err := t.check(); err != nil {
 		return nil, err
 	}
+	// The commonest mistake first: nobody should wait for it.
+	found, known := in.Folders[t.DataDir]
+	if !known {
+		return nil, &MissingFactError{Folders: []string{t.DataDir}}
+	}
+	if err := checkFree(filled{path: t.DataDir}, found, true); err != nil {
+		return nil, err
+	}
 	candidates, notes, err := choose(in, t)
 	if err != nil {
 		return nil, err

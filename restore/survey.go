@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -15,16 +16,16 @@ import (
 // readSurvey reads the WAL that recovery of the backup to the point would
 // replay. It proves that all of it can be fetched, opened and replayed, and
 // finds where recovery would stop. Each segment is fetched once.
-func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Path, info repo.Info, point Point, o Options) (*Survey, error) {
+func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, info repo.Info, point Point, o Options) (*Survey, error) {
 	v := &surveyor{point: point, info: info}
-	rd := ix.Reader(ctx, r, path, info.StartLSN)
+	rd := ix.Reader(ctx, r, way, info.StartLSN)
 	defer rd.Close()
-	reach := ix.Reach(path, info.StartLSN)
+	reach := ix.Reach(way, info.StartLSN)
 	total := int64(reach.End - info.StartLSN)
 	for {
 		rec, err := rd.Next()
 		if err != nil {
-			if err := v.ended(err, rd.Position(), reach, ix.SegmentSize()); err != nil {
+			if err := v.ended(err, segmentAt(ix, way, rd.Position()), reach); err != nil {
 				return nil, fmt.Errorf("read the WAL from %s on: %w", rd.Position(), err)
 			}
 			break
@@ -43,7 +44,7 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Path,
 	}
 	v.s.Newest = v.s.Commit
 	if v.s.Reached && reach.End > v.s.End {
-		newest, err := newestCommit(ctx, r, ix, path, v.s.End, reach.End)
+		newest, err := newestCommit(ctx, r, ix, way, v.s.End, reach.End)
 		if err != nil {
 			return nil, err
 		}
@@ -137,36 +138,50 @@ func (v *surveyor) parameters(e postgres.ParameterChange) {
 	p.MaxLocksPerXact = max(p.MaxLocksPerXact, e.MaxLocksPerXact)
 }
 
+// segmentAt is the segment that recovery reads at a position.
+func segmentAt(ix *wal.Index, way wal.Path, at postgres.LSN) postgres.Segment {
+	for seg := range ix.Segments(way, at, at+1) {
+		return seg
+	}
+	return postgres.Segment{}
+}
+
 // ended tells the end of the archive, which is no fault, from WAL that is
 // archived and cannot be used, which the plan must know, and from an error
 // that says nothing about the archive, which is returned.
-func (v *surveyor) ended(err error, at postgres.LSN, reach wal.Reach, size postgres.SegmentSize) error {
+func (v *surveyor) ended(err error, at postgres.Segment, reach wal.Reach) error {
 	if v.s.End == 0 {
 		v.s.End = v.info.StartLSN
 	}
-	if size == 0 {
-		size = postgres.DefaultSegmentSize
-	}
-	segment := postgres.SegmentAt(v.s.Timeline, at, size)
 	if errors.Is(err, io.EOF) {
 		// The last archived segment may end anywhere: it was switched, or its
 		// last record goes on in the next. In one before it, nothing may end.
-		if segment.End() < reach.End {
-			v.s.Broken, v.s.BrokenSegment = err, segment.Name()
+		if at.End() < reach.End {
+			v.s.Broken, v.s.BrokenSegment = err, at.Name()
 		}
 		return nil
 	}
 	if _, ok := errors.AsType[*wal.GapError](err); ok {
 		return nil // the index knows it too
 	}
-	_, corrupt := errors.AsType[*repo.CorruptError](err)
-	_, untrusted := errors.AsType[*repo.UntrustedError](err)
-	_, foreign := errors.AsType[*wal.HeaderError](err)
-	if corrupt || untrusted || foreign {
-		v.s.Broken, v.s.BrokenSegment = err, segment.Name()
+	if segment, ok := unusable(err, at); ok {
+		v.s.Broken, v.s.BrokenSegment = err, segment
 		return nil
 	}
 	return err
+}
+
+// unusable names the segment that an error is about: the one that cannot be
+// opened may follow the one in which the next record begins.
+func unusable(err error, at postgres.Segment) (string, bool) {
+	if e, ok := errors.AsType[*repo.CorruptError](err); ok {
+		return path.Base(e.Object), true
+	}
+	if e, ok := errors.AsType[*repo.UntrustedError](err); ok {
+		return path.Base(e.Object), true
+	}
+	_, ok := errors.AsType[*wal.HeaderError](err)
+	return at.Name(), ok
 }
 
 // lookBack is how many segments newestCommit looks through.
@@ -175,9 +190,9 @@ const lookBack = 8
 // newestCommit finds the newest commit in the last archived segments before to,
 // after from: the newest time that could be reached. Zero when they hold none;
 // nil also when they cannot be read, since the plan does not go there.
-func newestCommit(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Path, from, to postgres.LSN) (time.Time, error) {
+func newestCommit(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, from, to postgres.LSN) (time.Time, error) {
 	var starts []postgres.LSN
-	for seg, ok := range ix.Segments(path, from, to) {
+	for seg, ok := range ix.Segments(way, from, to) {
 		if !ok {
 			break
 		}
@@ -192,7 +207,7 @@ func newestCommit(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Pat
 		if i+1 < len(starts) {
 			end = starts[i+1]
 		}
-		found, err := commitsBetween(ctx, r, ix, path, starts[i], end)
+		found, err := commitsBetween(ctx, r, ix, way, starts[i], end)
 		if err != nil {
 			return newest, err
 		}
@@ -201,8 +216,8 @@ func newestCommit(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Pat
 	return newest, nil
 }
 
-func commitsBetween(ctx context.Context, r *repo.Repo, ix *wal.Index, path wal.Path, from, to postgres.LSN) (time.Time, error) {
-	rd := ix.Reader(ctx, r, path, from)
+func commitsBetween(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, from, to postgres.LSN) (time.Time, error) {
+	rd := ix.Reader(ctx, r, way, from)
 	defer rd.Close()
 	var newest time.Time
 	for {

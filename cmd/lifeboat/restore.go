@@ -233,13 +233,10 @@ func (r *restoration) do(ctx context.Context) error {
 	}
 	report := restoreReport{Plan: plan, Zone: r.zone}
 	if r.start {
-		// Known to be missing now is better than after the files are written.
+		// That it is missing is better known now than after the files are written.
 		if r.install, err = server.Find(postgres.ServerVersion(plan.Backup.PGVersion).Major(), r.cfg.PGBinDir); err != nil {
 			return err
 		}
-	}
-	if r.dryRun {
-		return r.result(report, func(w io.Writer) { r.writePlan(w, plan) })
 	}
 	if err := r.showPlan(plan); err != nil {
 		return err
@@ -247,6 +244,9 @@ func (r *restoration) do(ctx context.Context) error {
 	// The account that runs the server must be able to fetch WAL.
 	if err := r.tryFetch(ctx, plan); err != nil {
 		return err
+	}
+	if r.dryRun {
+		return r.result(report, func(io.Writer) {})
 	}
 	if err := r.apply(ctx, repository, plan, &report); err != nil {
 		return err

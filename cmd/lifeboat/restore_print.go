@@ -12,10 +12,10 @@ import (
 )
 
 // showPlan prints the plan before anything is written: to stdout, or to stderr
-// when stdout is kept for the JSON document.
+// when stdout is kept for the JSON document. A dry run is about nothing else.
 func (r *restoration) showPlan(p *restore.Plan) error {
 	switch {
-	case r.quiet:
+	case r.quiet && (r.json || !r.dryRun):
 		return nil
 	case r.json:
 		var b strings.Builder

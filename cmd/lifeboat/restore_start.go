@@ -26,6 +26,7 @@ type restoreServer struct {
 	Seconds float64 `json:"seconds"` // from its start to that state
 
 	dataDir string
+	account string // that runs it, if it is not ours
 	stop    string // how to stop it
 }
 
@@ -49,6 +50,9 @@ func (r *restoration) startServer(ctx context.Context, p *restore.Plan) (*restor
 	}
 	report := &restoreServer{PID: srv.PID(), Socket: srv.SocketDir(), Port: srv.Port(), Log: srv.LogFile(),
 		dataDir: p.DataDir, stop: r.install.Path("pg_ctl")}
+	if p.Owner != nil {
+		report.account = p.Owner.User
+	}
 	if report.State, err = r.waitRecovered(ctx, srv, p); err != nil {
 		if ctx.Err() != nil {
 			r.note("the server (process %d) was left running", srv.PID())
@@ -163,6 +167,10 @@ func (s *restoreServer) write(w io.Writer) {
 	case serverReading:
 		_, _ = fmt.Fprintf(w, "The server accepts connections, after %s; recovery may still be under way.\n", took)
 	}
-	_, _ = fmt.Fprintf(w, "Connect:  psql -h %s -p %d postgres\nStop:     %s -D %s stop\nLog:      %s\n",
-		shellWord(s.Socket), s.Port, shellWord(s.stop), shellWord(s.dataDir), shellWord(s.Log))
+	as := ""
+	if s.account != "" {
+		as = "runuser -u " + shellWord(s.account) + " -- "
+	}
+	_, _ = fmt.Fprintf(w, "Connect:  %spsql -h %s -p %d postgres\nStop:     %s%s -D %s stop\nLog:      %s\n",
+		as, shellWord(s.Socket), s.Port, as, shellWord(s.stop), shellWord(s.dataDir), shellWord(s.Log))
 }
