@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // ErrNotArchived means that the archive, which is there and readable, holds no
@@ -130,11 +132,22 @@ func checkSystem(ctx context.Context, r *repo.Repo, system postgres.SystemID) er
 	return &UnknownSystemError{system}
 }
 
+// afterLister is a store that can begin a listing behind a key. A server that
+// waits at the end of the archive asks every few seconds, so the archive
+// before that must cost nothing.
+type afterLister interface {
+	ListAfter(ctx context.Context, prefix, after string) iter.Seq2[storage.Info, error]
+}
+
 // laterSegment is the name of the first archived segment after name on its
 // timeline, "" when there is none.
 func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName) (string, error) {
 	prefix := repo.WALPrefix(system, name.Timeline)
-	for info, err := range r.Store().List(ctx, prefix) {
+	list := r.Store().List(ctx, prefix)
+	if s, ok := r.Store().(afterLister); ok {
+		list = s.ListAfter(ctx, prefix, repo.WALKey(system, name))
+	}
+	for info, err := range list {
 		if err != nil {
 			return "", fmt.Errorf("list the archive: %w", err)
 		}
