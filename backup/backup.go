@@ -26,9 +26,11 @@ type Options struct {
 	Conn       string // libpq connection string or URL; the server of DataDir
 	Jobs       int    // workers; at least 1
 	Level      repo.Level
-	WALTimeout time.Duration // how long to wait for WAL in the archive, each time
-	Host       string        // this host, for the manifest and the lease
-	Program    string        // version, for the manifest
+	WALTimeout time.Duration             // how long to wait for WAL in the archive, each time
+	Host       string                    // this host, for the manifest and the lease
+	Process    string                    // this process, for the lease; may be ""
+	Gone       func(process string) bool // may be nil; see repo.Claim
+	Program    string                    // version, for the manifest
 	Now        func() time.Time
 	Observe    func(Progress) // may be nil; called from one goroutine at a time
 	Warn       func(string)   // may be nil; one line a call
@@ -145,7 +147,8 @@ func (o Options) warn(format string, args ...any) {
 // lost, the context ends with the reason, because somebody else may then be
 // taking this for a dead backup.
 func holdLease(ctx context.Context, r *repo.Repo, o Options, label string) (context.Context, func(), error) {
-	lease, err := repo.AcquireLease(ctx, r.Store(), LeaseName, o.Host+" (backup "+label+")", o.Now())
+	lease, err := repo.AcquireLease(ctx, r.Store(), LeaseName,
+		repo.Claim{Holder: o.Host + " (backup " + label + ")", Process: o.Process, Gone: o.Gone}, o.Now())
 	if err != nil {
 		return nil, nil, err
 	}

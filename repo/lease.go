@@ -29,8 +29,9 @@ const (
 )
 
 type leaseRecord struct {
-	Holder  string    `json:"holder"` // host and process, for people
-	Token   string    `json:"token"`  // 32 random hex digits: one taking of the lease
+	Holder  string    `json:"holder"`            // host and process, for people
+	Process string    `json:"process,omitempty"` // for the holder's host alone
+	Token   string    `json:"token"`             // 32 random hex digits: one taking of the lease
 	Since   time.Time `json:"since"`
 	Expires time.Time `json:"expires"` // not after since once given back
 }
@@ -46,10 +47,22 @@ type Lease struct {
 
 var leasePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,99}$`)
 
+// Claim says who wants a lease.
+type Claim struct {
+	Holder string // host and process, for people
+
+	// Process names the process, "" when it cannot be named; Gone says of
+	// such a name whether that process is proven to have ended, and is nil
+	// when that is never known. A lease whose holder is gone is free at once.
+	// A holder that was taken for gone and lives is told by its next Renew.
+	Process string
+	Gone    func(process string) bool
+}
+
 // AcquireLease takes the lease of this name ("backup" and such: lower-case
-// letters, digits, "-" and "_") for holder, or fails with *LeasedError. Now is
-// the holder's clock.
-func AcquireLease(ctx context.Context, store storage.Store, name, holder string, now time.Time) (*Lease, error) {
+// letters, digits, "-" and "_"), or fails with *LeasedError. Now is the
+// holder's clock.
+func AcquireLease(ctx context.Context, store storage.Store, name string, by Claim, now time.Time) (*Lease, error) {
 	if !leasePattern.MatchString(name) {
 		return nil, fmt.Errorf("%q cannot name a lease", name)
 	}
@@ -57,11 +70,11 @@ func AcquireLease(ctx context.Context, store storage.Store, name, holder string,
 	if err != nil {
 		return nil, err
 	}
-	if gen > 0 && rec.heldAt(now) {
+	if gen > 0 && rec.heldAt(now) && !by.knowsGone(rec.Process) {
 		return nil, leasedBy(name, rec)
 	}
 	l := &Lease{store: store, name: name, gen: gen,
-		rec: leaseRecord{Holder: cleanText(holder), Token: NewID(), Since: now.UTC()}}
+		rec: leaseRecord{Holder: cleanText(by.Holder), Process: by.Process, Token: NewID(), Since: now.UTC()}}
 	if err := l.next(ctx, now.Add(leaseTTL)); err != nil {
 		return nil, err
 	}
@@ -70,6 +83,10 @@ func AcquireLease(ctx context.Context, store storage.Store, name, holder string,
 
 func (r leaseRecord) heldAt(now time.Time) bool {
 	return r.Expires.After(r.Since) && now.Before(r.Expires.Add(leaseSkew))
+}
+
+func (c Claim) knowsGone(process string) bool {
+	return process != "" && c.Gone != nil && c.Gone(process)
 }
 
 func leasedBy(name string, rec leaseRecord) *LeasedError {

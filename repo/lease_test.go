@@ -24,7 +24,7 @@ func leased(err error) bool {
 
 func acquire(t *testing.T, s storage.Store, holder string, now time.Time) *Lease {
 	t.Helper()
-	l, err := AcquireLease(t.Context(), s, "backup", holder, now)
+	l, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: holder}, now)
 	check(t, err)
 	return l
 }
@@ -42,18 +42,18 @@ func generations(t *testing.T, s storage.Store) []string {
 func TestLeaseTakeRenewRelease(t *testing.T) {
 	s, now := mem.New(), testTime
 	a := acquire(t, s, "host-a", now)
-	_, err := AcquireLease(t.Context(), s, "backup", "host-b", now)
+	_, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, now)
 	var held *LeasedError
 	if !errors.As(err, &held) || held.Holder != "host-a" || !held.Until.Equal(now.Add(leaseTTL)) {
 		t.Errorf("a second holder: %v", err)
 	}
-	if _, err := AcquireLease(t.Context(), s, "expire", "host-b", now); err != nil {
+	if _, err := AcquireLease(t.Context(), s, "expire", Claim{Holder: "host-b"}, now); err != nil {
 		t.Errorf("a lease of another name: %v", err)
 	}
 	for range 5 {
 		now = now.Add(leaseTTL - time.Second)
 		check(t, a.Renew(t.Context(), now))
-		if _, err := AcquireLease(t.Context(), s, "backup", "host-b", now); !leased(err) {
+		if _, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, now); !leased(err) {
 			t.Errorf("taken after a renewal: %v", err)
 		}
 	}
@@ -73,7 +73,7 @@ func TestLeaseTakeover(t *testing.T) {
 		free  bool
 	}{{0, false}, {leaseTTL, false}, {leaseTTL + leaseSkew - 1, false}, {-time.Hour, false}, {leaseTTL + leaseSkew, true}} {
 		now := testTime.Add(c.after)
-		b, err := AcquireLease(t.Context(), s, "backup", "host-b", now)
+		b, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, now)
 		if (err == nil) != c.free || err != nil && !leased(err) {
 			t.Errorf("after %s: %v", c.after, err)
 		}
@@ -120,18 +120,18 @@ func TestLeaseSleeper(t *testing.T) {
 func TestLeaseLostAnswers(t *testing.T) {
 	s := mem.New()
 	lost := &forgetful{Store: s, n: 1}
-	a, err := AcquireLease(t.Context(), lost, "backup", "host-a", testTime)
+	a, err := AcquireLease(t.Context(), lost, "backup", Claim{Holder: "host-a"}, testTime)
 	check(t, err)
 	if err := a.Renew(t.Context(), testTime); err == nil || leased(err) {
 		t.Errorf("the answer was lost: %v", err)
 	}
 	check(t, a.Renew(t.Context(), testTime.Add(time.Minute)))
-	if _, err := AcquireLease(t.Context(), s, "backup", "host-b", testTime.Add(leaseTTL)); !leased(err) {
+	if _, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, testTime.Add(leaseTTL)); !leased(err) {
 		t.Errorf("another takes it: %v", err)
 	}
 	check(t, a.Release(t.Context()))
 	// A store that sends a write twice answers that the key is taken.
-	twice, err := AcquireLease(t.Context(), doubling{s}, "backup", "host-a", testTime)
+	twice, err := AcquireLease(t.Context(), doubling{s}, "backup", Claim{Holder: "host-a"}, testTime)
 	check(t, err)
 	check(t, twice.Renew(t.Context(), testTime))
 	check(t, twice.Release(t.Context()))
@@ -159,7 +159,7 @@ func TestLeaseConcurrent(t *testing.T) {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				l, err := AcquireLease(t.Context(), s, "backup", fmt.Sprint("host-", i), now)
+				l, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: fmt.Sprint("host-", i)}, now)
 				if err != nil {
 					if !leased(err) {
 						t.Error(err)
@@ -200,7 +200,7 @@ func TestLeaseExclusive(t *testing.T) {
 		local := now.Add(h.skew)
 		switch {
 		case h.lease == nil:
-			if l, err := AcquireLease(t.Context(), s, "backup", "h", local); err == nil {
+			if l, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "h"}, local); err == nil {
 				h.lease, h.until = l, now.Add(leaseTTL)
 			} else if !leased(err) {
 				t.Fatal(err)
@@ -252,7 +252,7 @@ func TestLeaseHostileRow(t *testing.T) {
 	} {
 		s := mem.New()
 		put(s, c.key, c.content)
-		_, err := AcquireLease(t.Context(), s, "backup", "host-a", testTime)
+		_, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-a"}, testTime)
 		if (err == nil) != c.free || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -261,17 +261,17 @@ func TestLeaseHostileRow(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "a/b", "../x", "A", strings.Repeat("x", 101)} {
-		if _, err := AcquireLease(t.Context(), mem.New(), name, "h", testTime); err == nil {
+		if _, err := AcquireLease(t.Context(), mem.New(), name, Claim{Holder: "h"}, testTime); err == nil {
 			t.Errorf("a lease named %q", name)
 		}
 	}
 	// A store that lists what it does not have does not keep us for ever.
 	s := mem.New()
 	put(s, "leases/backup/00000000000000000005", record)
-	if _, err := AcquireLease(t.Context(), ghosts{s}, "backup", "h", testTime); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, err := AcquireLease(t.Context(), ghosts{s}, "backup", Claim{Holder: "h"}, testTime); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a listed ghost: %v", err)
 	}
-	if _, err := AcquireLease(t.Context(), blindStore{s}, "backup", "h", testTime); err == nil {
+	if _, err := AcquireLease(t.Context(), blindStore{s}, "backup", Claim{Holder: "h"}, testTime); err == nil {
 		t.Error("a listing that fails")
 	}
 }
@@ -306,4 +306,38 @@ func FuzzLease(f *testing.F) {
 		}
 		rec.heldAt(testTime)
 	})
+}
+
+// A host that knows that the holder has ended need not wait; others do. The
+// holder, if it lives after all, is told.
+func TestLeaseOfDeadProcess(t *testing.T) {
+	t.Parallel()
+	s := mem.New()
+	gone := func(process string) bool { return process == "a process" }
+	take := func(c Claim) (*Lease, error) { return AcquireLease(t.Context(), s, "backup", c, testTime) }
+	first, err := take(Claim{Holder: "host-a", Process: "a process", Gone: gone})
+	check(t, err)
+	for _, c := range []Claim{
+		{Holder: "host-b"},
+		{Holder: "host-b", Process: "a process"},
+		{Holder: "host-b", Gone: func(process string) bool { return process != "a process" }},
+	} {
+		if _, err := take(c); !leased(err) {
+			t.Errorf("%s takes the lease: %v", c.Holder, err)
+		}
+	}
+	second, err := take(Claim{Holder: "host-a again", Process: "b process", Gone: gone})
+	check(t, err)
+	if err := first.Renew(t.Context(), testTime); !leased(err) {
+		t.Errorf("the first holder renews: %v", err)
+	}
+	check(t, second.Renew(t.Context(), testTime))
+
+	// Who has no name is never taken for gone.
+	check(t, second.Release(t.Context()))
+	_, err = take(Claim{Holder: "host-c"})
+	check(t, err)
+	if _, err := take(Claim{Holder: "host-a", Gone: func(string) bool { return true }}); !leased(err) {
+		t.Errorf("a lease without a process is taken: %v", err)
+	}
 }

@@ -67,7 +67,7 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config) (*repo.Info, error) {
 	defer p.close()
 	return backup.Run(ctx, r, backup.Options{
 		DataDir: cfg.PGData, Conn: cfg.Conn, Jobs: workers(cfg.Jobs), Level: level, WALTimeout: cfg.WALTimeout,
-		Host: hostName(), Program: "lifeboat " + version, Now: a.now,
+		Host: hostName(), Process: processName(), Gone: processGone, Program: "lifeboat " + version, Now: a.now,
 		Warn: func(s string) { a.warn("%s", s) },
 		Observe: func(e backup.Progress) {
 			p.setPhase(backupPhases[e.Phase])
