@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -239,4 +240,34 @@ func TestPushNeedsKeys(t *testing.T) {
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Error("it looks like a missing file")
 	}
+}
+
+func TestPushTwiceAtOnce(t *testing.T) {
+	const name = "000000010000000000000001"
+	eachStore(t, func(t *testing.T, store storage.Store) {
+		a := newArchive(t, store)
+		path := writeFile(t, name, segmentBytes(segment(t, name, 1<<20), testSystem, 1))
+		made := make(chan bool, 6)
+		var group sync.WaitGroup
+		for range cap(made) {
+			group.Go(func() {
+				s, err := Push(context.Background(), a.Repo, path, PushOptions{System: testSystem})
+				if err != nil {
+					t.Error(err)
+				}
+				made <- err == nil && !s.Existed
+			})
+		}
+		group.Wait()
+		close(made)
+		n := 0
+		for m := range made {
+			if m {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("%d pushes stored it", n)
+		}
+	})
 }

@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
@@ -356,5 +359,60 @@ func TestFetchCommand(t *testing.T) {
 		if _, err := os.Stat(dest); err == nil {
 			t.Fatalf("%s: a file is there", what)
 		}
+	}
+}
+
+// A push that is killed, at whatever moment, leaves the segment in the archive
+// whole or not at all, and the next one succeeds.
+func TestPushKilled(t *testing.T) {
+	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 16 << 20}})
+	s.Exec(t, "create table words as select md5(i::text) w from generate_series(1, 30000) i")
+	s.Setting(t, "archive_command", "false")
+	s.Exec(t, "select pg_switch_wal()")
+	s.Stop(t, server.Fast)
+	const name = "000000010000000000000001"
+	segment := filepath.Join(s.DataDir(), "pg_wal", name)
+	want, err := os.ReadFile(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := filepath.Join(s.dir, "repository", "wal", "*", "00000001", name)
+	dest := filepath.Join(t.TempDir(), "RECOVERYXLOG")
+	killed, absent := 0, 0
+	for try := range 25 {
+		cmd := exec.Command(servertest.Command(t, "lifeboat"), "wal", "push", segment, "--config", s.config)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(time.Duration(try)*8*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		err := cmd.Wait()
+		timer.Stop()
+		if err != nil {
+			killed++
+		}
+		stored, globErr := filepath.Glob(object)
+		if globErr != nil {
+			t.Fatal(globErr)
+		}
+		if len(stored) == 0 {
+			absent++
+			if err == nil {
+				t.Fatal("a push succeeded and stored nothing")
+			}
+		}
+		s.run(t, "wal", "push", segment)
+		s.run(t, "wal", "fetch", name, dest, "--identity", s.identity)
+		if got, err := os.ReadFile(dest); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%d bytes are archived, not the %d of the segment: %v", len(got), len(want), err)
+		}
+		if stored, err = filepath.Glob(object); err != nil || len(stored) != 1 {
+			t.Fatalf("%v %v", stored, err)
+		}
+		if err := os.Remove(stored[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if killed == 0 || absent == 0 {
+		t.Errorf("of 25 pushes %d were killed, %d of them in time: the test tests nothing", killed, absent)
 	}
 }
