@@ -125,9 +125,9 @@ func (o *openDir) claim(tablespace bool) error {
 		return folderError(o.path, err)
 	}
 	o.marker = marker
-	if err := syscall.Flock(int(marker.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		o.marker = nil
-		marker.Close()
+	// Where locks are not supported there is none; two restores into one folder
+	// then end in errors about files that exist.
+	if err := syscall.Flock(int(marker.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
 		return &FolderError{Path: o.path, Kind: NotEmpty, Detail: "another restore is filling it"}
 	}
 	info, err := marker.Stat()
@@ -138,7 +138,8 @@ func (o *openDir) claim(tablespace bool) error {
 	if err != nil {
 		return err
 	}
-	const text = "A restore began to fill this folder and has not completed it.\n"
+	const text = "Lifeboat began to restore into this folder and has not finished.\n" +
+		"The next restore into it removes everything that is in it.\n"
 	if len(names) > 0 {
 		// An empty marker is one that we have just made.
 		if info.Size() == 0 || slices.Contains(names, "global") && o.exists(postgres.ControlPath) {
@@ -300,6 +301,9 @@ func (d *dirs) finishFolders(l *layout) error {
 func folderError(path string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return &FolderError{Path: path, Kind: NoRights, Detail: err.Error()}
+	}
+	if errors.Is(err, syscall.ENOTDIR) {
+		return &FolderError{Path: path, Kind: NotAFolder}
 	}
 	return fmt.Errorf("prepare %s: %w", path, err)
 }

@@ -231,6 +231,7 @@ func (r *restoration) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	plan.Notes = append(plan.Notes, r.credentialNotes()...)
 	report := restoreReport{Plan: plan, Zone: r.zone}
 	if r.start {
 		// That it is missing is better known now than after the files are written.

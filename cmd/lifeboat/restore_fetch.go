@@ -44,6 +44,20 @@ func fetchNeeds(k *key) bool {
 	return strings.HasPrefix(k.name, "s3.") || slices.Contains([]string{"repository", "identity", "signer", "cluster_key"}, k.name)
 }
 
+// credentialNotes tells of credentials that restore_command will lack unless
+// the server is started with them.
+func (r *restoration) credentialNotes() []string {
+	if !strings.HasPrefix(r.cfg.Repository, "s3:") {
+		return nil
+	}
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"} {
+		if r.getenv(name) != "" {
+			return []string{"credentials come from the environment (" + name + "): the server must be started with it too, or restore_command cannot fetch WAL"}
+		}
+	}
+	return nil
+}
+
 // tryFetch fetches the first WAL segment of the plan as the account that will
 // own the files, when that is not our own. The program, its configuration and
 // the identity often lie where root alone can read them, and recovery would
