@@ -9,10 +9,12 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/lifeboat-dr/lifeboat/backup"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/s3"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -72,6 +74,10 @@ func failures() []failure {
 			return "use another backup: \"lifeboat backups\" lists them"
 		}), exitFailed},
 		{as(func(e *restore.TargetError) string { return "\"lifeboat restore --help\" explains targets" }), exitUsage},
+		// backup
+		{as(func(e *backup.MismatchError) string {
+			return "pgdata and conn must be the data directory and the address of one running primary: \"lifeboat config\" prints what counts"
+		}), exitFailed},
 		// wal
 		{as(func(e *wal.GapError) string {
 			return "recovery cannot pass the gap: restore to a point before " + e.Missing + ", or from a backup taken after it"
@@ -112,6 +118,13 @@ func failures() []failure {
 		{is(storage.ErrDenied, "the credentials are valid and lack a right: look at what the policy of the bucket allows: reading, writing and listing are needed"), exitFailed},
 		{is(storage.ErrCredentials, "check AWS_PROFILE, AWS_ACCESS_KEY_ID or the instance role; expired ones must be renewed"), exitFailed},
 		{is(storage.ErrUnavailable, "check network, endpoint and region, then run it again: nothing is lost"), exitFailed},
+		{as(func(e *s3.Error) string {
+			return "the store does not do what was asked: check endpoint, region and path_style; \"lifeboat check-repository\" tries all that is needed"
+		}), exitFailed},
+		// backup, for want of anything that says more
+		{as(func(e *backup.ArchivingError) string {
+			return "set archive_mode = on and archive_command = 'lifeboat … wal push %p', as \"lifeboat init\" prints it, and look at pg_stat_archiver and the server's log"
+		}), exitFailed},
 		// postgres/server
 		{as(func(e *server.FindError) string {
 			return "install PostgreSQL's server programs, or name their folder with pg_bindir"
