@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -152,7 +153,20 @@ func start(ctx context.Context, in Install, o Options) (_ *Server, err error) {
 	if o.DieWithParent {
 		dieWithParent(cmd.SysProcAttr)
 	}
-	return s, s.run(cmd)
+	if err := s.run(cmd); err != nil {
+		// The system does not say whether it is the program or the folder that
+		// the account cannot reach.
+		return nil, fmt.Errorf("run %s as %s in %s: %w", cmd.Path, o.Account, cmd.Dir, plain(err))
+	}
+	return s, nil
+}
+
+// plain is the system's own error, without the names that go before it.
+func plain(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }
 
 // run starts cmd and leaves behind the goroutine that reaps it. The goroutine

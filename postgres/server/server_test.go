@@ -391,6 +391,25 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestFolderClosedToTheAccount(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root runs a server as another account")
+	}
+	dir := dataDir(t)
+	closed := filepath.Dir(dir)
+	if err := errors.Join(os.Chown(closed, 0, 0), os.Chmod(closed, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := server.Start(context1m(t), install(t), server.Options{DataDir: dir})
+	owner, ownerErr := server.OwnerOf(dir)
+	if ownerErr != nil {
+		t.Fatal(ownerErr)
+	}
+	if err == nil || !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "as "+owner.Name+" in "+dir) {
+		t.Errorf("%v; want the account and the folder it cannot reach", err)
+	}
+}
+
 func leftovers(t *testing.T) int {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(os.TempDir(), "lifeboat-pg-*"))
