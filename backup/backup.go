@@ -91,7 +91,10 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 		return nil, err
 	}
 
-	// The list is made after the start: what is created later is in the WAL.
+	// Both lists are made after the start: what is created later is in the WAL.
+	if facts.tablespaces, err = srv.readTablespaces(ctx); err != nil {
+		return nil, err
+	}
 	tree, err := walk(o.DataDir, facts, o.warn)
 	if err != nil {
 		return nil, err

@@ -29,7 +29,7 @@ type facts struct {
 	control     postgres.ControlFile
 	version     int // server_version_num
 	settings    map[string]string
-	tablespaces []repo.Tablespace
+	tablespaces []repo.Tablespace // after the start
 	owner       string
 	group       string
 }
@@ -98,9 +98,6 @@ func (s *server) match(ctx context.Context, dataDir string) (facts, error) {
 		return f, &MismatchError{"the server is a standby; a backup is taken from the primary"}
 	}
 	if f.settings, err = s.readSettings(ctx); err != nil {
-		return f, err
-	}
-	if f.tablespaces, err = s.readTablespaces(ctx); err != nil {
 		return f, err
 	}
 	f.owner, f.group = owner(dataDir)

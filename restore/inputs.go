@@ -67,7 +67,9 @@ type Survey struct {
 	Broken        error
 	BrokenSegment string
 
-	Tablespaces []NewTablespace // that recovery makes, in place ones aside
+	Tablespaces []NewTablespace // that recovery makes outside of the data directory
+	InPlace     bool            // it makes some inside
+	InPlace     bool            // recovery makes one in place
 	Parameters  postgres.ParameterChange
 }
 

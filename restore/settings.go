@@ -20,6 +20,12 @@ func (p *Plan) recoverySettings(t Target, s *Survey) ([]Setting, error) {
 	if !t.KeepArchiving {
 		set = append(set, Setting{"archive_mode", "off"})
 	}
+	set = append(set, p.inPlaceSettings(s)...)
+	if s.InPlace || slices.ContainsFunc(p.Tablespaces, func(t Tablespace) bool { return t.InPlace }) {
+		// Who made them needed it in a session; recovery panics without it
+		// (CheckTablespaceDirectory in access/transam/xlogrecovery.c).
+		set = append(set, Setting{"allow_in_place_tablespaces", "on"})
+	}
 	set = append(set, p.standbySettings()...)
 	return append(set, p.sizeSettings(s)...), nil
 }
@@ -66,6 +72,16 @@ func targetSettings(point Point, action Action) []Setting {
 		set = append(set, chosen)
 	}
 	return set
+}
+
+// inPlaceSettings allow tablespaces in place where there are some. When it is
+// consistent, recovery stops at a folder in pg_tblspc unless it is told that
+// they may be there (CheckTablespaceDirectory in access/transam/xlogrecovery.c).
+func (p *Plan) inPlaceSettings(s *Survey) []Setting {
+	if s.InPlace || slices.ContainsFunc(p.Tablespaces, func(t Tablespace) bool { return t.InPlace }) {
+		return []Setting{{"allow_in_place_tablespaces", "on"}}
+	}
+	return nil
 }
 
 // standbySettings takes back what was set for the server that was backed up

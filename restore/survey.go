@@ -81,7 +81,9 @@ func (v *surveyor) see(rec postgres.Record) (stop bool, err error) {
 			v.s.Commit, v.s.CommitLSN = e.Time, rec.LSN
 		}
 	case postgres.TablespaceCreate:
-		if e.Path != "" {
+		if e.Path == "" {
+			v.s.InPlace = true
+		} else {
 			v.s.Tablespaces = append(v.s.Tablespaces, NewTablespace{OID: e.OID, Path: e.Path, LSN: rec.LSN})
 		}
 	case postgres.ParameterChange:

@@ -123,7 +123,15 @@ func (ix *Index) pathTo(target, tl postgres.Timeline, lsn postgres.LSN) (Path, e
 func (ix *Index) latest(tl postgres.Timeline, lsn postgres.LSN) (Path, error) {
 	var skipped []postgres.Timeline
 	for _, candidate := range slices.Backward(ix.Timelines()) {
-		if candidate <= tl || !ix.HasHistory(candidate) {
+		if candidate <= tl {
+			continue
+		}
+		if !ix.HasHistory(candidate) {
+			// PostgreSQL would end on an older timeline, and without a word leave
+			// out what was committed on this one.
+			if _, used := ix.Newest(candidate); used {
+				return Path{}, fmt.Errorf("timeline %s: %w, although WAL of it is", candidate, ErrNoHistory)
+			}
 			continue
 		}
 		p, err := ix.pathTo(candidate, tl, lsn)
