@@ -67,7 +67,7 @@ func Fetch(ctx context.Context, r *repo.Repo, system postgres.SystemID, name pos
 	if err != nil {
 		return fmt.Errorf("fetch %s: %w", name, err)
 	}
-	if err := writeWhole(dest, checked, h.Size); err != nil {
+	if err := writeWhole(dest, checked); err != nil {
 		return fmt.Errorf("fetch %s: %w", name, err)
 	}
 	return nil

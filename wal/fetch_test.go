@@ -288,6 +288,9 @@ func TestFetchToUnwritablePlace(t *testing.T) {
 	if err := Fetch(context.Background(), a.Repo, testSystem, name, filepath.Join(dir, "RECOVERYXLOG")); err == nil || errors.Is(err, ErrNotArchived) {
 		t.Errorf("onto a folder: %v", err)
 	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("a failed fetch left files: %v %v", entries, err)
+	}
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "X"+partSuffix)); err != nil {
 		t.Fatal(err)
 	}

@@ -13,21 +13,17 @@ import (
 // partSuffix is put behind the name of a file while it is being written.
 const partSuffix = ".lifeboat-part"
 
-// writeWhole puts size bytes of body at dest by way of a file beside it, so
-// that dest never is half a file. The file beside it is locked, not unique: a
-// killed fetch leaves one, the next uses it again, and two at once do not mix.
-func writeWhole(dest string, body io.Reader, size int64) error {
+// writeWhole puts body at dest by way of a file beside it, so that dest never
+// is half a file. The file beside it is locked, not unique: a killed fetch
+// leaves one, the next uses it again, and two at once do not mix.
+func writeWhole(dest string, body io.Reader) error {
 	part := dest + partSuffix
 	f, err := lockPart(part)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	n, err := io.Copy(f, io.LimitReader(body, size+1))
-	if err == nil && n != size {
-		err = fmt.Errorf("%d bytes or more came, %d are signed", n, size)
-	}
-	if err == nil {
+	if _, err = io.Copy(f, body); err == nil {
 		err = os.Rename(part, dest)
 	}
 	if err != nil {
