@@ -69,7 +69,6 @@ type Survey struct {
 
 	Tablespaces []NewTablespace // that recovery makes outside of the data directory
 	InPlace     bool            // it makes some inside
-	InPlace     bool            // recovery makes one in place
 	Parameters  postgres.ParameterChange
 }
 

@@ -268,7 +268,7 @@ func (w *world) contents(name string, a map[string]string) {
 }
 
 func (w *world) survey(name string, a map[string]string) {
-	s := &Survey{End: w.lsn(a["end"]), Timeline: 1, Reached: a["reached"] != "", BrokenSegment: a["broken"]}
+	s := &Survey{End: w.lsn(a["end"]), Timeline: 1, Reached: a["reached"] != "", BrokenSegment: a["broken"], InPlace: a["in-place"] != ""}
 	s.Last = s.End - 0x100
 	if a["commit"] != "" {
 		s.Commit = w.time(a["commit"])

@@ -21,11 +21,6 @@ func (p *Plan) recoverySettings(t Target, s *Survey) ([]Setting, error) {
 		set = append(set, Setting{"archive_mode", "off"})
 	}
 	set = append(set, p.inPlaceSettings(s)...)
-	if s.InPlace || slices.ContainsFunc(p.Tablespaces, func(t Tablespace) bool { return t.InPlace }) {
-		// Who made them needed it in a session; recovery panics without it
-		// (CheckTablespaceDirectory in access/transam/xlogrecovery.c).
-		set = append(set, Setting{"allow_in_place_tablespaces", "on"})
-	}
 	set = append(set, p.standbySettings()...)
 	return append(set, p.sizeSettings(s)...), nil
 }
