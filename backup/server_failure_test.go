@@ -141,3 +141,25 @@ func TestOddNamesAndLinks(t *testing.T) {
 		}
 	}
 }
+
+// A file is cut to nothing after it was listed, as truncate does.
+func TestFileCutToNothing(t *testing.T) {
+	b := newBench(t, servertest.Options{})
+	sizes := map[string]int{"zz_small": 100, "zz_large": 3 << 20}
+	for name, size := range sizes {
+		check(t, os.WriteFile(filepath.Join(b.DataDir(), name), make([]byte, size), 0o600))
+	}
+	o := b.options()
+	o.Jobs = 1
+	onPhase(&o, "copy", func() {
+		for name := range sizes {
+			check(t, os.Truncate(filepath.Join(b.DataDir(), name), 0))
+		}
+	})
+	info, err := backup.Run(context.Background(), b.repo, o)
+	check(t, err)
+	// contents fails for a file that is not all there.
+	if got := b.contents(t, info.Label); len(got["zz_small"]) != 0 || got["zz_large"] == nil {
+		t.Errorf("%d and %d bytes", len(got["zz_small"]), len(got["zz_large"]))
+	}
+}
