@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/backup"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // onPhase runs f once, when the backup comes to a phase.
@@ -161,5 +164,47 @@ func TestFileCutToNothing(t *testing.T) {
 	// contents fails for a file that is not all there.
 	if got := b.contents(t, info.Label); len(got["zz_small"]) != 0 || got["zz_large"] == nil {
 		t.Errorf("%d and %d bytes", len(got["zz_small"]), len(got["zz_large"]))
+	}
+}
+
+// together is a store in which the first Create of a pack waits for a second.
+type together struct {
+	storage.Store
+	mu    sync.Mutex
+	packs int
+	both  chan struct{}
+	alone bool
+}
+
+func (s *together) Create(ctx context.Context, key string, body io.ReadSeeker) error {
+	if strings.HasPrefix(key, "packs/") {
+		s.mu.Lock()
+		if s.packs++; s.packs == 2 {
+			close(s.both)
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.both:
+		case <-time.After(20 * time.Second):
+			s.mu.Lock()
+			s.alone = true
+			s.mu.Unlock()
+		}
+	}
+	return s.Store.Create(ctx, key, body)
+}
+
+// Packs are on their way to the store at once, not one after the other.
+func TestPacksAreStoredTogether(t *testing.T) {
+	b := newBench(t, servertest.Options{})
+	s := &together{Store: b.repo.Store(), both: make(chan struct{})}
+	keys, err := readKeys(filepath.Join(filepath.Dir(b.root), "cluster.key"))
+	check(t, err)
+	r, err := repo.Open(context.Background(), s, keys, "testhost")
+	check(t, err)
+	_, err = backup.Run(context.Background(), r, b.options())
+	check(t, err)
+	if s.alone || s.packs < 2 {
+		t.Errorf("a pack waited 20 seconds for a second one; %d in all", s.packs)
 	}
 }
