@@ -101,6 +101,17 @@ func readAll(r *Repo, t testing.TB) (*ManifestReader, []PackEntry, error) {
 		if err != nil {
 			return m, packs, err
 		}
+		// Whoever takes a pack writes it before the end is known.
+		if err := p.Check(m.Files); err != nil {
+			t.Errorf("a pack came out that is not valid: %v", err)
+		}
+		for _, f := range p.Frames {
+			for _, s := range f.To {
+				if end := s.Off + int64(s.Len); end < s.Off || end > m.Files[s.File].Size {
+					t.Errorf("the span %v came out, of a file of %d bytes", s, m.Files[s.File].Size)
+				}
+			}
+		}
 		packs = append(packs, p)
 	}
 	return m, packs, nil
@@ -235,9 +246,11 @@ func TestCommitRefuses(t *testing.T) {
 		"file negative":         func(s *setup) { s.packs = []PackEntry{pack(Span{-1, 0, 0, 10})} },
 		"folder filled":         func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 10}, Span{0, 0, 0, 1})} },
 		"no frames":             func(s *setup) { s.packs[0].Frames = nil },
-		"a frame for nothing":   func(s *setup) { s.packs[0].Frames[0].To = nil },
-		"pack id":               func(s *setup) { s.packs[0].ID = "x" },
-		"frame outside":         func(s *setup) { s.packs[0].Frames[0].At = 4600 - 9 },
+		"a frame for nothing": func(s *setup) {
+			s.packs[0].Frames = append(s.packs[0].Frames, FrameEntry{FrameRef: FrameRef{10, 10, 10, strings.Repeat("0", 32)}})
+		},
+		"pack id":       func(s *setup) { s.packs[0].ID = "x" },
+		"frame outside": func(s *setup) { s.packs[0].Frames[0].At = 4600 - 9 },
 	} {
 		w := newWorld(t)
 		s := setup{testInfo(), slices.Clone(files), []PackEntry{good[0]}}
