@@ -31,7 +31,12 @@ func makeScratch() (*scratch, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	// Another run may be looking at it, for a moment; it removes no folder
+	// whose lock is new and empty.
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
+	if _, err := s.lock.WriteString("locked\n"); err != nil {
 		return nil, err
 	}
 	// 0755: another account must pass. What is secret in a test has its own mode.
@@ -94,11 +99,17 @@ func removeAbandoned(parent string) {
 			}
 			continue
 		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && !inTheMaking(lock) {
 			os.RemoveAll(dir)
 		}
 		lock.Close()
 	}
+}
+
+// inTheMaking says whether the run that made the lock has not taken it yet.
+func inTheMaking(lock *os.File) bool {
+	info, err := lock.Stat()
+	return err != nil || info.Size() == 0 && time.Since(info.ModTime()) < time.Minute
 }
 
 func mine(info os.FileInfo) bool {
