@@ -203,8 +203,11 @@ func checkReach(point Point, c candidate, s *Survey) error {
 	gap := &GapError{Missing: s.BrokenSegment, LSN: s.End, Reason: "cannot be used", Err: s.Broken, Window: window}
 	if s.Broken == nil {
 		gap = &GapError{Missing: reach.Missing.Name(), LSN: reach.End, Window: window}
+		if reach.Strays {
+			gap.Reason = "is not in the archive, and PostgreSQL would read on in the older timeline, past the point where it was left"
+		}
 	}
-	damaged := s.Broken != nil || reach.Gap
+	damaged := s.Broken != nil || reach.Gap || reach.Strays
 	switch {
 	case s.End < c.info.StopLSN && s.Reached:
 		return &UnreachableError{Point: point, Reason: "it lies before the backup is consistent", TooEarly: true, Window: window}
