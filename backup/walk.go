@@ -203,7 +203,7 @@ func (w *walker) file(from, p string, fi fs.FileInfo) {
 
 // outsideConfig adds the configuration files that lie elsewhere.
 func (w *walker) outsideConfig(root string) {
-	made := false
+	used := map[string]bool{}
 	for _, name := range []string{"config_file", "hba_file", "ident_file"} {
 		from := w.facts.settings[name]
 		if real, err := filepath.EvalSymlinks(from); err != nil || filepath.Dir(real) == root {
@@ -214,10 +214,14 @@ func (w *walker) outsideConfig(root string) {
 			w.warn("left out %s: it cannot be read", from)
 			continue
 		}
-		if !made {
+		if len(used) == 0 {
 			w.folders = append(w.folders, repo.FileEntry{Type: repo.Dir, Path: ConfigDir, Mode: 0o700})
-			made = true
 		}
-		w.file(from, path.Join(ConfigDir, filepath.Base(from)), fi)
+		base := filepath.Base(from)
+		if used[base] { // two files of one name, from different folders
+			base = name + "-" + base
+		}
+		used[base] = true
+		w.file(from, path.Join(ConfigDir, base), fi)
 	}
 }

@@ -187,6 +187,9 @@ func (s *story) disaster(srv *server.Server, w *witness) error {
 	if err := srv.Kill(); err != nil {
 		return err
 	}
+	if err := srv.ReleaseSharedMemory(); err != nil { // the host is gone in the story, not here
+		return err
+	}
 	w.stop()
 	if err := os.RemoveAll(s.data); err != nil {
 		return fmt.Errorf("delete the data directory: %w", err)

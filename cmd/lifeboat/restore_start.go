@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -44,7 +45,8 @@ func (r *restoration) startServer(ctx context.Context, p *restore.Plan) (*restor
 	progress := r.newProgress("recovering")
 	defer progress.close()
 	began := r.now()
-	srv, err := server.Start(ctx, r.install, server.Options{DataDir: p.DataDir, Port: r.port})
+	srv, err := server.Start(ctx, r.install, server.Options{DataDir: p.DataDir, Port: r.port,
+		LogFile: filepath.Join(p.DataDir, "lifeboat-start.log")}) // where it outlives the server and the socket's folder
 	if err != nil {
 		return nil, err
 	}
