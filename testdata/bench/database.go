@@ -38,7 +38,7 @@ const segmentsKept = 32
 // database is the server that is backed up, running, and what was recorded
 // when its data directory was built.
 type database struct {
-	dir      string   // of data, segments and archive, the script
+	dir      string   // of data, segments and the script
 	segments []string // paths of real WAL segments of this cluster, oldest first
 	server   *server.Server
 	bytes    int64 // of the data directory without pg_wal
@@ -47,8 +47,9 @@ type database struct {
 func (d *database) dataDir() string { return filepath.Join(d.dir, "data") }
 
 // archiver is the archive_command of the server: a script, so that it can be
-// exchanged without a word to the server.
-func (d *database) archiver() string { return filepath.Join(d.dir, "archive") }
+// exchanged without a word to the server. pgBackRest looks for its own name in
+// the command.
+func (d *database) archiver() string { return filepath.Join(d.dir, "lifeboat-or-pgbackrest") }
 
 // openDatabase builds the data directory, unless an earlier run did, and starts
 // a server on it.
