@@ -22,8 +22,14 @@ func TestTornControlFile(t *testing.T) {
 	torn := append([]byte(nil), whole...)
 	torn[48] ^= 0xff // in the checkpoint's LSN
 	path := filepath.Join(t.TempDir(), "pg_control")
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	// In place, like the server: never cut off first.
 	write := func(raw []byte) {
-		if err := os.WriteFile(path, raw, 0o600); err != nil {
+		if _, err := file.WriteAt(raw, 0); err != nil {
 			t.Error(err)
 		}
 	}
