@@ -127,6 +127,9 @@ func (d *dirs) openFile(t *target, begun bool) (*os.File, error) {
 	if err == nil && t.mode != 0o600 {
 		err = f.Chmod(t.mode)
 	}
+	if err == nil {
+		err = reserve(f, t.size)
+	}
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("make %s: %w", t.path, err)
