@@ -1,8 +1,6 @@
 package restore
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"strings"
 )
@@ -56,35 +54,6 @@ func settingName(line string) string {
 // in utils/misc/guc-file.l undoes it).
 func quoteSetting(v string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(v) + "'"
-}
-
-// restoreCommand makes restore_command of a program and its arguments: each is
-// quoted for the shell that PostgreSQL starts, and "%", which PostgreSQL
-// replaces, is doubled. The name and the path that PostgreSQL fills in need no
-// quotes of their own (BuildRestoreCommand in common/archive.c), and get them.
-func restoreCommand(program []string) (string, error) {
-	if len(program) == 0 {
-		return "", errors.New("no command to fetch WAL with")
-	}
-	words := make([]string, 0, len(program)+2)
-	for _, w := range program {
-		if hasControl(w) {
-			return "", fmt.Errorf("%q cannot stand in restore_command: it holds a control character", w)
-		}
-		words = append(words, strings.ReplaceAll(quoteShell(w), "%", "%%"))
-	}
-	return strings.Join(append(words, `"%f"`, `"%p"`), " "), nil
-}
-
-// quoteShell quotes one word for a POSIX shell, where it needs that.
-func quoteShell(w string) string {
-	plain := func(r rune) bool {
-		return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || strings.ContainsRune("_-./:=,+@", r)
-	}
-	if w != "" && !strings.ContainsFunc(w, func(r rune) bool { return !plain(r) }) {
-		return w
-	}
-	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }
 
 // setsDataDirectory says whether the text of postgresql.conf names a data

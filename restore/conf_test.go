@@ -4,6 +4,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
 func TestRewriteAutoConf(t *testing.T) {
@@ -27,15 +29,6 @@ func TestRewriteAutoConf(t *testing.T) {
 	}
 }
 
-func TestRestoreCommandRefuses(t *testing.T) {
-	t.Parallel()
-	for _, words := range [][]string{nil, {"a\nb"}, {"a", "\x00"}} {
-		if s, err := restoreCommand(words); err == nil {
-			t.Errorf("%q became %q", words, s)
-		}
-	}
-}
-
 // substitute does what BuildRestoreCommand does.
 func substitute(command string) string {
 	return strings.NewReplacer("%%", "%", "%f", "000000010000000000000001", "%p", "pg_wal/RECOVERYXLOG").Replace(command)
@@ -54,7 +47,7 @@ func FuzzRestoreCommand(f *testing.F) {
 		f.Add(s, s)
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
-		command, err := restoreCommand([]string{"printf", `%s\n`, a, b})
+		command, err := postgres.CommandLine([]string{"printf", `%s\n`, a, b}, "%f", "%p")
 		if err != nil {
 			if !hasControl(a) && !hasControl(b) {
 				t.Errorf("%q, %q: %v", a, b, err)

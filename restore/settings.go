@@ -5,13 +5,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
 // recoverySettings is what the restored server is told, in the order in which
 // it has to read it.
 func (p *Plan) recoverySettings(t Target, s *Survey) ([]Setting, error) {
 	fetch := slices.Concat(t.FetchCommand, []string{"--system=" + p.Backup.System.String()})
-	command, err := restoreCommand(fetch)
+	command, err := postgres.CommandLine(fetch, "%f", "%p")
 	if err != nil {
 		return nil, &TargetError{err.Error()}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
 )
@@ -70,7 +71,7 @@ func (s *site) command(t *testing.T, args string) string {
 	t.Helper()
 	var words []string
 	for _, e := range s.env {
-		words = append(words, shellWord(e))
+		words = append(words, postgres.ShellWord(e))
 	}
 	line := fmt.Sprintf("%s --config %s %s", servertest.Command(t, "lifeboat"), s.config, args)
 	if len(words) > 0 {

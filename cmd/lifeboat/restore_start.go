@@ -171,8 +171,8 @@ func (s *restoreServer) write(w io.Writer) {
 	}
 	as := ""
 	if s.account != "" {
-		as = "runuser -u " + shellWord(s.account) + " -- "
+		as = "runuser -u " + postgres.ShellWord(s.account) + " -- "
 	}
 	_, _ = fmt.Fprintf(w, "Connect:  %spsql -h %s -p %d postgres\nStop:     %s%s -D %s stop\nLog:      %s\n",
-		as, shellWord(s.Socket), s.Port, as, shellWord(s.stop), shellWord(s.dataDir), shellWord(s.Log))
+		as, postgres.ShellWord(s.Socket), s.Port, as, postgres.ShellWord(s.stop), postgres.ShellWord(s.dataDir), postgres.ShellWord(s.Log))
 }
