@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
 )
