@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+func (a *app) walPush() *cli.Command {
+	return &cli.Command{
+		Name:      "push",
+		Usage:     "archive a WAL file; PostgreSQL's archive_command",
+		ArgsUsage: "PATH",
+		Description: `
+PATH is what PostgreSQL puts for %p: a WAL segment, a partial segment, a
+timeline history file or a backup history file, absolute or relative to the
+data directory. Ends with 0 only when the archive has it, durably. A file that
+is there already, with the same content, is a success; with other content it is
+an error, since two primaries may be archiving. Nothing is ever replaced.`,
+		Flags: configFlags("pgdata", "repository", "cluster_key", "recipients"),
+		Action: func(c *cli.Context) error {
+			args, err := operands(c, "PATH")
+			if err != nil {
+				return err
+			}
+			cfg, err := a.config(c, "repository", "cluster_key", "recipients")
+			if err != nil {
+				return err
+			}
+			return a.pushWAL(c.Context, cfg, args[0])
+		},
+	}
+}
+
+// pushReport is the JSON document of a push.
+type pushReport struct {
+	Name        string `json:"name"`
+	SHA256      string `json:"sha256"`
+	RawBytes    int64  `json:"raw_bytes"`
+	StoredBytes int64  `json:"stored_bytes"` // 0 when it existed
+	Existed     bool   `json:"existed"`
+}
+
+// pushMemory is where a push begins to collect garbage. A usual segment makes
+// far less in all, so that it is done before a collection would pay.
+const pushMemory = 64 << 20
+
+func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(pushMemory)
+	keys, err := loadKeys(cfg)
+	if err != nil {
+		return err
+	}
+	path, options, err := a.pushSource(ctx, cfg, path)
+	if err != nil {
+		return err
+	}
+	open := func(ctx context.Context) (storage.Store, error) { return openStore(ctx, cfg) }
+	r, err := repo.OpenWriter(ctx, open, keys, hostName())
+	if err != nil {
+		return err
+	}
+	stored, err := wal.Push(ctx, r, path, options)
+	if err != nil {
+		return err
+	}
+	report := pushReport{Name: filepath.Base(path), SHA256: stored.Header.SHA256, RawBytes: stored.Header.Size,
+		StoredBytes: stored.Bytes, Existed: stored.Existed}
+	return a.walDone(report, func(w io.Writer) {
+		if stored.Existed {
+			_, _ = fmt.Fprintf(w, "%s is in the archive already\n", report.Name)
+			return
+		}
+		_, _ = fmt.Fprintf(w, "%s is archived: %s stored as %s\n", report.Name, sizeText(report.RawBytes), sizeText(report.StoredBytes))
+	})
+}
+
+// pushSource finds the file, and in the control file of its cluster what a
+// segment must carry. The configured data directory counts: a second cluster
+// with the first one's configuration must not archive into it.
+func (a *app) pushSource(ctx context.Context, cfg *Config, path string) (string, wal.PushOptions, error) {
+	var o wal.PushOptions
+	dir, err := a.getwd()
+	if err != nil {
+		return "", o, fmt.Errorf("find the current folder: %w", err)
+	}
+	dataDir := dir // PostgreSQL runs archive_command in its data directory
+	if cfg.PGData != "" {
+		dataDir = cfg.PGData
+	}
+	control, err := wal.ReadControl(ctx, dataDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", o, usage("%s is not a data directory: it has no %s", dataDir, postgres.ControlPath).
+			hinted("set pgdata in the configuration to the data directory of the cluster")
+	}
+	if err != nil {
+		return "", o, err
+	}
+	o = wal.PushOptions{System: control.SystemID, SegmentSize: control.WALSegmentSize}
+	if full := inDir(dir, path); full == path || exists(full) {
+		return full, o, nil
+	}
+	return inDir(dataDir, path), o, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
