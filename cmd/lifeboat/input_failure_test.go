@@ -285,12 +285,14 @@ func TestBadObjects(t *testing.T) {
 		return out
 	}
 	segments := list(own, "wal/", "")
+	pack := s.packOf(t, own, labels[1])
+	packs := slices.DeleteFunc(list(own, "packs/", ""), func(key string) bool { return key == pack })
 	for _, object := range []struct{ key, sibling, forged string }{
 		{"lifeboat.json", newest + "/info", "lifeboat.json"},
 		{newest + "/info", filepath.Dir(labels[0]) + "/info", list(theirs, "backups/", "/info")[1]},
 		{labels[1], labels[0], manifests(theirs)[1]},
 		{segments[len(segments)-1], segments[0], list(theirs, "wal/", filepath.Base(segments[len(segments)-1]))[0]},
-		{s.packOf(t, own, labels[1]), list(own, "packs/", "")[0], list(theirs, "packs/", "")[0]},
+		{pack, packs[0], list(theirs, "packs/", "")[0]},
 	} {
 		path := filepath.Join(root, object.key)
 		good, err := os.ReadFile(path)
