@@ -12,6 +12,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 // ConfigDir is the folder in a restored data directory that holds the
@@ -81,7 +82,7 @@ func (w *walker) dir(from, rel string) error {
 	unlogged := postgres.UnloggedFiles(names)
 	for _, e := range entries {
 		p := path.Join(rel, e.Name())
-		if postgres.Excluded(p) || unlogged.Excludes(e.Name()) || p == ConfigDir {
+		if postgres.Excluded(p) || unlogged.Excludes(e.Name()) || p == ConfigDir || p == wal.SpoolDir {
 			continue
 		}
 		if err := w.entry(filepath.Join(from, e.Name()), p); err != nil {
