@@ -148,16 +148,19 @@ func (s *server) readTablespaces(ctx context.Context) ([]repo.Tablespace, error)
 // that segment is in the archive.
 func proveArchiving(ctx context.Context, r *repo.Repo, s *server, f facts, o Options) error {
 	var mode, command, library string
+	var streamed bool
 	err := s.conn.QueryRow(ctx, `select current_setting('archive_mode'), current_setting('archive_command'),
-		coalesce(current_setting('archive_library', true), '')`).Scan(&mode, &command, &library)
+		coalesce(current_setting('archive_library', true), ''),
+		exists (select from pg_replication_slots where slot_type = 'physical' and active)`).Scan(&mode, &command, &library, &streamed)
 	if err != nil {
 		return fmt.Errorf("read the archive settings: %w", err)
 	}
 	switch {
+	case streamed: // perhaps to us; the archive itself will tell
 	case mode == "off":
-		return &ArchivingError{Reason: "archive_mode is off"}
+		return &ArchivingError{Reason: "archive_mode is off, and nothing streams WAL"}
 	case library == "" && (command == "" || command == "(disabled)"):
-		return &ArchivingError{Reason: "archive_command is empty"}
+		return &ArchivingError{Reason: "archive_command is empty, and nothing streams WAL"}
 	}
 	var written, end postgres.LSN
 	var timeline postgres.Timeline

@@ -3,6 +3,7 @@ package repo
 import (
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -46,6 +47,34 @@ func SystemWALPrefix(system postgres.SystemID) string {
 func WALKey(system postgres.SystemID, name postgres.WALName) string {
 	return WALPrefix(system, name.Timeline) + name.String()
 }
+
+// SlicePrefix is the folder of the slices of a segment (24 digits) that is not
+// complete yet, with its slash.
+func SlicePrefix(system postgres.SystemID, tl postgres.Timeline, segment string) string {
+	return WALPrefix(system, tl) + segment + sliceSuffix
+}
+
+// SliceKey is where the bytes of a segment from offset from (included) to to
+// (not included) lie while the segment is not complete.
+func SliceKey(system postgres.SystemID, tl postgres.Timeline, segment string, from, to int64) string {
+	return SlicePrefix(system, tl, segment) + fmt.Sprintf("%08X-%08X", from, to)
+}
+
+// ParseSlice reads what SliceKey puts behind WALPrefix: the 24 digits of the
+// segment and the two offsets. False for every other key.
+func ParseSlice(rest string) (segment string, from, to int64, ok bool) {
+	m := slicePattern.FindStringSubmatch(rest)
+	if m == nil {
+		return "", 0, 0, false
+	}
+	from, _ = strconv.ParseInt(m[2], 16, 64) // eight digits always fit
+	to, _ = strconv.ParseInt(m[3], 16, 64)
+	return m[1], from, to, from < to && to <= int64(postgres.MaxSegmentSize)
+}
+
+const sliceSuffix = ".d/"
+
+var slicePattern = regexp.MustCompile(`^([0-9A-F]{24})\.d/([0-9A-F]{8})-([0-9A-F]{8})$`)
 
 var labelPattern = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$`)
 

@@ -157,8 +157,10 @@ func (v *surveyor) ended(err error, at postgres.Segment, reach wal.Reach) error 
 	}
 	if errors.Is(err, io.EOF) {
 		// The last archived segment may end anywhere: it was switched, or its
-		// last record goes on in the next. In one before it, nothing may end.
-		if at.End() < reach.End {
+		// last record goes on in what is not archived yet (EndMissing, which can
+		// begin segments earlier). In one before it, nothing may end.
+		end, _ := errors.AsType[*postgres.EndOfWAL](err)
+		if at.End() < reach.End && (end == nil || end.Kind != postgres.EndMissing) {
 			v.s.Broken, v.s.BrokenSegment = err, at.Name()
 		}
 		return nil

@@ -40,7 +40,8 @@ func (e *GapError) Error() string {
 }
 
 // Fetch puts the archived file of this name at dest, whole or not at all; a
-// file that is there is replaced. It is not synced to disk: PostgreSQL does
+// file that is there is replaced. A segment that is archived in slices only is
+// filled up with zeros, which recovery takes for the end of the WAL. It is not synced to disk: PostgreSQL does
 // that itself when it moves what it asked for to its place
 // (KeepFileRestoredFromArchive in access/transam/xlogarchive.c uses
 // durable_rename).
@@ -48,29 +49,60 @@ func (e *GapError) Error() string {
 // ErrNotArchived only when it is proven: the store said that there is no such
 // object, the repository's marker is there and genuine, other WAL of the system
 // is archived (else *UnknownSystemError), and, for a segment, no later one of
-// its timeline is (else *GapError). Any other error says nothing about what
+// its timeline is, nor a slice of one (else *GapError). Any other error says nothing about what
 // the archive holds.
 func Fetch(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, dest string) error {
-	h, body, err := r.OpenEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL)
+	if err := fetch(ctx, r, system, name, dest); err != nil {
+		return fmt.Errorf("fetch %s: %w", name, err)
+	}
+	return nil
+}
+
+func fetch(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, dest string) error {
+	err := fetchWhole(ctx, r, system, name, dest)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if name.Kind == postgres.WALSegment {
+		if err = fetchSlices(ctx, r, system, name, dest); err == nil {
+			return nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errSliceGone) {
+			return err
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := proveAbsent(ctx, r, system, name); err != nil {
-			return fmt.Errorf("fetch %s: %w", name, err)
+			return err
 		}
-		// It has come since: a later one was seen, and archiving goes in order.
-		h, body, err = r.OpenEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL)
 	}
+	// It has come since.
+	return fetchWhole(ctx, r, system, name, dest)
+}
+
+// fetchWhole fetches what is archived under that very name; fs.ErrNotExist
+// when nothing is.
+func fetchWhole(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, dest string) error {
+	h, body, err := r.OpenEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL)
 	if err != nil {
-		return fmt.Errorf("fetch %s: %w", name, err)
+		return err
 	}
 	defer body.Close()
 	checked, err := checkFetched(system, name, h.Size, body)
 	if err != nil {
-		return fmt.Errorf("fetch %s: %w", name, err)
+		return notTheEnd(err)
 	}
-	if err := writeWhole(dest, checked); err != nil {
-		return fmt.Errorf("fetch %s: %w", name, err)
+	return notTheEnd(writeWhole(dest, checked))
+}
+
+// fetchSlices puts a segment together that was not complete when the last of
+// it was archived; fs.ErrNotExist when there is nothing of it.
+func fetchSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, dest string) error {
+	body, err := openSlices(ctx, r, system, name)
+	if err != nil {
+		return err
 	}
-	return nil
+	return notTheEnd(writeWhole(dest, body))
 }
 
 // checkFetched looks at the start of a segment once more: what was signed is
@@ -139,8 +171,8 @@ type afterLister interface {
 	ListAfter(ctx context.Context, prefix, after string) iter.Seq2[storage.Info, error]
 }
 
-// laterSegment is the name of the first archived segment after name on its
-// timeline, "" when there is none.
+// laterSegment is the name of the first segment after name on its timeline of
+// which anything is archived, whole or in slices, "" when there is none.
 func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName) (string, error) {
 	prefix := repo.WALPrefix(system, name.Timeline)
 	list := r.Store().List(ctx, prefix)
@@ -151,7 +183,11 @@ func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, n
 		if err != nil {
 			return "", fmt.Errorf("list the archive: %w", err)
 		}
-		n, err := postgres.ParseWALName(info.Key[len(prefix):])
+		rest := info.Key[len(prefix):]
+		if segment, _, _, ok := repo.ParseSlice(rest); ok {
+			rest = segment
+		}
+		n, err := postgres.ParseWALName(rest)
 		if err == nil && n.Kind == postgres.WALSegment && n.Timeline == name.Timeline && n.Segment > name.Segment {
 			return n.Segment, nil
 		}

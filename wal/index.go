@@ -27,27 +27,37 @@ type Index struct {
 // timeline is what is archived of one timeline.
 type timeline struct {
 	sizes      map[string]int64 // of the objects, by the segment's 24 digits
-	numbers    []uint64         // of the segments, ascending
-	partials   []string         // the 24 digits
+	sliced     map[string]held  // segments that are there in slices only
+	slices     map[string][]slice
+	numbers    []uint64 // of the segments, whole or in slices, ascending
+	partials   []string // the 24 digits
 	hasHistory bool
 	history    postgres.History
 	historyErr error
 }
 
-// Range is a run of archived segments of one timeline without a gap.
-type Range struct {
-	Timeline   postgres.Timeline
-	Begin, End postgres.LSN // End is not included
+// held is how much of a segment there is in slices.
+type held struct {
+	use   []slice
+	bytes int64 // from the segment's start
 }
 
-// Segments is the number of segments in the range.
+// Range is a run of archived WAL of one timeline without a gap.
+type Range struct {
+	Timeline   postgres.Timeline
+	Begin, End postgres.LSN // End is not included; it lies in a segment that is archived in slices
+}
+
+// Segments is the number of segments in the range, the last one perhaps not
+// whole.
 func (r Range) Segments(size postgres.SegmentSize) int {
-	return int(uint64(r.End-r.Begin) / uint64(size))
+	return int((uint64(r.End-r.Begin) + uint64(size) - 1) / uint64(size))
 }
 
 // LoadIndex lists the archive of a system. It reads the names of all objects,
 // the header of one segment, for the segment size, and the timeline history
-// files; it does not read segments. A history file that cannot be read, also
+// files; it reads neither segments nor slices. Slices count as soon as one whole
+// segment tells the segment size. A history file that cannot be read, also
 // for want of an identity, is reported by History and Path, when it matters.
 //
 // No archive at all is an empty index, not an error, if the repository is there.
@@ -84,6 +94,10 @@ func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*In
 // whether it is a segment.
 func (ix *Index) note(rest string, size int64) bool {
 	folder, file, _ := strings.Cut(rest, "/")
+	segment, from, to, isSlice := repo.ParseSlice(file)
+	if isSlice {
+		file = segment
+	}
 	name, err := postgres.ParseWALName(file)
 	if err != nil || name.Timeline.Hex() != folder {
 		ix.foreign++
@@ -91,8 +105,12 @@ func (ix *Index) note(rest string, size int64) bool {
 	}
 	t := ix.timelines[name.Timeline]
 	if t == nil {
-		t = &timeline{sizes: map[string]int64{}}
+		t = &timeline{sizes: map[string]int64{}, sliced: map[string]held{}, slices: map[string][]slice{}}
 		ix.timelines[name.Timeline] = t
+	}
+	if isSlice {
+		t.slices[segment] = append(t.slices[segment], slice{from, to, size})
+		return false
 	}
 	switch name.Kind {
 	case postgres.WALSegment:
@@ -110,6 +128,16 @@ func (ix *Index) note(rest string, size int64) bool {
 // known.
 func (ix *Index) number() error {
 	for _, t := range ix.timelines {
+		if ix.size != 0 {
+			t.chainSlices(int64(ix.size))
+		}
+		for name := range t.sliced {
+			seg, err := postgres.ParseSegment(name, ix.size)
+			if err != nil {
+				return fmt.Errorf("index the archive: %w", err)
+			}
+			t.numbers = append(t.numbers, seg.No)
+		}
 		for name := range t.sizes {
 			seg, err := postgres.ParseSegment(name, ix.size)
 			if err != nil {
@@ -120,6 +148,20 @@ func (ix *Index) number() error {
 		slices.Sort(t.numbers)
 	}
 	return nil
+}
+
+// chainSlices finds out how far the segments are held that are there in slices
+// only.
+func (t *timeline) chainSlices(size int64) {
+	for name, all := range t.slices {
+		if _, whole := t.sizes[name]; whole {
+			continue // its slices are left from before it was complete
+		}
+		if use, n := chain(all); n > 0 && n <= size {
+			t.sliced[name] = held{use, n}
+		}
+	}
+	t.slices = nil
 }
 
 func (ix *Index) readHistories(ctx context.Context, r *repo.Repo) {
@@ -166,20 +208,49 @@ func (ix *Index) Timelines() []postgres.Timeline {
 	return slices.Sorted(maps.Keys(ix.timelines))
 }
 
-// Has says whether the segment is archived.
-func (ix *Index) Has(seg postgres.Segment) bool {
-	_, ok := ix.ObjectSize(seg)
+// Has says whether anything of the segment is archived: all of it, or its
+// beginning.
+func (ix *Index) Has(seg postgres.Segment) bool { return ix.HeldTo(seg) != 0 }
+
+// HasWhole says whether the segment is archived whole, as one object.
+func (ix *Index) HasWhole(seg postgres.Segment) bool {
+	t := ix.timelines[seg.Timeline]
+	if t == nil {
+		return false
+	}
+	_, ok := t.sizes[seg.Name()]
 	return ok
 }
 
-// ObjectSize is the number of bytes that the segment takes in the store, and
-// false when it is not archived.
+// HeldTo is the position up to which a segment is archived from its start:
+// its end, or where its slices end; 0 when nothing of it is archived.
+func (ix *Index) HeldTo(seg postgres.Segment) postgres.LSN {
+	if ix.HasWhole(seg) {
+		return seg.End()
+	}
+	if t := ix.timelines[seg.Timeline]; t != nil && ix.size != 0 {
+		if h, ok := t.sliced[seg.Name()]; ok {
+			return seg.Start() + postgres.LSN(h.bytes)
+		}
+	}
+	return 0
+}
+
+// ObjectSize is the number of bytes that the segment, or its slices, takes in
+// the store, and false when nothing of it is archived.
 func (ix *Index) ObjectSize(seg postgres.Segment) (int64, bool) {
 	t := ix.timelines[seg.Timeline]
 	if t == nil {
 		return 0, false
 	}
-	n, ok := t.sizes[seg.Name()]
+	if n, ok := t.sizes[seg.Name()]; ok {
+		return n, ok
+	}
+	var n int64
+	h, ok := t.sliced[seg.Name()]
+	for _, s := range h.use {
+		n += s.size
+	}
 	return n, ok
 }
 
@@ -193,7 +264,7 @@ func (ix *Index) Partials(tl postgres.Timeline) []string {
 	return slices.Clone(t.partials)
 }
 
-// Ranges are the runs of segments of a timeline, ascending. Between two of
+// Ranges are the runs of archived WAL of a timeline, ascending. Between two of
 // them is a gap.
 func (ix *Index) Ranges(tl postgres.Timeline) []Range {
 	t := ix.timelines[tl]
@@ -203,16 +274,17 @@ func (ix *Index) Ranges(tl postgres.Timeline) []Range {
 	var out []Range
 	for i, no := range t.numbers {
 		seg := postgres.Segment{Timeline: tl, No: no, Size: ix.size}
-		if i > 0 && no == t.numbers[i-1]+1 {
-			out[len(out)-1].End = seg.End()
+		if i > 0 && seg.Start() == out[len(out)-1].End {
+			out[len(out)-1].End = ix.HeldTo(seg)
 			continue
 		}
-		out = append(out, Range{tl, seg.Start(), seg.End()})
+		out = append(out, Range{tl, seg.Start(), ix.HeldTo(seg)})
 	}
 	return out
 }
 
-// Newest is the last archived segment of a timeline, false when there is none.
+// Newest is the last segment of a timeline of which anything is archived, false
+// when there is none.
 func (ix *Index) Newest(tl postgres.Timeline) (postgres.Segment, bool) {
 	t := ix.timelines[tl]
 	if t == nil || len(t.numbers) == 0 {

@@ -155,7 +155,8 @@ func (ix *Index) latest(tl postgres.Timeline, lsn postgres.LSN) (Path, error) {
 // end, then on older ones (XLogFileReadAnyTLI in access/transam/xlogrecovery.c,
 // before 15 in xlog.c). So does this: the segment that holds a switch point
 // comes from the newer timeline if it is archived there. That of the older one
-// does if what is wanted of it lies before the switch point.
+// does if what is wanted of it lies before the switch point. One that is there in
+// slices only counts as far as these get.
 func (ix *Index) Segments(p Path, from, to postgres.LSN) iter.Seq2[postgres.Segment, bool] {
 	size := ix.size
 	if size == 0 { // nothing is archived, so any size names what is missing
@@ -182,7 +183,7 @@ func (ix *Index) choose(p Path, seg postgres.Segment, upTo postgres.LSN) (postgr
 			continue // it began later
 		}
 		seg.Timeline = s.Timeline
-		if ix.Has(seg) && s.End >= upTo {
+		if ix.HeldTo(seg) >= upTo && s.End >= upTo {
 			return seg, true
 		}
 		if ought.Timeline == 0 {
@@ -212,7 +213,8 @@ func (ix *Index) Missing(p Path, from, to postgres.LSN) (postgres.Segment, bool)
 // Reach is how far recovery along a path can get.
 type Reach struct {
 	// End is where the archived WAL of the path ends: the start of the segment
-	// Missing, or the switch point in it if the older timeline alone has it.
+	// Missing, or within it the end of its slices, or the switch point if the
+	// older timeline alone has it.
 	End     postgres.LSN
 	Missing postgres.Segment
 
@@ -264,7 +266,7 @@ func (ix *Index) asked(p Path, no uint64, last postgres.Timeline) (gap, strays b
 		case s.Timeline < last:
 			return false, false
 		case ix.Has(seg):
-			return false, true
+			return false, ix.HeldTo(seg) > s.End
 		case any && newest.No > no:
 			return true, false
 		}

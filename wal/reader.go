@@ -2,6 +2,7 @@ package wal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -102,7 +103,7 @@ func (rd *Reader) begin(no uint64) bool {
 	rd.loads[no] = l
 	go func() {
 		defer close(l.done)
-		l.err = readSegment(rd.ctx, rd.repo, rd.index.system, seg, l.buf)
+		l.err = rd.index.read(rd.ctx, rd.repo, seg, l.buf)
 		l.buf = l.buf[:upTo-seg.Start()]
 	}()
 	return true
@@ -128,25 +129,38 @@ func (rd *Reader) absent(no uint64) error {
 }
 
 // source is the segment to read for a number, and up to where it counts: the
-// switch point when only an older timeline has it.
+// end of its slices, or the switch point when only an older timeline has it.
 func (ix *Index) source(p Path, no uint64) (seg postgres.Segment, upTo postgres.LSN, ok bool) {
 	if ix.size == 0 {
 		return seg, 0, false
 	}
 	seg = postgres.Segment{No: no, Size: ix.size}
-	whole, ok := ix.choose(p, seg, seg.End())
-	if ok {
-		return whole, seg.End(), true
-	}
 	for _, s := range slices.Backward(p.Spans) {
-		if s.End <= seg.Start() || s.End >= seg.End() {
+		if s.End <= seg.Start() || s.Begin >= seg.End() {
 			continue
 		}
-		if part, ok := ix.choose(p, seg, s.End); ok {
-			return part, s.End, true
+		seg.Timeline = s.Timeline
+		upTo = min(s.End, ix.HeldTo(seg))
+		if upTo <= seg.Start() {
+			continue
+		}
+		if part, ok := ix.choose(p, seg, upTo); ok {
+			return part, upTo, true
 		}
 	}
 	return seg, 0, false
+}
+
+// read reads what is archived of a segment into buf, whose length is the
+// segment's size.
+func (ix *Index) read(ctx context.Context, r *repo.Repo, seg postgres.Segment, buf []byte) error {
+	if !ix.HasWhole(seg) {
+		err := readSlices(ctx, r, ix.system, seg, ix.timelines[seg.Timeline].sliced[seg.Name()].use, buf)
+		if !errors.Is(err, errSliceGone) {
+			return err
+		}
+	}
+	return readSegment(ctx, r, ix.system, seg, buf)
 }
 
 // readSegment reads a whole archived segment into buf, whose length is the

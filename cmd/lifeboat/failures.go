@@ -92,6 +92,21 @@ func failures() []failure {
 		{as(func(e *wal.MissingError) string {
 			return "look at pg_stat_archiver and the server's log: archive_command may be failing, or slower than WAL is made"
 		}), exitFailed},
+		{as(func(e *wal.MissingSlotError) string {
+			return "add --create-slot to make it, or name another one with --slot"
+		}), exitFailed},
+		{as(func(e *wal.OtherSystemError) string {
+			return "conn leads to another cluster: \"lifeboat config\" prints what counts"
+		}), exitFailed},
+		{as(func(e *wal.RemovedError) string {
+			return "take a backup at once: no restore from an older one can pass the gap; if the slot is lost, drop it and start with --create-slot"
+		}), exitFailed},
+		{as(func(e *wal.SlotAtRiskError) string {
+			return "see why the stream is behind (the store, the network), or raise max_slot_wal_keep_size"
+		}), exitFailed},
+		{as(func(e *wal.SliceConflictError) string {
+			return "find out which server is the primary; restore to a point before this segment, or remove the slices of the other one"
+		}), exitFailed},
 		{is(wal.ErrNotArchived, "the archive ends before it"), exitFailed},
 		// repo
 		{as(func(e *repo.LeasedError) string {
@@ -124,7 +139,7 @@ func failures() []failure {
 		}), exitFailed},
 		// backup, for want of anything that says more
 		{as(func(e *backup.ArchivingError) string {
-			return "set archive_mode = on and archive_command = 'lifeboat … wal push %p', as \"lifeboat init\" prints it, and look at pg_stat_archiver and the server's log"
+			return "set archive_mode = on and archive_command = 'lifeboat … wal push %p', as \"lifeboat init\" prints it, or run \"lifeboat wal stream\", and look at pg_stat_archiver and the server's log"
 		}), exitFailed},
 		// postgres/server
 		{as(func(e *server.FindError) string {
@@ -132,6 +147,8 @@ func failures() []failure {
 		}), exitFailed},
 		{as(func(e *server.ExitError) string { return "read the server's log" }), exitFailed},
 		// the server that is backed up
+		{sqlState("58P01", "the slot no longer keeps that WAL: drop it, start with --create-slot, and take a backup"), exitFailed},
+		{sqlState("55006", "another stream uses the slot, or one that died has not timed out: each needs a slot of its own"), exitFailed},
 		{sqlState("42501", "the role of conn lacks a right: grant it pg_read_all_settings and the execution of pg_backup_start, pg_backup_stop and pg_switch_wal, or use a superuser"), exitFailed},
 		{as(func(e *pgconn.ConnectError) string {
 			return "check that PostgreSQL runs, and conn: \"lifeboat config\" prints what counts; psql with the same string must work"

@@ -22,6 +22,7 @@ func commands() []func(*app) *cli.Command {
 		backupsCommand,
 		restoreCommand,
 		walCommand,
+		heartbeatCommand,
 		keygenCommand,
 		demoCommand,
 		checkRepositoryCommand,

@@ -1,0 +1,328 @@
+package wal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// How much a tail keeps that the store has not acknowledged: so many segments,
+// or what fits in so many bytes, but always two, so that one can arrive while
+// the one before is stored.
+const (
+	maxParts     = 4
+	maxPartBytes = 64 << 20
+)
+
+// maxStoring is how many whole segments are stored at the same time.
+const maxStoring = 2
+
+// tail brings the end of the WAL into the store as it arrives: slices of the
+// segment that is being written, and each segment whole when it is complete.
+// What the store has not acknowledged stays in memory and is tried again.
+//
+// One goroutine owns it. Storing goes on beside; wake is called, from other
+// goroutines, when a result is there for collect.
+type tail struct {
+	repo    *repo.Repo
+	system  postgres.SystemID
+	size    postgres.SegmentSize
+	policy  tailPolicy
+	wake    func()
+	results chan stored
+
+	timeline postgres.Timeline
+	notYet   postgres.LSN // no slice may end before it; see begin
+	parts    []*part      // ascending; the last one is being filled
+	floor    postgres.LSN // all before the parts is durable
+	slicing  *part        // whose slice is being stored, nil when none is
+	storing  int          // whole segments being stored
+	lastCut  time.Time    // when the last slice was begun
+	forced   bool         // cut a slice as soon as one can be stored
+	retryAt  time.Time    // after a failure, not before then
+	failures int          // in a row
+	free     [][]byte
+}
+
+// tailPolicy says when a slice is cut: as soon as possible, or when the last
+// one is that old, or when there is that much.
+type tailPolicy struct {
+	atOnce   bool
+	interval time.Duration
+	size     int64
+}
+
+// part is a segment on its way.
+type part struct {
+	seg      postgres.Segment
+	buf      []byte // from its start
+	sliced   int64  // durable in slices, from its start without a hole
+	cut      int64  // the end of the slice that is being stored
+	storing  bool
+	whole    bool // the whole segment is durable
+	leftover bool // slices are there that the whole segment makes superfluous
+}
+
+// stored is the result of storing a slice or a whole segment.
+type stored struct {
+	part  *part
+	slice bool
+	to    int64
+	err   error
+}
+
+func newTail(r *repo.Repo, system postgres.SystemID, size postgres.SegmentSize, policy tailPolicy, wake func()) *tail {
+	return &tail{repo: r, system: system, size: size, policy: policy, wake: wake, results: make(chan stored, maxStoring+1)}
+}
+
+// begin makes the tail ready for WAL of a timeline from the start of the
+// segment at. Slices that do not reach notYet are not stored: in the first segment of a
+// timeline recovery would take them, and not go on to the segment of the
+// older timeline, which holds more. Nothing of an earlier timeline may be
+// outstanding.
+func (t *tail) begin(ctx context.Context, tl postgres.Timeline, at, notYet postgres.LSN) error {
+	t.timeline, t.notYet, t.floor, t.parts = tl, notYet, at, nil
+	_, err := t.open(ctx, postgres.SegmentAt(tl, at, t.size))
+	return err
+}
+
+// open begins a part. Slices of it that are there already are counted.
+func (t *tail) open(ctx context.Context, seg postgres.Segment) (*part, error) {
+	p := &part{seg: seg}
+	if len(t.parts) == 0 { // only of the first can there be something from an earlier run
+		all, err := listSlices(ctx, t.repo, t.system, seg.Timeline, seg.Name())
+		if err != nil {
+			return nil, err
+		}
+		_, p.sliced = chain(all)
+		p.cut, p.leftover = p.sliced, len(all) > 0
+	}
+	if n := len(t.free); n > 0 {
+		p.buf, t.free = t.free[n-1], t.free[:n-1]
+	}
+	t.parts = append(t.parts, p)
+	return p, nil
+}
+
+// received is where the WAL that has arrived ends.
+func (t *tail) received() postgres.LSN {
+	if n := len(t.parts); n > 0 {
+		return t.parts[n-1].seg.Start() + postgres.LSN(len(t.parts[n-1].buf))
+	}
+	return t.floor
+}
+
+// durable is the position before which all WAL is acknowledged by the store.
+func (t *tail) durable() postgres.LSN {
+	at := t.floor
+	for _, p := range t.parts {
+		if !p.whole {
+			return p.seg.Start() + postgres.LSN(p.sliced)
+		}
+		at = p.seg.End()
+	}
+	return at
+}
+
+// outstanding says whether something has arrived that could be durable and is
+// not.
+func (t *tail) outstanding() bool {
+	return t.durable() < t.received() && t.received() >= t.notYet
+}
+
+// full says that nothing more may be added until something is durable.
+func (t *tail) full() bool {
+	limit := max(2, min(maxParts, int(maxPartBytes/t.size)))
+	last := len(t.parts) - 1
+	return last+1 >= limit && int64(len(t.parts[last].buf)) == int64(t.size)
+}
+
+// add takes WAL that follows what has arrived.
+func (t *tail) add(ctx context.Context, at postgres.LSN, data []byte) error {
+	if at != t.received() {
+		return fmt.Errorf("the server sent WAL from %s on, and %s is next", at, t.received())
+	}
+	for len(data) > 0 {
+		p := t.parts[len(t.parts)-1]
+		room := int(t.size) - len(p.buf)
+		if room == 0 {
+			var err error
+			if p, err = t.open(ctx, p.seg.Next()); err != nil {
+				return err
+			}
+			room = int(t.size)
+		}
+		n := min(room, len(data))
+		p.buf = append(p.buf, data[:n]...)
+		data = data[n:]
+	}
+	return nil
+}
+
+// force asks for a slice of all that has arrived, without waiting for its time.
+func (t *tail) force() { t.forced = t.forced || t.outstanding() }
+
+// step begins to store what is due, and says when it is to be called again at
+// the latest; zero for only after a result or more WAL.
+func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
+	if now.Before(t.retryAt) {
+		return t.retryAt
+	}
+	for _, p := range t.parts {
+		if t.storing < maxStoring && int64(len(p.buf)) == int64(t.size) && !p.whole && !p.storing {
+			p.storing = true
+			t.storing++
+			go t.storeWhole(ctx, p, p.buf)
+		}
+	}
+	if t.slicing != nil {
+		return time.Time{}
+	}
+	p := t.toSlice()
+	if p == nil {
+		return time.Time{}
+	}
+	due := t.lastCut.Add(t.policy.interval)
+	if !t.policy.atOnce && !t.forced && now.Before(due) && int64(len(p.buf))-p.sliced < t.policy.size {
+		return due
+	}
+	p.cut, t.slicing, t.lastCut, t.forced = int64(len(p.buf)), p, now, false
+	go t.storeSlice(ctx, p.seg, p, p.sliced, p.buf[p.sliced:p.cut])
+	return time.Time{}
+}
+
+// toSlice is the part of which a slice could be stored now. A segment that is
+// complete is stored whole anyway, so its rest is sliced only where a commit
+// waits for it.
+func (t *tail) toSlice() *part {
+	for _, p := range t.parts {
+		complete := int64(len(p.buf)) == int64(t.size)
+		end := p.seg.Start() + postgres.LSN(len(p.buf))
+		if p.whole || int64(len(p.buf)) <= p.sliced || end < t.notYet || complete && !t.policy.atOnce && !t.forced {
+			continue
+		}
+		return p
+	}
+	return nil
+}
+
+// collect takes the results that are there. A failure is returned and what
+// failed will be tried again, unless it is one of lasting.
+func (t *tail) collect(now time.Time) error {
+	var failed error
+	for {
+		select {
+		case r := <-t.results:
+			if err := t.apply(r, now); err != nil {
+				failed = errors.Join(failed, err)
+			}
+		default:
+			return failed
+		}
+	}
+}
+
+func (t *tail) apply(r stored, now time.Time) error {
+	p := r.part
+	if r.slice {
+		t.slicing = nil
+	} else {
+		p.storing = false
+		t.storing--
+	}
+	if r.err != nil {
+		t.failures++
+		t.retryAt = now.Add(min(5*time.Second, 100*time.Millisecond<<min(t.failures, 6)))
+		return r.err
+	}
+	t.failures, t.retryAt = 0, time.Time{}
+	if r.slice {
+		p.sliced, p.leftover = max(p.sliced, r.to), true
+	} else {
+		p.whole = true
+	}
+	t.drop()
+	return nil
+}
+
+// drop forgets the parts at the front that are durable whole.
+func (t *tail) drop() {
+	for len(t.parts) > 0 && t.parts[0].whole && t.slicing != t.parts[0] {
+		p := t.parts[0]
+		t.parts, t.floor = t.parts[1:], p.seg.End()
+		t.free = append(t.free, p.buf[:0])
+		if len(t.parts) == 0 {
+			t.parts = append(t.parts, &part{seg: p.seg.Next()})
+		}
+	}
+}
+
+// lasting says whether an error of storing stays what it is, however often
+// it is tried again.
+func lasting(err error) bool {
+	_, conflict := errors.AsType[*TwoPrimariesError](err)
+	return conflict
+}
+
+func (t *tail) storeSlice(ctx context.Context, seg postgres.Segment, p *part, from int64, raw []byte) {
+	to := from + int64(len(raw))
+	key := repo.SliceKey(t.system, seg.Timeline, seg.Name(), from, to)
+	_, err := t.repo.CreateEnvelope(ctx, key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)))
+	t.report(stored{p, true, to, t.named(err, fmt.Sprintf("slice of %s", seg.Name()))})
+}
+
+func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte) {
+	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: p.seg.Timeline, Segment: p.seg.Name()}
+	err := storeSegment(ctx, t.repo, t.system, name, raw)
+	if err == nil && p.leftover {
+		// What cannot be removed costs a little room and does no harm.
+		_ = removeSlices(ctx, t.repo, t.system, p.seg)
+	}
+	t.report(stored{p, false, 0, t.named(err, name.String())})
+}
+
+func (t *tail) named(err error, what string) error {
+	if conflict, ok := errors.AsType[*repo.ConflictError](err); ok {
+		return &TwoPrimariesError{what, conflict}
+	}
+	if err != nil {
+		return fmt.Errorf("store %s: %w", what, err)
+	}
+	return nil
+}
+
+func (t *tail) report(r stored) {
+	t.results <- r
+	t.wake()
+}
+
+// storeSegment stores a whole segment, unless archive_command has done so.
+func storeSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, raw []byte) error {
+	_, err := checkSegment(name, raw[:postgres.SegmentHeaderSize], int64(len(raw)), PushOptions{System: system})
+	if err != nil {
+		return err
+	}
+	key := repo.WALKey(system, name)
+	_, err = r.CreateEnvelope(ctx, key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)))
+	return err
+}
+
+// removeSlices deletes the slices of a segment, which is stored whole.
+func removeSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, seg postgres.Segment) error {
+	all, err := listSlices(ctx, r, system, seg.Timeline, seg.Name())
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		key := repo.SliceKey(system, seg.Timeline, seg.Name(), s.from, s.to)
+		if err := r.Store().Delete(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
