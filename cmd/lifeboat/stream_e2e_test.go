@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 )
@@ -141,6 +138,3 @@ func TestStreamAlone(t *testing.T) {
 		})
 	}
 }
-
-var _ = context.Background
-var _ = pgx.Connect

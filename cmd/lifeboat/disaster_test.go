@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+)
+
+var (
+	disasterRuns = flag.Int("disasters", 4, "how often TestRPO loses server and stream, in each mode")
+	disasterSeed = flag.Uint64("disaster-seed", 0, "seed of the moments at which TestRPO kills; 0 is a new one")
+)
+
+// commitLoad commits rows over several connections until the server is gone, and
+// remembers what the server acknowledged.
+type commitLoad struct {
+	mu      sync.Mutex
+	acked   map[int64]time.Time // by the number in the row
+	latency []time.Duration
+	wg      sync.WaitGroup
+	cancel  context.CancelFunc
+}
+
+const loadClients = 4
+
+func startLoad(t *testing.T, c *servertest.Cluster, first int64) *commitLoad {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &commitLoad{acked: map[int64]time.Time{}, cancel: cancel}
+	t.Cleanup(l.stop)
+	for client := range int64(loadClients) {
+		conn, err := pgx.Connect(ctx, c.ConnString())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.wg.Add(1)
+		go func() {
+			defer l.wg.Done()
+			defer conn.Close(context.Background())
+			for n := first + client; l.commit(ctx, conn, n); n += loadClients {
+			}
+		}()
+	}
+	return l
+}
+
+// commit inserts one row; false when the server did not acknowledge it.
+func (l *commitLoad) commit(ctx context.Context, conn *pgx.Conn, n int64) bool {
+	began := time.Now()
+	if _, err := conn.Exec(ctx, "insert into load values ($1, clock_timestamp(), repeat('x', 200))", n); err != nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acked[n] = time.Now()
+	l.latency = append(l.latency, time.Since(began))
+	return true
+}
+
+// stop ends the load and waits for it.
+func (l *commitLoad) stop() {
+	l.cancel()
+	l.wg.Wait()
+}
+
+// TestRPO kills server and stream together, at random moments under load, and
+// restores what the store has: what was lost is measured, and bounded. With
+// --synchronous nothing may be lost that the server acknowledged.
+func TestRPO(t *testing.T) {
+	seed := *disasterSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-disaster-seed %d", seed)
+	for _, mode := range []struct {
+		name  string
+		flags []string
+		bound time.Duration
+	}{{"interval of 1s", nil, 2 * time.Second}, {"synchronous", []string{"--synchronous"}, 0}} {
+		t.Run(mode.name, func(t *testing.T) {
+			d := newDisasters(t, rand.New(rand.NewPCG(seed, uint64(mode.bound))), mode.flags)
+			for range *disasterRuns {
+				if lost := d.strike(t); lost > mode.bound {
+					t.Errorf("%v were lost, allowed are %v", lost, mode.bound)
+				}
+			}
+			d.print(t)
+		})
+	}
+}
+
+// disasters is a site that is lost again and again.
+type disasters struct {
+	*site
+	random *rand.Rand
+	flags  []string
+	next   int64 // number of the next row
+	rpo    []time.Duration
+	commit []time.Duration // latencies
+	lost   int             // acknowledged rows that did not come back
+	acked  int
+}
+
+func newDisasters(t *testing.T, random *rand.Rand, flags []string) *disasters {
+	t.Helper()
+	s := newSite(t, siteOptions{s3: true})
+	s.Setting(t, "archive_mode", "off")
+	s.Restart(t)
+	s.Exec(t, "create table load (n bigint primary key, at timestamptz, filler text)")
+	st := s.stream(t, "--create-slot")
+	s.run(t, "backup")
+	st.stop(t)
+	if flags != nil {
+		s.Setting(t, "synchronous_standby_names", "lifeboat")
+		s.Exec(t, "select pg_reload_conf()")
+	}
+	return &disasters{site: s, random: random, flags: flags, next: 1}
+}
+
+// strike lets the load run for a while, kills everything, restores, and says
+// how long before the kill the newest acknowledged row was committed that came
+// back; 0 when all came back.
+func (d *disasters) strike(t *testing.T) time.Duration {
+	t.Helper()
+	st := d.stream(t, d.flags...)
+	l := startLoad(t, d.Cluster, d.next)
+	timer := time.NewTimer(500*time.Millisecond + time.Duration(d.random.Int64N(int64(2500*time.Millisecond))))
+	<-timer.C
+	killed := time.Now()
+	st.kill(t)
+	d.Kill9(t)
+	l.stop()
+	there, newest := d.recovered(t)
+	lost := 0
+	for n := range l.acked {
+		d.next = max(d.next, n+loadClients)
+		if !there[n] {
+			lost++
+		}
+	}
+	d.next += loadClients // a row that was not acknowledged may be there
+	d.acked, d.lost, d.commit = d.acked+len(l.acked), d.lost+lost, append(d.commit, l.latency...)
+	rpo := time.Duration(0)
+	if lost > 0 {
+		rpo = killed.Sub(newest)
+	}
+	d.rpo = append(d.rpo, rpo)
+	d.Start(t)
+	return rpo
+}
+
+// recovered restores the newest backup to the end of the archive and says which
+// rows came back, and when the newest of them was committed.
+func (d *disasters) recovered(t *testing.T) (there map[int64]bool, newest time.Time) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "restored")
+	d.run(t, "restore", "--to", dir, "--identity", d.identity)
+	c := d.open(t, dir)
+	defer c.Stop(t, server.Immediate)
+	rows, err := c.Conn(t).Query(context.Background(), "select n, at from load")
+	if err != nil {
+		t.Fatal(err)
+	}
+	there = map[int64]bool{}
+	var n int64
+	var at time.Time
+	_, err = pgx.ForEachRow(rows, []any{&n, &at}, func() error {
+		there[n] = true
+		if at.After(newest) {
+			newest = at
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return there, newest
+}
+
+// print shows the distributions.
+func (d *disasters) print(t *testing.T) {
+	t.Logf("%d disasters, %d acknowledged commits, %d of them lost", len(d.rpo), d.acked, d.lost)
+	t.Logf("RPO: %s", spread(d.rpo))
+	t.Logf("latency of a commit, %d clients: %s", loadClients, spread(d.commit))
+}
+
+func spread(all []time.Duration) string {
+	s := slices.Sorted(slices.Values(all))
+	if len(s) == 0 {
+		return "none"
+	}
+	at := func(q float64) time.Duration {
+		return s[int(q*float64(len(s)-1))].Round(10 * time.Microsecond)
+	}
+	return fmt.Sprintf("least %v, median %v, 95 %% %v, most %v", at(0), at(0.5), at(0.95), at(1))
+}
