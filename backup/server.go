@@ -69,7 +69,7 @@ func (s *server) close() {
 var recoverySettings = []string{
 	"max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions",
 	"max_locks_per_transaction", "wal_level", "shared_preload_libraries", "config_file", "hba_file",
-	"ident_file", "data_directory", "server_encoding", "TimeZone",
+	"ident_file", "data_directory", "server_encoding", "TimeZone", "synchronous_standby_names",
 }
 
 // match makes sure that the server is the one of the data directory and that

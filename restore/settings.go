@@ -20,7 +20,9 @@ func (p *Plan) recoverySettings(t Target, s *Survey) ([]Setting, error) {
 	set := []Setting{{"restore_command", command}, {"recovery_target_timeline", p.timelineSetting()}}
 	set = append(set, targetSettings(p.Point, p.Action)...)
 	if !t.KeepArchiving {
-		set = append(set, Setting{"archive_mode", "off"})
+		// A commit would wait for a standby, or a stream to the archive, that
+		// this server does not have.
+		set = append(set, Setting{"archive_mode", "off"}, Setting{"synchronous_standby_names", ""})
 	}
 	set = append(set, p.inPlaceSettings(s)...)
 	set = append(set, p.standbySettings()...)
@@ -146,6 +148,9 @@ func (p *Plan) addNotes(t Target, c *Contents) {
 	}
 	if !t.KeepArchiving {
 		note("archive_mode is off in what is restored; \"alter system reset archive_mode\" and a restart turn archiving on again")
+		if names := p.Backup.Settings["synchronous_standby_names"]; names != "" {
+			note("synchronous_standby_names is empty in what is restored; it was %s", names)
+		}
 	}
 	if c.Standby {
 		note("the backup holds a standby.signal; it is left out, so this will be no standby")

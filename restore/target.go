@@ -21,8 +21,9 @@ type Target struct {
 	Owner       string    // "user" or "user:group"; only root can name another than itself
 	System      postgres.SystemID
 
-	// KeepArchiving leaves archive_mode as it was. Otherwise it is off, so that
-	// a copy does not push its WAL into production's archive.
+	// KeepArchiving leaves archive_mode and synchronous_standby_names as they
+	// were. Otherwise a copy does not push its WAL into production's archive,
+	// and waits for nobody.
 	KeepArchiving bool
 
 	// FetchCommand is the program and its arguments that bring one WAL file.
