@@ -154,13 +154,25 @@ func (ix *Index) source(p Path, no uint64) (seg postgres.Segment, upTo postgres.
 // read reads what is archived of a segment into buf, whose length is the
 // segment's size.
 func (ix *Index) read(ctx context.Context, r *repo.Repo, seg postgres.Segment, buf []byte) error {
-	if !ix.HasWhole(seg) {
-		err := readSlices(ctx, r, ix.system, seg, ix.timelines[seg.Timeline].sliced[seg.Name()].use, buf)
+	if ix.HasWhole(seg) {
+		return readSegment(ctx, r, ix.system, seg, buf)
+	}
+	known := ix.timelines[seg.Timeline].sliced[seg.Name()]
+	for use, try := known.use, 1; ; try++ {
+		err := readSlices(ctx, r, ix.system, seg, use, buf)
 		if !errors.Is(err, errSliceGone) {
 			return err
 		}
+		// Merged since, or complete by now.
+		all, err := listSlices(ctx, r, ix.system, seg.Timeline, seg.Name())
+		if err != nil {
+			return err
+		}
+		var held int64
+		if use, held = chain(all); held < known.bytes || try == replacedTimes {
+			return readSegment(ctx, r, ix.system, seg, buf)
+		}
 	}
-	return readSegment(ctx, r, ix.system, seg, buf)
 }
 
 // readSegment reads a whole archived segment into buf, whose length is the

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
@@ -71,28 +73,39 @@ func (e *SliceConflictError) Error() string {
 	return fmt.Sprintf("two slices of %s differ from byte %d on: two primaries have archived to one repository", e.Segment, e.At)
 }
 
-// errSliceGone means that a slice that was listed is not there any more: the
-// whole segment has been stored meanwhile.
-var errSliceGone = errors.New("a slice has been replaced by its whole segment")
+// errSliceGone means that a slice that was listed is not there any more: it has
+// been merged into another, or replaced by the whole segment.
+var errSliceGone = errors.New("a slice has been replaced")
+
+// slicesAtOnce is how many slices are read at the same time.
+const slicesAtOnce = 16
 
 // readSlices puts the bytes of a chain into buf, whose length is the
 // segment's size; what lies behind them is set to zero. It checks that they
 // are of that segment. errSliceGone as above.
 func readSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, seg postgres.Segment, use []slice, buf []byte) error {
-	held := int64(0)
-	for _, s := range use {
-		raw, err := readSlice(ctx, r, system, seg.Timeline, seg.Name(), s)
-		if err != nil {
+	raw := make([][]byte, len(use))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(slicesAtOnce)
+	for i, s := range use {
+		g.Go(func() (err error) {
+			raw[i], err = readSlice(gctx, r, system, seg.Timeline, seg.Name(), s)
 			return err
-		}
-		old := min(held-s.from, int64(len(raw)))
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	held := int64(0)
+	for i, s := range use {
+		old := min(held-s.from, int64(len(raw[i])))
 		if s.to > int64(len(buf)) {
 			return &HeaderError{Name: seg.Name(), Reason: fmt.Sprintf("a slice of it ends at byte %d, and its segment has %d", s.to, len(buf))}
 		}
-		if n := firstDifference(raw[:old], buf[s.from:s.from+old]); n >= 0 {
+		if n := firstDifference(raw[i][:old], buf[s.from:s.from+old]); n >= 0 {
 			return &SliceConflictError{seg.Name(), s.from + n}
 		}
-		copy(buf[s.from:], raw)
+		copy(buf[s.from:], raw[i])
 		held = s.to
 	}
 	clear(buf[held:])
@@ -128,11 +141,27 @@ func firstDifference(a, b []byte) int64 {
 	return -1
 }
 
+// replacedTimes is how often slices may be replaced while they are read.
+const replacedTimes = 10
+
 // openSlices is the segment of this name as its slices hold it, filled up with
 // zeros. fs.ErrNotExist when there is none that counts, errSliceGone when the
 // whole segment has come meanwhile, *GapError when the slices end before the
 // segment does, although later WAL of the timeline is archived.
 func openSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName) (io.Reader, error) {
+	for try := 1; ; try++ {
+		body, err := openListed(ctx, r, system, name)
+		if !errors.Is(err, errSliceGone) || try == replacedTimes {
+			return body, err
+		}
+		if _, err := r.Store().Stat(ctx, repo.WALKey(system, name)); !errors.Is(err, fs.ErrNotExist) {
+			return nil, errors.Join(err, errSliceGone)
+		}
+	}
+}
+
+// openListed is openSlices with the slices that one listing shows.
+func openListed(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName) (io.Reader, error) {
 	all, err := listSlices(ctx, r, system, name.Timeline, name.Segment)
 	if err != nil {
 		return nil, err

@@ -126,6 +126,9 @@ func Stream(ctx context.Context, r *repo.Repo, o StreamOptions) error {
 	err := s.serve(ctx)
 	cancel()
 	<-watched
+	if s.tail != nil {
+		s.tail.removing.Wait()
+	}
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -42,11 +43,13 @@ type tail struct {
 	floor    postgres.LSN // all before the parts is durable
 	slicing  *part        // whose slice is being stored, nil when none is
 	storing  int          // whole segments being stored
-	lastCut  time.Time    // when the last slice was begun
-	forced   bool         // cut a slice as soon as one can be stored
-	retryAt  time.Time    // after a failure, not before then
-	failures int          // in a row
+	merging  bool
+	lastCut  time.Time // when the last slice was begun
+	forced   bool      // cut a slice as soon as one can be stored
+	retryAt  time.Time // after a failure, not before then
+	failures int       // in a row
 	free     [][]byte
+	removing sync.WaitGroup // of slices that are superfluous
 }
 
 // tailPolicy says when a slice is cut: as soon as possible, or when the last
@@ -60,24 +63,36 @@ type tailPolicy struct {
 // part is a segment on its way.
 type part struct {
 	seg      postgres.Segment
-	buf      []byte // from its start
-	sliced   int64  // durable in slices, from its start without a hole
-	cut      int64  // the end of the slice that is being stored
+	buf      []byte  // from its start
+	sliced   int64   // durable in slices, from its start without a hole
+	pieces   []piece // the slices stored by this run, but those merged into another
+	merging  bool
 	storing  bool
 	whole    bool // the whole segment is durable
 	leftover bool // slices are there that the whole segment makes superfluous
 }
 
-// stored is the result of storing a slice or a whole segment.
+func (p *part) complete() bool { return int64(len(p.buf)) == int64(p.seg.Size) }
+
+// stored is the result of storing something of a part.
 type stored struct {
-	part  *part
-	slice bool
-	to    int64
-	err   error
+	part *part
+	what storedWhat
+	to   int64   // of a slice
+	of   []piece // of a merge
+	err  error
 }
 
+type storedWhat int
+
+const (
+	storedSlice storedWhat = iota
+	storedWhole
+	storedMerge
+)
+
 func newTail(r *repo.Repo, system postgres.SystemID, size postgres.SegmentSize, policy tailPolicy, wake func()) *tail {
-	return &tail{repo: r, system: system, size: size, policy: policy, wake: wake, results: make(chan stored, maxStoring+1)}
+	return &tail{repo: r, system: system, size: size, policy: policy, wake: wake, results: make(chan stored, maxStoring+2)}
 }
 
 // begin makes the tail ready for WAL of a timeline from the start of the
@@ -100,7 +115,7 @@ func (t *tail) open(ctx context.Context, seg postgres.Segment) (*part, error) {
 			return nil, err
 		}
 		_, p.sliced = chain(all)
-		p.cut, p.leftover = p.sliced, len(all) > 0
+		p.leftover = len(all) > 0
 	}
 	if n := len(t.free); n > 0 {
 		p.buf, t.free = t.free[n-1], t.free[:n-1]
@@ -139,7 +154,7 @@ func (t *tail) outstanding() bool {
 func (t *tail) full() bool {
 	limit := max(2, min(maxParts, int(maxPartBytes/t.size)))
 	last := len(t.parts) - 1
-	return last+1 >= limit && int64(len(t.parts[last].buf)) == int64(t.size)
+	return last+1 >= limit && t.parts[last].complete()
 }
 
 // add takes WAL that follows what has arrived.
@@ -174,12 +189,13 @@ func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
 		return t.retryAt
 	}
 	for _, p := range t.parts {
-		if t.storing < maxStoring && int64(len(p.buf)) == int64(t.size) && !p.whole && !p.storing {
+		if t.storing < maxStoring && p.complete() && !p.whole && !p.storing && !p.merging {
 			p.storing = true
 			t.storing++
 			go t.storeWhole(ctx, p, p.buf)
 		}
 	}
+	t.merge(ctx)
 	if t.slicing != nil {
 		return time.Time{}
 	}
@@ -191,8 +207,8 @@ func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
 	if !t.policy.atOnce && !t.forced && now.Before(due) && int64(len(p.buf))-p.sliced < t.policy.size {
 		return due
 	}
-	p.cut, t.slicing, t.lastCut, t.forced = int64(len(p.buf)), p, now, false
-	go t.storeSlice(ctx, p.seg, p, p.sliced, p.buf[p.sliced:p.cut])
+	t.slicing, t.lastCut, t.forced = p, now, false
+	go t.storeSlice(ctx, p, p.sliced, p.buf[p.sliced:])
 	return time.Time{}
 }
 
@@ -201,9 +217,8 @@ func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
 // waits for it.
 func (t *tail) toSlice() *part {
 	for _, p := range t.parts {
-		complete := int64(len(p.buf)) == int64(t.size)
 		end := p.seg.Start() + postgres.LSN(len(p.buf))
-		if p.whole || int64(len(p.buf)) <= p.sliced || end < t.notYet || complete && !t.policy.atOnce && !t.forced {
+		if p.whole || int64(len(p.buf)) <= p.sliced || end < t.notYet || p.complete() && !t.policy.atOnce && !t.forced {
 			continue
 		}
 		return p
@@ -229,11 +244,17 @@ func (t *tail) collect(now time.Time) error {
 
 func (t *tail) apply(r stored, now time.Time) error {
 	p := r.part
-	if r.slice {
+	switch r.what {
+	case storedSlice:
 		t.slicing = nil
-	} else {
+	case storedWhole:
 		p.storing = false
 		t.storing--
+	case storedMerge:
+		t.merging, p.merging = false, false
+		p.merged(r.of, r.err)
+		t.drop()
+		return nil // it was a help, and is begun again with the next slice
 	}
 	if r.err != nil {
 		t.failures++
@@ -241,21 +262,26 @@ func (t *tail) apply(r stored, now time.Time) error {
 		return r.err
 	}
 	t.failures, t.retryAt = 0, time.Time{}
-	if r.slice {
-		p.sliced, p.leftover = max(p.sliced, r.to), true
-	} else {
+	if r.what == storedWhole {
 		p.whole = true
+	} else {
+		p.pieces = append(p.pieces, piece{p.sliced, r.to, 0})
+		p.sliced, p.leftover = r.to, true
 	}
 	t.drop()
 	return nil
 }
 
-// drop forgets the parts at the front that are durable whole.
+// drop forgets the parts at the front that are durable whole and no longer
+// read.
 func (t *tail) drop() {
-	for len(t.parts) > 0 && t.parts[0].whole && t.slicing != t.parts[0] {
+	for len(t.parts) > 0 && t.parts[0].whole && t.slicing != t.parts[0] && !t.parts[0].merging {
 		p := t.parts[0]
 		t.parts, t.floor = t.parts[1:], p.seg.End()
 		t.free = append(t.free, p.buf[:0])
+		if p.leftover {
+			t.dispose(p.seg)
+		}
 		if len(t.parts) == 0 {
 			t.parts = append(t.parts, &part{seg: p.seg.Next()})
 		}
@@ -269,21 +295,21 @@ func lasting(err error) bool {
 	return conflict
 }
 
-func (t *tail) storeSlice(ctx context.Context, seg postgres.Segment, p *part, from int64, raw []byte) {
-	to := from + int64(len(raw))
-	key := repo.SliceKey(t.system, seg.Timeline, seg.Name(), from, to)
+func (t *tail) storeSlice(ctx context.Context, p *part, from int64, raw []byte) {
+	err := t.createSlice(ctx, p.seg, from, raw)
+	t.report(stored{part: p, what: storedSlice, to: from + int64(len(raw)), err: err})
+}
+
+func (t *tail) createSlice(ctx context.Context, seg postgres.Segment, from int64, raw []byte) error {
+	key := repo.SliceKey(t.system, seg.Timeline, seg.Name(), from, from+int64(len(raw)))
 	_, err := t.repo.CreateEnvelope(ctx, key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)))
-	t.report(stored{p, true, to, t.named(err, fmt.Sprintf("slice of %s", seg.Name()))})
+	return t.named(err, "slice of "+seg.Name())
 }
 
 func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte) {
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: p.seg.Timeline, Segment: p.seg.Name()}
 	err := storeSegment(ctx, t.repo, t.system, name, raw)
-	if err == nil && p.leftover {
-		// What cannot be removed costs a little room and does no harm.
-		_ = removeSlices(ctx, t.repo, t.system, p.seg)
-	}
-	t.report(stored{p, false, 0, t.named(err, name.String())})
+	t.report(stored{part: p, what: storedWhole, err: t.named(err, name.String())})
 }
 
 func (t *tail) named(err error, what string) error {
@@ -310,19 +336,4 @@ func storeSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, n
 	key := repo.WALKey(system, name)
 	_, err = r.CreateEnvelope(ctx, key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)))
 	return err
-}
-
-// removeSlices deletes the slices of a segment, which is stored whole.
-func removeSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, seg postgres.Segment) error {
-	all, err := listSlices(ctx, r, system, seg.Timeline, seg.Name())
-	if err != nil {
-		return err
-	}
-	for _, s := range all {
-		key := repo.SliceKey(system, seg.Timeline, seg.Name(), s.from, s.to)
-		if err := r.Store().Delete(ctx, key); err != nil {
-			return err
-		}
-	}
-	return nil
 }
