@@ -161,7 +161,6 @@ func (t *timeline) chainSlices(size int64) {
 			t.sliced[name] = held{use, n}
 		}
 	}
-	t.slices = nil
 }
 
 func (ix *Index) readHistories(ctx context.Context, r *repo.Repo) {
