@@ -40,7 +40,9 @@ func dialReplication(ctx context.Context, conn, name string) (*replication, erro
 	if err != nil {
 		return nil, errConnString
 	}
-	cfg.RuntimeParams["replication"] = "true"
+	// Not "true": then the server takes no SQL, and the driver needs some to
+	// find the primary among several hosts (target_session_attrs).
+	cfg.RuntimeParams["replication"] = "database"
 	cfg.RuntimeParams["application_name"] = name
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second

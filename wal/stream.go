@@ -13,7 +13,7 @@ import (
 
 // StreamOptions say what Stream does.
 type StreamOptions struct {
-	Conn       string            // libpq connection string; replication=true is added
+	Conn       string            // libpq connection string of a database; replication is added
 	Slot       string            // of this name: the physical replication slot, and the application_name
 	CreateSlot bool              // when there is no such slot
 	System     postgres.SystemID // that the server must be; 0 for any
@@ -59,6 +59,14 @@ type MissingSlotError struct{ Slot string }
 
 func (e *MissingSlotError) Error() string {
 	return fmt.Sprintf("the server has no replication slot %q", e.Slot)
+}
+
+// LostSlotError says that the server has cut a slot off: WAL that it should have
+// kept is gone.
+type LostSlotError struct{ Slot string }
+
+func (e *LostSlotError) Error() string {
+	return fmt.Sprintf("the replication slot %q is lost: the server has removed WAL that was not archived", e.Slot)
 }
 
 // OtherSystemError says that the server is not the expected system.
@@ -109,7 +117,8 @@ func CheckSlotName(name string) error {
 // It goes on by itself after the loss of the server, also on its successor if
 // the connection string leads there, and of the store. It returns an error for
 // what trying again does not mend: *TwoPrimariesError, *OtherSystemError,
-// *MissingSlotError at the start, *RemovedError when the slot has lost WAL.
+// *MissingSlotError and *LostSlotError at the start, *RemovedError when the
+// server has removed WAL later on.
 func Stream(ctx context.Context, r *repo.Repo, o StreamOptions) error {
 	if err := CheckSlotName(o.Slot); err != nil {
 		return err
@@ -189,8 +198,9 @@ func (s *streamer) rest() error {
 func hopeless(err error) bool {
 	_, other := errors.AsType[*OtherSystemError](err)
 	_, slot := errors.AsType[*MissingSlotError](err)
+	_, lost := errors.AsType[*LostSlotError](err)
 	_, removed := errors.AsType[*RemovedError](err)
-	return other || slot || removed || lasting(err) || errors.Is(err, errConnString)
+	return other || slot || lost || removed || lasting(err) || errors.Is(err, errConnString)
 }
 
 // tend takes the results of what was stored and stores what is due.

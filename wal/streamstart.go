@@ -76,6 +76,9 @@ func (s *streamer) firstPosition(ctx context.Context, server peer) error {
 	if err != nil {
 		return err
 	}
+	if slot.status == "lost" {
+		return &LostSlotError{s.o.Slot}
+	}
 	ix, err := LoadIndex(ctx, s.repo, s.system)
 	if err != nil {
 		return err

@@ -95,6 +95,9 @@ func failures() []failure {
 		{as(func(e *wal.MissingSlotError) string {
 			return "add --create-slot to make it, or name another one with --slot"
 		}), exitFailed},
+		{as(func(e *wal.LostSlotError) string {
+			return "select pg_drop_replication_slot('" + e.Slot + "'), start again with --create-slot, and take a backup at once: none from before passes the gap"
+		}), exitFailed},
 		{as(func(e *wal.OtherSystemError) string {
 			return "conn leads to another cluster: \"lifeboat config\" prints what counts"
 		}), exitFailed},
