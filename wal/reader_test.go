@@ -39,7 +39,7 @@ func makeTwoTimelines(t *testing.T, segmentSize int) twoTimelines {
 	settings := map[string]string{"archive_mode": "on", "archive_command": "cp %p " + w.dir + "/%f", "wal_level": "replica"}
 	one := servertest.New(t, servertest.Options{WALSegmentSize: segmentSize, Settings: settings})
 	one.Exec(t, "create table words as select i, md5(i::text) w from generate_series(1, 20000) i")
-	one.Program(t, "pg_basebackup", "-D", w.base, "-X", "stream", "-c", "fast")
+	one.BaseBackup(t, w.base)
 	copyDir := filepath.Join(t.TempDir(), "copy")
 	if err := os.CopyFS(copyDir, os.DirFS(w.base)); err != nil {
 		t.Fatal(err)

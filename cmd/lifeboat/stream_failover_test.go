@@ -17,7 +17,7 @@ import (
 func (s *site) standby(t *testing.T, name string) *servertest.Cluster {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)
-	s.Program(t, "pg_basebackup", "-D", dir, "-X", "stream", "-c", "fast")
+	s.BaseBackup(t, dir)
 	if err := os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,14 @@ func newRecovery(t *testing.T, s3 bool) *recovery {
 	t.Helper()
 	r := &recovery{site: newSite(t, siteOptions{s3: s3, server: servertest.Options{WALSegmentSize: 1 << 20}})}
 	r.base = filepath.Join(t.TempDir(), "base")
-	r.Program(t, "pg_basebackup", "-D", r.base, "-X", "none", "-c", "fast")
+	r.BaseBackup(t, r.base)
+	// What it needs of the WAL comes from the archive alone.
+	if err := os.RemoveAll(filepath.Join(r.base, "pg_wal")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(r.base, "pg_wal"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	r.system = r.QueryString(t, "select system_identifier from pg_control_system()")
 	r.Exec(t, "create table words as select i, md5(i::text) w from generate_series(1, 60000) i")
 	r.Exec(t, "create table final as select 7 x")

@@ -1,0 +1,53 @@
+package servertest
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// BaseBackup copies the data directory of the running server to dir, with the
+// WAL that the copy needs to become consistent and a backup_label, as
+// pg_basebackup -X stream would, which does not speak to servers newer than
+// itself. Nothing may create or drop relations meanwhile.
+func (c *Cluster) BaseBackup(t testing.TB, dir string) {
+	t.Helper()
+	ctx := context.Background()
+	conn := c.Conn(t) // backup mode lives with the connection
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("copy the data directory: %v", err)
+		}
+	}
+	_, err := conn.Exec(ctx, "select pg_backup_start('copy', true)")
+	must(err)
+	must(os.Mkdir(dir, 0o700))
+	c.copyEntries(t, dir, func(name string) bool {
+		return !slices.Contains([]string{"pg_wal", "pg_replslot", "postmaster.pid", "postmaster.opts"}, name)
+	})
+	must(os.Mkdir(filepath.Join(dir, "pg_replslot"), 0o700))
+	var label string
+	must(conn.QueryRow(ctx, "select labelfile from pg_backup_stop(false)").Scan(&label))
+	must(os.WriteFile(filepath.Join(dir, "backup_label"), []byte(label), 0o600))
+	c.copyEntries(t, dir, func(name string) bool { return name == "pg_wal" })
+}
+
+// copyEntries copies what lies directly in the data directory and is wanted.
+func (c *Cluster) copyEntries(t testing.TB, dir string, wanted func(string) bool) {
+	t.Helper()
+	entries, err := os.ReadDir(c.dataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !wanted(e.Name()) {
+			continue
+		}
+		if err := copyTree(filepath.Join(dir, e.Name()), filepath.Join(c.dataDir, e.Name()), false); err != nil {
+			t.Fatalf("copy the data directory: %v", err)
+		}
+	}
+}
