@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -13,9 +12,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"filippo.io/age"
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
@@ -190,145 +186,6 @@ func TestEveryByteCounts(t *testing.T) {
 	if err != nil || string(got) != plain {
 		t.Fatalf("the whole object: %q, %v", got, err)
 	}
-}
-
-func TestForgedAndMoved(t *testing.T) {
-	w := newWorld(t)
-	store := func(w *world, key string, kind Kind, plain string) []byte {
-		_, err := w.writer.CreateEnvelope(t.Context(), key, kind, strings.NewReader(plain), int64(len(plain)))
-		check(t, err)
-		return w.get(t, key)
-	}
-	a := store(w, "wal/a", KindWAL, "content a")
-	b := store(w, "wal/b", KindWAL, "content b")
-	store(w, "wal/m", KindManifest, "metadata")
-
-	// The same cluster key in another repository, and another cluster's key.
-	twin := *w.cluster
-	twin.Repository = NewID()
-	sister := newWorldOf(t, &twin)
-	fromSister := store(sister, "wal/a", KindWAL, "content a")
-	stranger := newWorld(t)
-	fromStranger := store(stranger, "wal/a", KindWAL, "content a")
-
-	split := func(o []byte) (head, body []byte) {
-		i := bytes.IndexByte(o, '\n') + 1
-		return o[:i], o[i:]
-	}
-	headA, bodyA := split(a)
-	headB, bodyB := split(b)
-	resigned := func(change func(*Header)) []byte {
-		h, _, err := parseHeader(headA)
-		check(t, err)
-		change(&h)
-		h.sign(*stranger.cluster.Signing, w.writer.marker.Repository, "wal/a")
-		return append(h.line(), bodyA...)
-	}
-	for name, object := range map[string][]byte{
-		"moved":                       b,
-		"of another repository":       fromSister,
-		"of another cluster":          fromStranger,
-		"another's header":            append(bytes.Clone(headB), bodyA...),
-		"another's body":              append(bytes.Clone(headA), bodyB...),
-		"two headers":                 append(bytes.Clone(headA), a...),
-		"only the header":             headA,
-		"only the body":               bodyA,
-		"empty":                       {},
-		"signed by a stranger":        resigned(func(*Header) {}),
-		"signed by a stranger, as us": bytes.Replace(resigned(func(*Header) {}), []byte(stranger.cluster.Signing.Public().ID()), []byte(w.cluster.Signing.Public().ID()), 1),
-		"a plain age file":            sealPlain(t, w, "content a"),
-		"a huge size":                 resigned(func(h *Header) { h.Size = maxPlain }),
-		"a header without an end":     bytes.Repeat([]byte("lifeboat/1 "), 200),
-		"CRLF":                        append(append(bytes.Clone(headA[:len(headA)-1]), "\r\n"...), bodyA...),
-		"a blank more":                append([]byte(" "), a...),
-		"a double blank":              bytes.Replace(a, []byte(" kind"), []byte("  kind"), 1),
-		"a field more":                bytes.Replace(a, []byte(" sig="), []byte(" x=y sig="), 1),
-		"a sign before the size":      bytes.Replace(a, []byte("size="), []byte("size=+"), 1),
-		"a zero before the size":      bytes.Replace(a, []byte("size="), []byte("size=0"), 1),
-		"magic of another version":    bytes.Replace(a, []byte("lifeboat/1"), []byte("lifeboat/2"), 1),
-		"upper-case digits":           upperHex(a),
-	} {
-		w.put(t, "wal/a", object)
-		mustRefuse(t, w.reader, "wal/a", KindWAL, name)
-		if _, err := w.writer.Header(t.Context(), "wal/a"); !refused(err) && name != "another's body" && name != "only the header" && name != "two headers" {
-			t.Errorf("%s: the header is taken: %v", name, err)
-		}
-	}
-	w.put(t, "wal/a", a)
-	mustRefuse(t, w.reader, "wal/a", KindManifest, "asked for as another kind")
-	mustRefuse(t, w.reader, "wal/m", KindWAL, "asked for as WAL")
-	// Who does not trust the signer sees nothing either.
-	distrust, err := Open(t.Context(), stranger.store, Keys{Identities: w.recovery.Identities, Trusted: stranger.cluster.Signers}, "x")
-	check(t, err)
-	distrust.store, distrust.marker = w.store, w.reader.marker
-	mustRefuse(t, distrust, "wal/a", KindWAL, "untrusted signer")
-}
-
-func upperHex(object []byte) []byte {
-	i := bytes.Index(object, []byte("sha256=")) + 7
-	return append(append(bytes.Clone(object[:i]), bytes.ToUpper(object[i:i+64])...), object[i+64:]...)
-}
-
-func sealPlain(t *testing.T, w *world, plain string) []byte {
-	var b bytes.Buffer
-	a, err := age.Encrypt(&b, recipientsOf(t, w.recovery)...)
-	check(t, err)
-	z, err := zstd.NewWriter(a)
-	check(t, err)
-	_, err = io.WriteString(z, plain)
-	check(t, err)
-	check(t, z.Close())
-	check(t, a.Close())
-	return b.Bytes()
-}
-
-// signed makes an envelope of any body, as a holder of the cluster key can.
-func (w *world) signed(t *testing.T, key string, kind Kind, plain []byte, claim func(*Header)) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	a, err := age.Encrypt(&b, w.writer.metadata...)
-	check(t, err)
-	_, err = a.Write(plain)
-	check(t, err)
-	check(t, a.Close())
-	sum := sha256.Sum256(b.Bytes())
-	h := Header{Kind: kind, SHA256: strings.Repeat("0", 64), Sealed: hex.EncodeToString(sum[:]), Host: "evil"}
-	claim(&h)
-	h.sign(*w.cluster.Signing, w.writer.marker.Repository, key)
-	return append(h.line(), b.Bytes()...)
-}
-
-// Signed objects that lie: what a stolen cluster key can make.
-func TestSignedLies(t *testing.T) {
-	w := newWorld(t)
-	zeros := bytes.Repeat(newEncoder(Fastest).EncodeAll(make([]byte, FrameSize), nil), 64)
-	for name, c := range map[string]struct {
-		body []byte
-		size int64
-	}{
-		"a zstd bomb":          {zeros, 1000},
-		"a bomb of full size":  {zeros, 64 << 20},
-		"shorter than claimed": {newEncoder(Fastest).EncodeAll([]byte("abc"), nil), 4},
-		"other bytes":          {newEncoder(Fastest).EncodeAll([]byte("abc"), nil), 3},
-		"not zstd":             {[]byte("abc"), 3},
-		"nothing":              {nil, 3},
-		"bytes after zstd":     {append(newEncoder(Fastest).EncodeAll([]byte("abc"), nil), "tail"...), 3},
-		"a huge window":        {[]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xb0, 0x01, 0, 0}, 3},
-	} {
-		w.put(t, "x/m", w.signed(t, "x/m", KindManifest, c.body, func(h *Header) { h.Size = c.size }))
-		_, rc, err := w.reader.OpenEnvelope(t.Context(), "x/m", KindManifest)
-		n := int64(0)
-		if err == nil {
-			n, err = io.Copy(io.Discard, rc)
-			rc.Close()
-		}
-		if !refused(err) || n > c.size+1<<17 {
-			t.Errorf("%s: %d bytes, %v", name, n, err)
-		}
-	}
-	// What is larger than expected is refused before it is fetched.
-	w.put(t, "x/m", w.signed(t, "x/m", KindManifest, nil, func(h *Header) { h.Size = maxPlain }))
-	mustRefuse(t, w.reader, "x/m", KindManifest, "a huge size")
 }
 
 // failing is a store whose Open or Create answers with err.
