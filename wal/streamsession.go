@@ -55,7 +55,7 @@ func (s *streamer) meet(ctx context.Context, c *replication) (peer, error) {
 	if want != 0 && want != system {
 		return peer{}, &OtherSystemError{system, want}
 	}
-	s.system = system
+	s.system, s.server = system, end
 	if s.o.CreateSlot {
 		if err := c.createSlot(ctx, s.o.Slot); err != nil {
 			return peer{}, err
@@ -137,6 +137,7 @@ func (s *streamer) receive(ctx context.Context, c *replication) error {
 		wait := s.nextWait()
 		if s.tail.full() {
 			s.waiting.sleep(ctx, wait)
+			s.heard = s.o.Now() // nobody listens
 			continue
 		}
 		m, err := c.receive(ctx, &s.waiting, wait)

@@ -70,6 +70,7 @@ type part struct {
 	storing  bool
 	whole    bool // the whole segment is durable
 	leftover bool // slices are there that the whole segment makes superfluous
+	earlier  []earlierSlice
 }
 
 func (p *part) complete() bool { return int64(len(p.buf)) == int64(p.seg.Size) }
@@ -114,8 +115,11 @@ func (t *tail) open(ctx context.Context, seg postgres.Segment) (*part, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, p.sliced = chain(all)
-		p.leftover = len(all) > 0
+		use, held := chain(all)
+		p.sliced, p.leftover = held, len(all) > 0
+		if p.earlier, err = readEarlier(ctx, t.repo, t.system, seg, use); err != nil {
+			return nil, err
+		}
 	}
 	if n := len(t.free); n > 0 {
 		p.buf, t.free = t.free[n-1], t.free[:n-1]
@@ -157,7 +161,8 @@ func (t *tail) full() bool {
 	return last+1 >= limit && t.parts[last].complete()
 }
 
-// add takes WAL that follows what has arrived.
+// add takes WAL that follows what has arrived. *TwoPrimariesError when it is not
+// what an earlier run has stored of the same place.
 func (t *tail) add(ctx context.Context, at postgres.LSN, data []byte) error {
 	if at != t.received() {
 		return fmt.Errorf("the server sent WAL from %s on, and %s is next", at, t.received())
@@ -175,6 +180,9 @@ func (t *tail) add(ctx context.Context, at postgres.LSN, data []byte) error {
 		n := min(room, len(data))
 		p.buf = append(p.buf, data[:n]...)
 		data = data[n:]
+		if err := p.compare(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -227,7 +235,7 @@ func (t *tail) toSlice() *part {
 }
 
 // collect takes the results that are there. A failure is returned and what
-// failed will be tried again, unless it is one of lasting.
+// failed will be tried again, unless it is lasting.
 func (t *tail) collect(now time.Time) error {
 	var failed error
 	for {
@@ -292,7 +300,8 @@ func (t *tail) drop() {
 // it is tried again.
 func lasting(err error) bool {
 	_, conflict := errors.AsType[*TwoPrimariesError](err)
-	return conflict
+	_, header := errors.AsType[*HeaderError](err)
+	return conflict || header
 }
 
 func (t *tail) storeSlice(ctx context.Context, p *part, from int64, raw []byte) {
