@@ -43,7 +43,7 @@ func TestRelationOverOneGiB(t *testing.T) {
 		t.Errorf("%s bytes, want %s", got, wantSize)
 	}
 	c.Stop(t, server.Fast)
-	c.Program(t, "pg_checksums", "--check", "--pgdata", c.DataDir())
+	c.Checksums(t)
 }
 
 // Backup, archive and restore with each size of a WAL segment; 1 GiB is pushed

@@ -126,8 +126,8 @@ func endToEnd(t *testing.T, o siteOptions) {
 			t.Error("the restored server is not in production")
 		}
 		c.Stop(t, server.Fast)
-		// pg_checksums opens every page of the restored files.
-		c.Program(t, "pg_checksums", "--check", "--pgdata", c.DataDir())
+		// Every page of the restored files is as its checksum says.
+		c.Checksums(t)
 	})
 	t.Run("immediate", func(t *testing.T) {
 		c := s.restoreTo(t, "--target-immediate", "--target-action", "promote")

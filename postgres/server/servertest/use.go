@@ -115,6 +115,18 @@ func (c *Cluster) Program(t testing.TB, name string, args ...string) string {
 	return stdout.String()
 }
 
+// Checksums compares every page of a stopped cluster with its checksum
+// (pg_checksums). The program must be of the server's version, and not every
+// package has it: then it says so and returns.
+func (c *Cluster) Checksums(t testing.TB) {
+	t.Helper()
+	if _, err := os.Stat(c.Install.Path("pg_checksums")); err != nil {
+		t.Logf("page checksums were not compared: %v", err)
+		return
+	}
+	c.Program(t, "pg_checksums", "--check", "--pgdata", c.dataDir)
+}
+
 // Cmd prepares a program of the installation, with the server as libpq's
 // default, for a test that runs it in the background. A program that is in no
 // installation on this machine skips the test.
