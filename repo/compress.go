@@ -28,8 +28,9 @@ func (p *slots) get() *slot {
 
 // compressFrames writes src to w as zstd frames, in order, and returns how
 // many raw bytes there were; of nothing it makes one empty frame. It works on
-// as many frames at once as there are cores, because a push is waited for.
-func (p *slots) compressFrames(w io.Writer, src io.Reader) (int64, error) {
+// as many frames at once as there are workers; 0 is as many as there are cores,
+// because a push is waited for.
+func (p *slots) compressFrames(w io.Writer, src io.Reader, workers int) (int64, error) {
 	var total int64
 	var queue []*slot // oldest first, all of them being compressed
 	defer func() {
@@ -47,7 +48,9 @@ func (p *slots) compressFrames(w io.Writer, src io.Reader) (int64, error) {
 		p.pool.Put(s)
 		return err
 	}
-	workers := min(runtime.GOMAXPROCS(0), 4)
+	if workers <= 0 {
+		workers = min(runtime.GOMAXPROCS(0), 4)
+	}
 	for {
 		s := p.get()
 		n, err := io.ReadFull(src, s.raw[:FrameSize])

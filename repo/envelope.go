@@ -2,6 +2,7 @@ package repo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,20 +30,57 @@ type Stored struct {
 // The same content under that name already is a success with Existed set;
 // other content is *ConflictError. After an error nothing partial is there.
 func (r *Repo) CreateEnvelope(ctx context.Context, key string, kind Kind, src io.Reader, size int64) (Stored, error) {
-	h, sealed, err := r.seal(key, kind, src, size)
+	s, err := r.Seal(key, kind, src, size, SealOptions{})
 	if err != nil {
-		return Stored{}, fmt.Errorf("seal %s: %w", key, opaque(err))
+		return Stored{}, err
 	}
-	defer sealed.Close()
-	b := &body{head: h.line(), rest: sealed}
-	err = r.store.Create(ctx, key, b)
+	defer s.Close()
+	return r.StoreSealed(ctx, s)
+}
+
+// SealOptions bound what sealing takes. The zero value is for a caller that
+// seals one envelope and waits for it.
+type SealOptions struct {
+	Workers int   // frames compressed at once; 0 is one for each core
+	Memory  int64 // bytes of the result kept in memory, the rest in a temporary file; 0 is 24 MiB
+}
+
+// Sealed is an envelope that is made and not stored yet.
+type Sealed struct {
+	key    string
+	header Header
+	spool  *spool
+}
+
+// Seal does all of CreateEnvelope that needs no store, so that a caller with
+// many envelopes can decide when each is sent. The caller closes the result.
+func (r *Repo) Seal(key string, kind Kind, src io.Reader, size int64, o SealOptions) (*Sealed, error) {
+	h, out, err := r.seal(key, kind, src, size, o)
+	if err != nil {
+		return nil, fmt.Errorf("seal %s: %w", key, opaque(err))
+	}
+	return &Sealed{key: key, header: h, spool: out}, nil
+}
+
+// Memory is how many bytes of memory the envelope holds until it is closed.
+func (s *Sealed) Memory() int64 { return s.spool.memory() }
+
+// Close frees memory or temporary file. The second call does nothing.
+func (s *Sealed) Close() error { return s.spool.Close() }
+
+// StoreSealed stores what Seal has made, with the promises of CreateEnvelope.
+func (r *Repo) StoreSealed(ctx context.Context, s *Sealed) (Stored, error) {
+	b := &body{head: s.header.line(), rest: s.spool}
+	size := int64(len(b.head)) + s.spool.size
+	err := r.store.Create(ctx, s.key, b)
+	b.end()
 	if errors.Is(err, fs.ErrExist) {
-		return r.compareStored(ctx, key, h)
+		return r.compareStored(ctx, s.key, s.header)
 	}
 	if err != nil {
-		return Stored{}, fmt.Errorf("store %s: %w", key, opaque(err))
+		return Stored{}, fmt.Errorf("store %s: %w", s.key, opaque(err))
 	}
-	return Stored{Header: h, Bytes: int64(len(b.head)) + sealed.size}, nil
+	return Stored{Header: s.header, Bytes: size}, nil
 }
 
 func (r *Repo) compareStored(ctx context.Context, key string, mine Header) (Stored, error) {
@@ -82,9 +120,8 @@ func (r *Repo) checkHeader(key string, raw []byte) (Header, int, error) {
 	return h, n, h.verify(r.trusted, r.marker.Repository, key)
 }
 
-// seal compresses, hashes and encrypts in one pass over src, compressing on
-// as many cores as there are, because a push is waited for.
-func (r *Repo) seal(key string, kind Kind, src io.Reader, size int64) (Header, *spool, error) {
+// seal compresses, hashes and encrypts in one pass over src.
+func (r *Repo) seal(key string, kind Kind, src io.Reader, size int64, o SealOptions) (Header, *spool, error) {
 	to := r.metadata
 	if kind == KindWAL {
 		to = r.keys.Recipients
@@ -92,14 +129,14 @@ func (r *Repo) seal(key string, kind Kind, src io.Reader, size int64) (Header, *
 	if r.keys.Cluster == nil || r.keys.Cluster.Signing == nil || len(to) == 0 {
 		return Header{}, nil, ErrReadOnly
 	}
-	out := newSpool()
+	out := &spool{limit: cmp.Or(o.Memory, spoolMemory), pool: &r.chunks}
 	sealedSum := sha256.New()
 	w, err := age.Encrypt(io.MultiWriter(out, sealedSum), to...)
 	if err != nil {
 		return Header{}, nil, err
 	}
 	plainSum := sha256.New()
-	n, err := r.slots.compressFrames(w, io.TeeReader(io.LimitReader(src, size+1), plainSum))
+	n, err := r.slots.compressFrames(w, io.TeeReader(io.LimitReader(src, size+1), plainSum), o.Workers)
 	if err == nil && n != size {
 		err = fmt.Errorf("the source has %d bytes or more, not %d", n, size)
 	}

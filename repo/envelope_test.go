@@ -290,11 +290,11 @@ func (g *gone) Write(p []byte) (int, error) {
 func TestCompressFramesStopsOnError(t *testing.T) {
 	var p slots
 	for n := range 5 {
-		if _, err := p.compressFrames(&gone{n}, bytes.NewReader(make([]byte, 8*FrameSize))); err == nil {
+		if _, err := p.compressFrames(&gone{n}, bytes.NewReader(make([]byte, 8*FrameSize)), 0); err == nil {
 			t.Error("no error")
 		}
 		src := io.MultiReader(bytes.NewReader(make([]byte, n*FrameSize)), iotest.ErrReader(errors.New("disk")))
-		if _, err := p.compressFrames(io.Discard, src); err == nil {
+		if _, err := p.compressFrames(io.Discard, src, 0); err == nil {
 			t.Error("no error")
 		}
 		for range 8 {

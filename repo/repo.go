@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"filippo.io/age"
@@ -42,6 +43,7 @@ type Repo struct {
 	metadata []age.Recipient // who can open metadata
 	readers  []age.Identity  // all identities, the caller's first
 	slots    slots
+	chunks   sync.Pool // of spools, full-size chunks
 }
 
 // Format implements fmt.Formatter: no verb reaches the keys.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 )
 
 // spool holds written bytes for reading again and again: in memory up to a
@@ -15,6 +16,7 @@ type spool struct {
 	chunks [][]byte
 	file   *os.File
 	size   int64
+	pool   *sync.Pool // of chunks, for a caller with many spools; may be nil
 }
 
 const (
@@ -38,8 +40,7 @@ func (s *spool) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
 		last := len(s.chunks) - 1
 		if last < 0 || len(s.chunks[last]) == spoolChunk {
-			// The first one grows as needed: most bodies are a few KiB.
-			s.chunks = append(s.chunks, make([]byte, 0, min(len(s.chunks), 1)*spoolChunk))
+			s.chunks = append(s.chunks, s.newChunk())
 			last++
 		}
 		n := min(len(rest), spoolChunk-len(s.chunks[last]))
@@ -49,6 +50,33 @@ func (s *spool) Write(p []byte) (int, error) {
 	s.size += int64(len(p))
 	return len(p), nil
 }
+
+// newChunk makes the next chunk, or takes one that was used before. A first one
+// that is new grows as needed: most bodies are a few KiB.
+func (s *spool) newChunk() []byte {
+	if s.pool != nil {
+		if c, ok := s.pool.Get().(*[spoolChunk]byte); ok {
+			return c[:0]
+		}
+	}
+	if len(s.chunks) == 0 {
+		return nil
+	}
+	return make([]byte, 0, spoolChunk)
+}
+
+// free gives the chunks back.
+func (s *spool) free() {
+	for _, c := range s.chunks {
+		if s.pool != nil && cap(c) >= spoolChunk {
+			s.pool.Put((*[spoolChunk]byte)(c[:spoolChunk]))
+		}
+	}
+	s.chunks = nil
+}
+
+// memory is how many bytes of memory it holds.
+func (s *spool) memory() int64 { return int64(len(s.chunks)) * spoolChunk }
 
 func (s *spool) toFile() error {
 	f, err := os.CreateTemp("", "lifeboat-spool-")
@@ -65,14 +93,16 @@ func (s *spool) toFile() error {
 			return fmt.Errorf("write temporary file: %w", err)
 		}
 	}
-	s.file, s.chunks = f, nil
+	s.free()
+	s.file = f
 	return nil
 }
 
 // Close frees the memory or the file; the spool is empty then.
 func (s *spool) Close() error {
 	f := s.file
-	s.chunks, s.file, s.size = nil, nil, 0
+	s.free()
+	s.file, s.size = nil, 0
 	if f == nil {
 		return nil
 	}
@@ -100,14 +130,31 @@ func (s *spool) ReadAt(p []byte, off int64) (int, error) {
 // Reader reads all of it from the start.
 func (s *spool) Reader() *io.SectionReader { return io.NewSectionReader(s, 0, s.size) }
 
-// body is a header followed by a spool, as one seekable reader.
+// body is a header followed by a spool, as one seekable reader. A store may
+// read on for a moment after it has answered, as net/http does when a server
+// refuses early: end keeps it from a spool that is used for something else.
 type body struct {
 	head []byte
 	rest *spool
 	off  int64
+
+	mu    sync.Mutex
+	ended bool
+}
+
+// end fails every later Read. It returns when none is under way.
+func (b *body) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ended = true
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ended {
+		return 0, errors.New("read after the end of storing")
+	}
 	if b.off < int64(len(b.head)) {
 		n := copy(p, b.head[b.off:])
 		b.off += int64(n)
@@ -121,7 +168,10 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Seek implements io.Seeker.
 func (b *body) Seek(off int64, whence int) (int64, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch whence {
 	case io.SeekCurrent:
 		off += b.off
