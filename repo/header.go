@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -40,9 +39,6 @@ const (
 	maxHost         = 64
 	envelopeContext = "lifeboat-envelope-1\n"
 )
-
-// kindPattern leaves room for kinds of later versions, and none for tricks.
-var kindPattern = regexp.MustCompile(`^[a-z][a-z0-9]{0,15}$`)
 
 // unsigned is the line up to, and without, " sig=".
 func (h Header) unsigned() string {
@@ -116,7 +112,8 @@ func parseHeader(raw []byte) (Header, int, error) {
 	if h.sig, err = decode64(value[7], ed25519.SignatureSize); err != nil {
 		return h, 0, errors.New("header signature is not one")
 	}
-	if !kindPattern.MatchString(value[1]) || !isHex(h.SHA256, 32) || !isHex(h.Sealed, 32) || !isHex(h.Signer, 8) || cleanHost(h.Host) != h.Host {
+	// There is room for kinds of later versions, and none for tricks.
+	if !isWord(value[1], 16, lowerLetters, lowerLetters+decimals) || !isHex(h.SHA256, 32) || !isHex(h.Sealed, 32) || !isHex(h.Signer, 8) || cleanHost(h.Host) != h.Host {
 		return h, 0, errors.New("a header field is malformed")
 	}
 	if !bytes.Equal(h.line(), raw[:end+1]) {

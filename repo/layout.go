@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 )
@@ -63,7 +64,7 @@ func SliceKey(system postgres.SystemID, tl postgres.Timeline, segment string, fr
 // ParseSlice reads what SliceKey puts behind WALPrefix: the 24 digits of the
 // segment and the two offsets. False for every other key.
 func ParseSlice(rest string) (segment string, from, to int64, ok bool) {
-	m := slicePattern.FindStringSubmatch(rest)
+	m := slicePattern().FindStringSubmatch(rest)
 	if m == nil {
 		return "", 0, 0, false
 	}
@@ -74,14 +75,18 @@ func ParseSlice(rest string) (segment string, from, to int64, ok bool) {
 
 const sliceSuffix = ".d/"
 
-var slicePattern = regexp.MustCompile(`^([0-9A-F]{24})\.d/([0-9A-F]{8})-([0-9A-F]{8})$`)
+var slicePattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([0-9A-F]{24})\.d/([0-9A-F]{8})-([0-9A-F]{8})$`)
+})
 
-var labelPattern = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$`)
+var labelPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$`)
+})
 
 // CheckLabel says whether label can name a backup: YYYYMMDDTHHMMSSZ-xxxxxx,
 // the time in UTC and six random hex digits. Labels sort by time.
 func CheckLabel(label string) error {
-	if !labelPattern.MatchString(label) {
+	if !labelPattern().MatchString(label) {
 		return fmt.Errorf("%q is not the label of a backup (they look like 20260131T020000Z-1a2b3c)", label)
 	}
 	return nil
@@ -100,13 +105,11 @@ func labelOfManifest(key string) (string, bool) {
 // CheckClusterName says whether name can name a cluster: 1 to 64 lower-case
 // letters, digits, "-" and "_", beginning with a letter or digit.
 func CheckClusterName(name string) error {
-	if !clusterPattern.MatchString(name) {
+	if !isWord(name, 64, lowerLetters+decimals, lowerLetters+decimals+"_-") {
 		return fmt.Errorf("cluster name %q: 1 to 64 of a-z, 0-9, - and _ are allowed, beginning with a letter or digit", name)
 	}
 	return nil
 }
-
-var clusterPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,63}$`)
 
 // checkRepositoryID accepts what NewID makes.
 func checkRepositoryID(id string) error {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -45,8 +44,6 @@ type Lease struct {
 	rec   leaseRecord
 }
 
-var leasePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,99}$`)
-
 // Claim says who wants a lease.
 type Claim struct {
 	Holder string // host and process, for people
@@ -63,7 +60,7 @@ type Claim struct {
 // letters, digits, "-" and "_"), or fails with *LeasedError. Now is the
 // holder's clock.
 func AcquireLease(ctx context.Context, store storage.Store, name string, by Claim, now time.Time) (*Lease, error) {
-	if !leasePattern.MatchString(name) {
+	if !isWord(name, 100, lowerLetters+decimals, lowerLetters+decimals+"_-") {
 		return nil, fmt.Errorf("%q cannot name a lease", name)
 	}
 	gen, rec, err := newestLease(ctx, store, name)

