@@ -27,6 +27,19 @@ var (
 	ErrUnavailable = errors.New("the store is unavailable")
 )
 
+// EndedError says that the context ended while an operation was being tried
+// again: Last is why the try before had failed, which says more than that the
+// time was up.
+type EndedError struct {
+	Err  error // the context's
+	Last error
+}
+
+func (e *EndedError) Error() string { return e.Err.Error() + ", after: " + e.Last.Error() }
+
+// Unwrap gives both.
+func (e *EndedError) Unwrap() []error { return []error{e.Err, e.Last} }
+
 // CheckPrefix says whether prefix can be the start of a valid key. The empty
 // prefix is every key's.
 func CheckPrefix(prefix string) error {

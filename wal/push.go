@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -59,27 +60,66 @@ func (e *TwoPrimariesError) Unwrap() error { return e.ConflictError }
 // *ChangedError when the file is written to meanwhile. After an error the
 // archive holds nothing new of it, or all of it.
 func Push(ctx context.Context, r *repo.Repo, path string, o PushOptions) (repo.Stored, error) {
-	name, err := postgres.ParseWALName(filepath.Base(path))
-	if err != nil {
-		return repo.Stored{}, fmt.Errorf("push %s: %w", path, err)
-	}
 	src, err := openSource(path)
 	if err != nil {
-		return repo.Stored{}, fmt.Errorf("push %s: %w", name, err)
+		return repo.Stored{}, fmt.Errorf("push %s: %w", filepath.Base(path), err)
 	}
 	defer src.Close()
-	system, body, err := src.check(name, o)
+	f, err := src.seal(ctx, r, o, repo.SealOptions{})
 	if err != nil {
-		return repo.Stored{}, fmt.Errorf("push %s: %w", path, err)
+		return repo.Stored{}, err
 	}
-	stored, err := r.CreateEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL, body, src.size)
+	defer f.Close()
+	return f.store(ctx, r)
+}
+
+// sealedFile is a file that can be stored.
+type sealedFile struct {
+	*repo.Sealed
+	name  postgres.WALName
+	facts fileFacts // when it was opened
+}
+
+// seal checks the file and makes the envelope of it.
+func (s *source) seal(ctx context.Context, r *repo.Repo, o PushOptions, so repo.SealOptions) (*sealedFile, error) {
+	name, err := postgres.ParseWALName(filepath.Base(s.Name()))
+	if err != nil {
+		return nil, fmt.Errorf("push %s: %w", s.Name(), err)
+	}
+	system, body, err := s.check(name, o)
+	if err != nil {
+		return nil, fmt.Errorf("push %s: %w", s.Name(), err)
+	}
+	sealed, err := r.Seal(repo.WALKey(system, name), repo.KindWAL, &endingReader{ctx, body}, s.size, so)
+	if err != nil {
+		return nil, fmt.Errorf("push %s: %w", name, err)
+	}
+	return &sealedFile{Sealed: sealed, name: name, facts: s.facts}, nil
+}
+
+func (f *sealedFile) store(ctx context.Context, r *repo.Repo) (repo.Stored, error) {
+	stored, err := r.StoreSealed(ctx, f.Sealed)
 	if conflict, ok := errors.AsType[*repo.ConflictError](err); ok {
-		return stored, &TwoPrimariesError{name.String(), conflict}
+		return stored, &TwoPrimariesError{f.name.String(), conflict}
 	}
 	if err != nil {
-		return stored, fmt.Errorf("push %s: %w", name, err)
+		return stored, fmt.Errorf("push %s: %w", f.name, err)
 	}
 	return stored, nil
+}
+
+// endingReader ends with its context: to seal 1 GiB takes seconds, and a server
+// that shuts down does not wait so long.
+type endingReader struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (r *endingReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.Reader.Read(p)
 }
 
 // source is a file being pushed. Its Read fails, instead of ending, when the
@@ -88,11 +128,18 @@ type source struct {
 	*os.File
 	size    int64
 	modTime time.Time
+	facts   fileFacts
 	read    int64
 }
 
-func openSource(path string) (*source, error) {
-	f, err := os.Open(path)
+// openSource opens a regular file. Anything else, such as a pipe that nobody
+// writes to, must not block.
+func openSource(path string, flags ...int) (*source, error) {
+	mode := os.O_RDONLY | syscall.O_NONBLOCK
+	for _, f := range flags {
+		mode |= f
+	}
+	f, err := os.OpenFile(path, mode, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +151,7 @@ func openSource(path string) (*source, error) {
 		f.Close()
 		return nil, err
 	}
-	return &source{File: f, size: info.Size(), modTime: info.ModTime()}, nil
+	return &source{File: f, size: info.Size(), modTime: info.ModTime(), facts: factsOf(info)}, nil
 }
 
 // check holds the file against its name and returns the system it belongs to

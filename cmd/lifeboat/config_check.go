@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
@@ -40,6 +41,15 @@ func checkSigner(v string) error {
 	}
 	_, err := repo.ParsePublicKey(v)
 	return err
+}
+
+// checkPushTimeout leaves the store a second at least: with less no push could
+// succeed, and without a limit the archiver could wait for ever.
+func checkPushTimeout(v string) error {
+	if d, err := time.ParseDuration(v); err == nil && d < time.Second {
+		return errors.New("it must be 1s or longer")
+	}
+	return nil
 }
 
 // maskURL hides the password of a URL.

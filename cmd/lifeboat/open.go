@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"filippo.io/age"
 
@@ -13,11 +14,27 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/file"
 	"github.com/lifeboat-dr/lifeboat/storage/s3"
+	"github.com/lifeboat-dr/lifeboat/storage/stall"
 )
 
 // openStore opens the store of the configured repository. Only here is it
 // decided which kind of store is used.
 func openStore(ctx context.Context, cfg *Config) (storage.Store, error) {
+	return openStoreWith(ctx, cfg, 0)
+}
+
+// openStoreWithin is openStore for what is waited for: an operation fails when
+// the store shows no sign of life for the limit. A connection that is dead is
+// given up after a third of it, so that another can be tried.
+func openStoreWithin(ctx context.Context, cfg *Config, limit time.Duration) (storage.Store, error) {
+	return stall.Open(ctx, limit, func(ctx context.Context) (storage.Store, error) {
+		return openStoreWith(ctx, cfg, limit/3)
+	})
+}
+
+// openStoreWith gives up a silent connection after the given time, or after the
+// store's own when it is 0.
+func openStoreWith(ctx context.Context, cfg *Config, silent time.Duration) (storage.Store, error) {
 	l, err := parseRepository(cfg.Repository)
 	if err != nil {
 		return nil, usage("repository: %v", err)
@@ -26,6 +43,7 @@ func openStore(ctx context.Context, cfg *Config) (storage.Store, error) {
 		return file.New(l.path)
 	}
 	return s3.New(ctx, s3.Options{
+		DialTimeout: silent, StallTimeout: silent,
 		Bucket: l.bucket, Prefix: l.prefix,
 		Endpoint: cfg.S3.Endpoint, Region: cfg.S3.Region, PathStyle: cfg.S3.PathStyle, CAFile: cfg.S3.CAFile,
 		SSE: cfg.S3.SSE, SSEKMSKey: cfg.S3.SSEKMSKey, StorageClass: cfg.S3.StorageClass,

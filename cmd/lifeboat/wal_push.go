@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -51,11 +53,20 @@ type pushReport struct {
 	RawBytes    int64  `json:"raw_bytes"`
 	StoredBytes int64  `json:"stored_bytes"` // 0 when it existed
 	Existed     bool   `json:"existed"`
+	Others      int    `json:"others"` // pushed ahead
 }
 
-// pushMemory is where a push begins to collect garbage. A usual segment makes
-// far less in all, so that it is done before a collection would pay.
-const pushMemory = 64 << 20
+const (
+	// pushMemory is where a push begins to collect garbage. A usual segment
+	// makes far less in all, so that it is done before a collection would pay.
+	pushMemory = 64 << 20
+
+	// A push that looks ahead begins nothing more after aheadBegin, so that
+	// pg_stat_archiver moves and who stops the server does not wait, and gives
+	// up after aheadFinish what is not done.
+	aheadBegin  = 5 * time.Second
+	aheadFinish = 10 * time.Second
+)
 
 func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	debug.SetGCPercent(-1)
@@ -64,56 +75,86 @@ func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	if err != nil {
 		return err
 	}
-	path, options, err := a.pushSource(ctx, cfg, path)
+	path, dataDir, options, err := a.pushSource(ctx, cfg, path)
 	if err != nil {
 		return err
 	}
-	open := func(ctx context.Context) (storage.Store, error) { return openStore(ctx, cfg) }
+	memory := a.pushMemory(cfg, keys, dataDir, options.System)
+	if sum, known := memory.Recall(path); known {
+		return a.pushDone(pushReport{Name: filepath.Base(path), SHA256: sum, RawBytes: fileSize(path), Existed: true})
+	}
+	open := func(ctx context.Context) (storage.Store, error) { return openStoreWithin(ctx, cfg, cfg.PushTimeout) }
 	r, err := repo.OpenWriter(ctx, open, keys, hostName())
 	if err != nil {
 		return err
 	}
-	stored, err := wal.Push(ctx, r, path, options)
+	ahead := wal.Ahead{Memory: memory, Sealers: min(max(runtime.GOMAXPROCS(0), 2), 4), Begin: aheadBegin, Finish: aheadFinish}
+	stored, others, err := wal.PushAhead(ctx, r, path, options, ahead)
 	if err != nil {
 		return err
 	}
-	report := pushReport{Name: filepath.Base(path), SHA256: stored.Header.SHA256, RawBytes: stored.Header.Size,
-		StoredBytes: stored.Bytes, Existed: stored.Existed}
+	return a.pushDone(pushReport{Name: filepath.Base(path), SHA256: stored.Header.SHA256, RawBytes: stored.Header.Size,
+		StoredBytes: stored.Bytes, Existed: stored.Existed, Others: others})
+}
+
+// pushMemory is what this data directory remembers about the configured
+// repository. Whatever decides where an object goes belongs into its address.
+func (a *app) pushMemory(cfg *Config, keys repo.Keys, dataDir string, system postgres.SystemID) wal.PushMemory {
+	m := wal.PushMemory{DataDir: dataDir, System: system, Now: a.now,
+		Address: fmt.Sprintf("%q %q %q", cfg.Repository, cfg.S3.Endpoint, cfg.S3.Region)}
+	if keys.Cluster != nil {
+		m.Repository = keys.Cluster.Repository
+	}
+	return m
+}
+
+func fileSize(path string) int64 {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+func (a *app) pushDone(report pushReport) error {
 	return a.walDone(report, func(w io.Writer) {
-		if stored.Existed {
-			_, _ = fmt.Fprintf(w, "%s is in the archive already\n", report.Name)
-			return
+		if report.Existed {
+			_, _ = fmt.Fprintf(w, "%s is in the archive already", report.Name)
+		} else {
+			_, _ = fmt.Fprintf(w, "%s is archived: %s stored as %s", report.Name, sizeText(report.RawBytes), sizeText(report.StoredBytes))
 		}
-		_, _ = fmt.Fprintf(w, "%s is archived: %s stored as %s\n", report.Name, sizeText(report.RawBytes), sizeText(report.StoredBytes))
+		if report.Others > 0 {
+			_, _ = fmt.Fprintf(w, ", and %d more", report.Others)
+		}
+		_, _ = fmt.Fprintln(w)
 	})
 }
 
 // pushSource finds the file, and in the control file of its cluster what a
 // segment must carry. The configured data directory counts: a second cluster
 // with the first one's configuration must not archive into it.
-func (a *app) pushSource(ctx context.Context, cfg *Config, path string) (string, wal.PushOptions, error) {
-	var o wal.PushOptions
+func (a *app) pushSource(ctx context.Context, cfg *Config, path string) (file, dataDir string, o wal.PushOptions, err error) {
 	dir, err := a.getwd()
 	if err != nil {
-		return "", o, fmt.Errorf("find the current folder: %w", err)
+		return "", "", o, fmt.Errorf("find the current folder: %w", err)
 	}
-	dataDir := dir // PostgreSQL runs archive_command in its data directory
+	dataDir = dir // PostgreSQL runs archive_command in its data directory
 	if cfg.PGData != "" {
 		dataDir = cfg.PGData
 	}
 	control, err := wal.ReadControl(ctx, dataDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", o, usage("%s is not a data directory: it has no %s", dataDir, postgres.ControlPath).
+		return "", "", o, usage("%s is not a data directory: it has no %s", dataDir, postgres.ControlPath).
 			hinted("set pgdata in the configuration to the data directory of the cluster")
 	}
 	if err != nil {
-		return "", o, err
+		return "", "", o, err
 	}
 	o = wal.PushOptions{System: control.SystemID, SegmentSize: control.WALSegmentSize}
 	if full := inDir(dir, path); full == path || exists(full) {
-		return full, o, nil
+		return full, dataDir, o, nil
 	}
-	return inDir(dataDir, path), o, nil
+	return inDir(dataDir, path), dataDir, o, nil
 }
 
 func exists(path string) bool {

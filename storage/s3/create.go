@@ -18,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // tokenName is the object metadata that tells our own object from another's
@@ -40,6 +42,7 @@ func (s *Store) Create(ctx context.Context, key string, body io.ReadSeeker) erro
 		return fmt.Errorf("create %s: %w", key, err)
 	}
 	unclear := false // an earlier try may have made the object
+	var last error
 	for attempt := 1; ; attempt++ {
 		err := s.put(ctx, p)
 		if err == nil {
@@ -52,7 +55,7 @@ func (s *Store) Create(ctx context.Context, key string, body io.ReadSeeker) erro
 			return err
 		}
 		if !err.retry {
-			return err
+			return ended(ctx, err, last)
 		}
 		unclear = unclear || err.early || err.Status >= 500
 		wait := true
@@ -74,9 +77,10 @@ func (s *Store) Create(ctx context.Context, key string, body io.ReadSeeker) erro
 		}
 		if wait {
 			if pauseErr := pause(ctx, attempt); pauseErr != nil {
-				return fmt.Errorf("%w, after: %w", pauseErr, err)
+				return &storage.EndedError{Err: pauseErr, Last: err}
 			}
 		}
+		last = err
 	}
 }
 

@@ -3,9 +3,10 @@ package s3
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 const (
@@ -16,16 +17,26 @@ const (
 // retry runs one request until it succeeds, fails for good, or has failed as
 // often as the options allow.
 func (s *Store) retry(ctx context.Context, request func() error) error {
+	var last error
 	for attempt := 1; ; attempt++ {
 		err := request()
 		var failed *Error
 		if err == nil || !errors.As(err, &failed) || !failed.retry || attempt >= s.attempts {
-			return err
+			return ended(ctx, err, last)
 		}
 		if pauseErr := pause(ctx, attempt); pauseErr != nil {
-			return fmt.Errorf("%w, after: %w", pauseErr, err)
+			return &storage.EndedError{Err: pauseErr, Last: err}
 		}
+		last = err
 	}
+}
+
+// ended adds to an error that is only the context's why the try before failed.
+func ended(ctx context.Context, err, last error) error {
+	if err == nil || last == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	return &storage.EndedError{Err: err, Last: last}
 }
 
 // pause waits before the next try, or until the context ends. The wait is
