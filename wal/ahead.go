@@ -18,7 +18,7 @@ const (
 	// aheadMemory bounds the bytes that are sealed, or being sealed, and not
 	// stored yet. A segment becomes a third or less, mostly: that is half a
 	// dozen on their way to a store that is far.
-	aheadMemory = 40 << 20
+	aheadMemory = 48 << 20
 
 	// aheadSpool is how much of one file is in memory; what goes beyond, a
 	// large segment or one that does not compress, is in a temporary file.

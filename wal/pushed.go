@@ -83,6 +83,9 @@ func (m PushMemory) Recall(path string) (sum string, known bool) {
 
 // covers says whether path names a file right in pg_wal.
 func (m PushMemory) covers(path string) bool {
+	if m.Repository == "" {
+		return false // two without an id would be one
+	}
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {
 		return false

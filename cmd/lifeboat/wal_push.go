@@ -79,7 +79,7 @@ func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	if err != nil {
 		return err
 	}
-	memory := a.pushMemory(cfg, keys, dataDir, options.System)
+	memory := a.remembered(cfg, keys, dataDir, options.System)
 	if sum, known := memory.Recall(path); known {
 		return a.pushDone(pushReport{Name: filepath.Base(path), SHA256: sum, RawBytes: fileSize(path), Existed: true})
 	}
@@ -97,9 +97,9 @@ func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 		StoredBytes: stored.Bytes, Existed: stored.Existed, Others: others})
 }
 
-// pushMemory is what this data directory remembers about the configured
+// remembered is what this data directory remembers about the configured
 // repository. Whatever decides where an object goes belongs into its address.
-func (a *app) pushMemory(cfg *Config, keys repo.Keys, dataDir string, system postgres.SystemID) wal.PushMemory {
+func (a *app) remembered(cfg *Config, keys repo.Keys, dataDir string, system postgres.SystemID) wal.PushMemory {
 	m := wal.PushMemory{DataDir: dataDir, System: system, Now: a.now,
 		Address: fmt.Sprintf("%q %q %q", cfg.Repository, cfg.S3.Endpoint, cfg.S3.Region)}
 	if keys.Cluster != nil {

@@ -88,14 +88,18 @@ func (b *bench) openDatabase(ctx context.Context) error {
 }
 
 func (b *bench) startServer(ctx context.Context, d *database) error {
+	settings := map[string]string{
+		"archive_mode": "on", "archive_command": shellQuote(d.archiver()) + " %p", "autovacuum": "off",
+		"shared_buffers": "256MB", "maintenance_work_mem": "512MB", "synchronous_commit": "off",
+		"max_wal_size": "2GB", "checkpoint_timeout": "1d",
+	}
+	if b.wants("backlog") {
+		settings["wal_keep_size"] = "2GB" // the same segments are archived again and again
+	}
 	var err error
 	d.server, err = server.Start(ctx, b.install, server.Options{
 		DataDir: d.dataDir(), SocketDir: filepath.Join(b.dir, "s"), Account: b.account, DieWithParent: true, Env: b.environment(),
-		Settings: map[string]string{
-			"archive_mode": "on", "archive_command": shellQuote(d.archiver()) + " %p", "autovacuum": "off",
-			"shared_buffers": "256MB", "maintenance_work_mem": "512MB", "synchronous_commit": "off",
-			"max_wal_size": "2GB", "checkpoint_timeout": "1d",
-		},
+		Settings: settings,
 	})
 	if err != nil {
 		return err

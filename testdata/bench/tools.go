@@ -77,15 +77,20 @@ func (l *lifeboat) push(segment string) command { return l.command("wal", "push"
 // pgBackRest as fast as its options make it, and encrypting as Lifeboat does.
 type pgBackRest struct {
 	b     *bench
-	level int // of zstd
+	level int  // of zstd
+	async bool // archive in the background, several segments at once
 	dir   string
 }
 
 func (r *pgBackRest) name() string {
-	if r.level == defaultLevel {
-		return "pgBackRest"
+	name := "pgBackRest"
+	if r.async {
+		name += " asynchronous"
 	}
-	return "pgBackRest, level " + strconv.Itoa(r.level)
+	if r.level != defaultLevel {
+		name += ", level " + strconv.Itoa(r.level)
+	}
+	return name
 }
 
 // defaultLevel is pgBackRest's own for zst.
@@ -123,6 +128,9 @@ func (r *pgBackRest) writeConfig(p place, at string) error {
 		"repo1-retention-full=9",
 		"log-level-console=warn", "log-level-file=off",
 		"lock-path=" + filepath.Join(r.dir, "lock"), "spool-path=" + filepath.Join(r.dir, "spool"),
+	}
+	if r.async {
+		lines = append(lines, "archive-async=y")
 	}
 	if p.s3 == nil {
 		lines = append(lines, "repo1-path="+at)
