@@ -1,0 +1,568 @@
+package wal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
+	"github.com/lifeboat-dr/lifeboat/storage/mem"
+)
+
+// dataDir is a data directory as far as a push looks at one.
+type dataDir struct {
+	path    string
+	content map[string][]byte
+	names   []string // in PostgreSQL's order
+}
+
+// mixedNames are files of every kind, across the end of a run of names, in
+// PostgreSQL's order.
+var mixedNames = []string{
+	"00000002.history",
+	"000000010000000000000FFE",
+	"000000010000000000000FFF",
+	"000000010000000000000FFF.00000028.backup",
+	"000000010000000100000000",
+	"000000010000000100000001.partial",
+	"000000020000000100000001",
+	"000000020000000100000002",
+}
+
+func newDataDir(t testing.TB, names ...string) *dataDir {
+	t.Helper()
+	d := &dataDir{path: t.TempDir(), content: map[string][]byte{}, names: names}
+	if err := os.MkdirAll(filepath.Join(d.path, "pg_wal", "archive_status"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range names {
+		content := fmt.Appendf(nil, "1\t0/%X\tfile %d\n", i+1, i)
+		if n := walName(t, name); n.Kind == postgres.WALSegment || n.Kind == postgres.WALPartial {
+			content = segmentBytes(segment(t, n.Segment, 1<<20), testSystem, uint64(i))
+		}
+		d.put(t, name, content)
+		d.ready(t, name)
+	}
+	return d
+}
+
+func (d *dataDir) file(name string) string { return filepath.Join(d.path, "pg_wal", name) }
+
+func (d *dataDir) memoryFile(name string) string {
+	return filepath.Join(d.path, SpoolDir, pushedDir, name)
+}
+
+func (d *dataDir) put(t testing.TB, name string, content []byte) {
+	t.Helper()
+	d.content[name] = content
+	if err := os.WriteFile(d.file(name), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (d *dataDir) ready(t testing.TB, name string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(d.path, "pg_wal", "archive_status", name+readySuffix), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// later is a clock by which every file is old enough to be remembered.
+func later() time.Time { return time.Now().Add(time.Second) }
+
+func (a *archive) memory(d *dataDir) PushMemory {
+	return PushMemory{DataDir: d.path, Repository: a.cluster.Repository, Address: "file:///there", System: testSystem, Now: later}
+}
+
+func (a *archive) ahead(d *dataDir) Ahead {
+	return Ahead{Memory: a.memory(d), Sealers: 2, Begin: time.Minute, Finish: time.Minute}
+}
+
+// pushAhead pushes a file of d as archive_command does.
+func (a *archive) pushAhead(t testing.TB, d *dataDir, name string) int {
+	t.Helper()
+	_, others, err := PushAhead(t.Context(), a.Repo, d.file(name), PushOptions{System: testSystem}, a.ahead(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return others
+}
+
+// has says whether the archive holds the file, and fails when it is another.
+func (a *archive) has(t testing.TB, d *dataDir, name string) bool {
+	t.Helper()
+	key := repo.WALKey(testSystem, walName(t, name))
+	if _, err := a.store.Stat(t.Context(), key); err != nil {
+		return false
+	}
+	r := a.open(t, a.store, "db2", a.identity)
+	got, _, err := r.ReadEnvelope(t.Context(), key, repo.KindWAL, 1<<21)
+	if err != nil || !bytes.Equal(got, d.content[name]) {
+		t.Errorf("%s is archived as %d other bytes, %v", name, len(got), err)
+	}
+	return true
+}
+
+// expectTrueMemory makes sure that whatever is remembered is in the archive.
+func (a *archive) expectTrueMemory(t testing.TB, d *dataDir) (remembered int) {
+	t.Helper()
+	for _, name := range d.names {
+		if _, known := a.memory(d).Recall(d.file(name)); known {
+			remembered++
+			if !a.has(t, d, name) {
+				t.Errorf("%s is remembered and not archived", name)
+			}
+		}
+	}
+	return remembered
+}
+
+func TestPushAhead(t *testing.T) {
+	eachStore(t, func(t *testing.T, store storage.Store) {
+		a := newArchive(t, store)
+		d := newDataDir(t, mixedNames...)
+		if others := a.pushAhead(t, d, d.names[1]); others != len(d.names)-1 {
+			t.Errorf("%d others were pushed of %d", others, len(d.names)-1)
+		}
+		for _, name := range d.names {
+			if !a.has(t, d, name) {
+				t.Errorf("%s is not archived", name)
+			}
+		}
+		if n := a.expectTrueMemory(t, d); n != len(d.names) {
+			t.Errorf("%d files are remembered of %d", n, len(d.names))
+		}
+		// What is done is forgotten, and what is remembered is not pushed again.
+		if err := os.Remove(filepath.Join(d.path, "pg_wal", "archive_status", d.names[2]+readySuffix)); err != nil {
+			t.Fatal(err)
+		}
+		if others := a.pushAhead(t, d, d.names[1]); others != 0 {
+			t.Errorf("%d files were pushed again", others)
+		}
+		if _, err := os.Lstat(d.memoryFile(d.names[2])); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the memory of a file that is done: %v", err)
+		}
+		if _, known := a.memory(d).Recall(d.file(d.names[3])); !known {
+			t.Error("the memory of a file that is ready went with it")
+		}
+	})
+}
+
+func TestReadyOrder(t *testing.T) {
+	d := newDataDir(t, mixedNames...)
+	for _, name := range []string{"0000000100000000000000ZZ", "000000010000000000000001.tmp", "xlogtemp.12"} {
+		d.ready(t, name)
+	}
+	got, err := readyFiles(d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, n := range got {
+		names = append(names, n.String())
+	}
+	if strings.Join(names, " ") != strings.Join(mixedNames, " ") {
+		t.Errorf("%v", names)
+	}
+}
+
+// What changes a file, or what the memory is about, ends the memory.
+func TestPushMemoryIsNeverFalse(t *testing.T) {
+	const name, other = "000000010000000000000001", "000000010000000000000002"
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	rewrite := func(d *dataDir) {
+		info, err := os.Stat(d.file(name))
+		check(err)
+		check(os.WriteFile(d.file(name), d.content[name], 0o600))
+		check(os.Chtimes(d.file(name), info.ModTime(), info.ModTime()))
+	}
+	tests := map[string]func(d *dataDir, m *PushMemory){
+		"another repository": func(_ *dataDir, m *PushMemory) { m.Repository = repo.NewID() },
+		"no repository":      func(_ *dataDir, m *PushMemory) { m.Repository = "" },
+		"another address":    func(_ *dataDir, m *PushMemory) { m.Address += "/else" },
+		"another system":     func(_ *dataDir, m *PushMemory) { m.System++ },
+		"too old": func(_ *dataDir, m *PushMemory) {
+			m.Now = func() time.Time { return later().Add(pushedAge + time.Second) }
+		},
+		"a clock set back":                      func(_ *dataDir, m *PushMemory) { m.Now = func() time.Time { return later().Add(-time.Hour) } },
+		"written again, with its old time":      func(d *dataDir, _ *PushMemory) { rewrite(d) },
+		"longer":                                func(d *dataDir, _ *PushMemory) { check(os.Truncate(d.file(name), 2<<20)) },
+		"gone":                                  func(d *dataDir, _ *PushMemory) { check(os.Remove(d.file(name))) },
+		"recycled: another file under its name": func(d *dataDir, _ *PushMemory) { check(os.Rename(d.file(other), d.file(name))) },
+		"recycled: the same file, renamed there": func(d *dataDir, _ *PushMemory) {
+			check(os.Rename(d.file(name), d.file(other)))
+			check(os.Rename(d.file(other), d.file(name)))
+		},
+		"a link to the same file": func(d *dataDir, _ *PushMemory) {
+			check(os.Rename(d.file(name), d.file("x")))
+			check(os.Symlink("x", d.file(name)))
+		},
+		"a copied data directory": func(d *dataDir, m *PushMemory) {
+			info, err := os.Stat(d.file(name))
+			check(err)
+			m.DataDir = filepath.Join(t.TempDir(), "copy")
+			check(os.CopyFS(m.DataDir, os.DirFS(d.path)))
+			d.path = m.DataDir
+			check(os.Chtimes(d.file(name), info.ModTime(), info.ModTime()))
+		},
+		"the memory of another file": func(d *dataDir, _ *PushMemory) { check(os.Rename(d.memoryFile(other), d.memoryFile(name))) },
+		"a link instead of a memory": func(d *dataDir, _ *PushMemory) {
+			check(os.Rename(d.memoryFile(name), d.memoryFile("x")))
+			check(os.Symlink("x", d.memoryFile(name)))
+		},
+		"no memory": func(d *dataDir, _ *PushMemory) { check(os.Remove(d.memoryFile(name))) },
+	}
+	for what, change := range tests {
+		t.Run(what, func(t *testing.T) {
+			a := newArchive(t, mem.New())
+			d := newDataDir(t, name, other)
+			a.pushAhead(t, d, name)
+			m := a.memory(d)
+			if _, known := m.Recall(d.file(name)); !known {
+				t.Fatal("it is not remembered at all")
+			}
+			change(d, &m)
+			if _, known := m.Recall(d.file(name)); known {
+				t.Error("it is still remembered as durable")
+			}
+		})
+	}
+}
+
+// A crash of the machine may leave any part of a memory, or zeros.
+func TestTornPushMemory(t *testing.T) {
+	const name = "000000010000000000000001"
+	a := newArchive(t, mem.New())
+	d := newDataDir(t, name)
+	a.pushAhead(t, d, name)
+	whole, err := os.ReadFile(d.memoryFile(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := a.memory(d)
+	recall := func(text []byte) bool {
+		if err := os.WriteFile(d.memoryFile(name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, known := m.Recall(d.file(name))
+		return known
+	}
+	for i := range whole {
+		if recall(whole[:i]) {
+			t.Fatalf("the first %d bytes of %d are believed", i, len(whole))
+		}
+		changed := bytes.Clone(whole)
+		changed[i] ^= 1
+		if recall(changed) {
+			t.Fatalf("with byte %d changed it is believed", i)
+		}
+		changed[i] = 0
+		if recall(changed) {
+			t.Fatalf("with byte %d zero it is believed", i)
+		}
+	}
+	if recall(append(bytes.Clone(whole), '\n')) || !recall(whole) {
+		t.Error("more than the whole is believed, or the whole is not")
+	}
+}
+
+// A file that may still change within a tick of the clock, and one that does
+// change while it is pushed, are archived and not remembered.
+func TestPushMemoryOfChangingFiles(t *testing.T) {
+	const name = "000000010000000000000001"
+	a := newArchive(t, mem.New())
+	d := newDataDir(t, name)
+	ahead := a.ahead(d)
+	info, err := os.Stat(d.file(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead.Memory.Now = func() time.Time { return info.ModTime().Add(pushedYoung / 2) }
+	if _, _, err := PushAhead(t.Context(), a.Repo, d.file(name), PushOptions{System: testSystem}, ahead); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(d.memoryFile(name)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that was just written to is remembered: %v", err)
+	}
+
+	touching := &hookStore{Store: a.store, before: func(context.Context, string) error {
+		now := time.Now()
+		return os.Chtimes(d.file(name), now, now)
+	}}
+	r := a.open(t, touching, "db1")
+	if _, _, err := PushAhead(t.Context(), r, d.file(name), PushOptions{System: testSystem}, a.ahead(d)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(d.memoryFile(name)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that changed while it was stored is remembered: %v", err)
+	}
+}
+
+// hookStore calls before ahead of each Create.
+type hookStore struct {
+	storage.Store
+	before func(ctx context.Context, key string) error
+}
+
+func (s *hookStore) Create(ctx context.Context, key string, body io.ReadSeeker) error {
+	if err := s.before(ctx, key); err != nil {
+		return err
+	}
+	return s.Store.Create(ctx, key, body)
+}
+
+// The own file is stored before any other is sent.
+func TestPushAheadStoresTheOwnFileFirst(t *testing.T) {
+	a := newArchive(t, mem.New())
+	d := newDataDir(t, mixedNames...)
+	own := repo.WALKey(testSystem, walName(t, d.names[4]))
+	r := a.open(t, &hookStore{Store: a.store, before: func(ctx context.Context, key string) error {
+		if key == own {
+			time.Sleep(50 * time.Millisecond) // long enough for others to be sealed
+		} else if _, err := a.store.Stat(ctx, own); err != nil {
+			t.Errorf("%s is sent before the own file is stored", key)
+		}
+		return nil
+	}}, "db1")
+	_, others, err := PushAhead(t.Context(), r, d.file(d.names[4]), PushOptions{System: testSystem}, a.ahead(d))
+	if err != nil || others != len(d.names)-1 {
+		t.Errorf("%d others, %v", others, err)
+	}
+}
+
+// Where another primary archives, the own file is refused, and nothing else of
+// this server gets into the archive.
+func TestPushAheadOfTwoPrimaries(t *testing.T) {
+	a := newArchive(t, mem.New())
+	d := newDataDir(t, "000000010000000000000001", "000000010000000000000002", "000000010000000000000003", "000000010000000000000004")
+	foreign := segmentBytes(segment(t, d.names[0], 1<<20), testSystem, 99)
+	a.push(t, d.names[0], foreign)
+	other := a.open(t, a.store, "db2")
+	push := func(name string) error {
+		_, _, err := PushAhead(t.Context(), other, d.file(name), PushOptions{System: testSystem}, a.ahead(d))
+		return err
+	}
+	two, ok := errors.AsType[*TwoPrimariesError](push(d.names[0]))
+	if !ok || two.HaveHost != "db1" || two.Host != "db2" || two.HaveSHA256 == two.SHA256 {
+		t.Errorf("%v", two)
+	}
+	if a.expectTrueMemory(t, d) != 0 || a.has(t, d, d.names[1]) {
+		t.Error("a server whose own file was refused archived another")
+	}
+
+	// In the middle: its own push tells, whatever looked ahead before.
+	d2 := newDataDir(t, d.names...)
+	d2.put(t, d.names[0], foreign)
+	b := newArchive(t, mem.New())
+	b.push(t, d.names[1], segmentBytes(segment(t, d.names[1], 1<<20), testSystem, 99))
+	if _, _, err := PushAhead(t.Context(), b.Repo, d2.file(d.names[0]), PushOptions{System: testSystem}, b.ahead(d2)); err != nil {
+		t.Errorf("a conflict of another file failed the push: %v", err)
+	}
+	if _, known := b.memory(d2).Recall(d2.file(d.names[1])); known {
+		t.Error("the refused file is remembered as durable")
+	}
+	_, _, err := PushAhead(t.Context(), b.Repo, d2.file(d.names[1]), PushOptions{System: testSystem}, b.ahead(d2))
+	if _, ok := errors.AsType[*TwoPrimariesError](err); !ok {
+		t.Errorf("the own push of the refused file: %v", err)
+	}
+}
+
+// What cannot be pushed ends the looking ahead, and not the push.
+func TestPushAheadPassesNoOddFile(t *testing.T) {
+	const own, odd = "000000010000000000000001", "000000010000000000000002"
+	outside := writeFile(t, odd, segmentBytes(segment(t, odd, 1<<20), testSystem, 1))
+	for what, put := range map[string]func(path string) error{
+		"missing":        func(path string) error { return nil },
+		"a folder":       func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link outside": func(path string) error { return os.Symlink(outside, path) },
+		"a pipe":         func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"zeros":          func(path string) error { return os.WriteFile(path, make([]byte, 1<<20), 0o600) },
+		"another system's": func(path string) error {
+			return os.WriteFile(path, segmentBytes(segment(t, odd, 1<<20), testSystem+1, 1), 0o600)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			a := newArchive(t, mem.New())
+			d := newDataDir(t, own)
+			if err := put(d.file(odd)); err != nil {
+				t.Fatal(err)
+			}
+			d.ready(t, odd)
+			if others := a.pushAhead(t, d, own); others != 0 {
+				t.Errorf("%d others", others)
+			}
+			if a.has(t, d, odd) {
+				t.Error("it is archived")
+			}
+		})
+	}
+}
+
+// Whatever operation fails, in whatever way: the push says what became of its
+// own file, and what is remembered is archived.
+func TestPushAheadUnderFaults(t *testing.T) {
+	var a *archive
+	var d *dataDir
+	sweep(t, func(_ fault.Mode, broken func(storage.Store) *fault.Store) (*fault.Store, error) {
+		a, d = newArchive(t, mem.New()), newDataDir(t, mixedNames...)
+		s := broken(a.store)
+		r, err := a.writer(s)
+		if err != nil {
+			return s, err
+		}
+		_, _, err = PushAhead(t.Context(), r, d.file(d.names[0]), PushOptions{System: testSystem}, a.ahead(d))
+		return s, err
+	}, func(mode fault.Mode, fired string, err error) {
+		own := strings.HasSuffix(fired, d.names[0]) || !strings.HasPrefix(fired, "create wal/")
+		if own != (err != nil) || err == nil && !a.has(t, d, d.names[0]) {
+			t.Errorf("%v: %s failed, and the push said %v", mode, fired, err)
+		}
+		a.expectTrueMemory(t, d)
+		for _, name := range d.names { // PostgreSQL tries again
+			a.pushAhead(t, d, name)
+			if !a.has(t, d, name) {
+				t.Errorf("%v, after %s failed: %s is not archived", mode, fired, name)
+			}
+		}
+	})
+}
+
+// A push ends soon after it was told to, whatever hangs; its own file is
+// durable, so it has succeeded.
+func TestPushAheadEnds(t *testing.T) {
+	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
+	for what, heed := range map[string]bool{"a store that heeds it": true, "a store that hangs": false} {
+		for _, by := range []string{"its context", "the time to finish"} {
+			t.Run(what+", by "+by, func(t *testing.T) {
+				t.Parallel()
+				a := newArchive(t, mem.New())
+				d := newDataDir(t, names...)
+				ctx, cancel := context.WithCancel(t.Context())
+				end := make(chan struct{})
+				defer close(end)
+				r := a.open(t, &hookStore{Store: a.store, before: func(opCtx context.Context, key string) error {
+					if strings.HasSuffix(key, names[0]) {
+						return nil
+					}
+					if by == "its context" {
+						cancel()
+					}
+					if heed {
+						<-opCtx.Done()
+						return opCtx.Err()
+					}
+					<-end
+					return errors.New("the end of the test")
+				}}, "db1")
+				ahead := a.ahead(d)
+				if by == "the time to finish" {
+					ahead.Finish = 20 * time.Millisecond
+				}
+				begin := time.Now()
+				_, others, err := PushAhead(ctx, r, d.file(names[0]), PushOptions{System: testSystem}, ahead)
+				if took := time.Since(begin); err != nil || others != 0 || took > aheadLinger+5*time.Second {
+					t.Errorf("after %v: %d others, %v", took, others, err)
+				}
+				if a.expectTrueMemory(t, d) != 1 {
+					t.Error("not just the own file is remembered")
+				}
+				cancel()
+			})
+		}
+	}
+}
+
+// After the time to begin, what is under way is finished and nothing begun.
+func TestPushAheadBeginsNothingLate(t *testing.T) {
+	var names []string
+	for i := range 60 {
+		names = append(names, fmt.Sprintf("0000000100000000%08X", i+1))
+	}
+	a := newArchive(t, mem.New())
+	d := newDataDir(t, names...)
+	ahead := a.ahead(d)
+	ahead.Begin, ahead.Sealers = 0, 1
+	_, others, err := PushAhead(t.Context(), a.Repo, d.file(names[0]), PushOptions{System: testSystem}, ahead)
+	if err != nil || others > aheadFiles {
+		t.Errorf("%d others, %v", others, err)
+	}
+}
+
+func TestPushAheadTwiceAtOnce(t *testing.T) {
+	eachStore(t, func(t *testing.T, store storage.Store) {
+		a := newArchive(t, store)
+		d := newDataDir(t, mixedNames...)
+		var group sync.WaitGroup
+		for i := range 4 {
+			group.Go(func() { a.pushAhead(t, d, d.names[i]) })
+		}
+		group.Wait()
+		for _, name := range d.names {
+			if !a.has(t, d, name) {
+				t.Errorf("%s is not archived", name)
+			}
+		}
+		a.expectTrueMemory(t, d)
+		left, err := filepath.Glob(d.memoryFile(pushedTemp + "*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
+}
+
+// Large segments go by way of temporary files.
+func TestPushAheadOfLargeSegments(t *testing.T) {
+	a := newArchive(t, newFileStore(t))
+	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
+	d := newDataDir(t)
+	for i, name := range names {
+		d.put(t, name, segmentBytes(segment(t, name, 64<<20), testSystem, uint64(i)))
+		d.ready(t, name)
+	}
+	if others := a.pushAhead(t, d, names[0]); others != 2 {
+		t.Errorf("%d others", others)
+	}
+	for _, name := range names {
+		if got := a.fetch(t, name); !bytes.Equal(got, d.content[name]) {
+			t.Errorf("%s came back as %d other bytes", name, len(got))
+		}
+	}
+}
+
+// What a killed push was writing is removed, and not while it may be written.
+func TestPushMemoryLeftovers(t *testing.T) {
+	const name = "000000010000000000000001"
+	a := newArchive(t, mem.New())
+	d := newDataDir(t, name)
+	a.pushAhead(t, d, name)
+	for left, age := range map[string]time.Duration{"old": time.Hour, "young": 0} {
+		path := d.memoryFile(pushedTemp + left)
+		at := time.Now().Add(-age)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a.pushAhead(t, d, name)
+	_, old := os.Lstat(d.memoryFile(pushedTemp + "old"))
+	_, young := os.Lstat(d.memoryFile(pushedTemp + "young"))
+	if !errors.Is(old, os.ErrNotExist) || young != nil {
+		t.Errorf("old: %v, young: %v", old, young)
+	}
+}
