@@ -232,6 +232,30 @@ func TestDeadEndpoint(t *testing.T) {
 	}
 }
 
+// When the time is up while it is tried again, the error still tells why.
+func TestEndedRetriesTellTheReason(t *testing.T) {
+	server := s3test.Start(t, s3test.Options{TLS: true})
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	o := options(server)
+	o.Attempts = 1000
+	store := open(t, o)
+	for op, run := range map[string]func(context.Context) error{
+		"create": func(ctx context.Context) error { return store.Create(ctx, "k", bytes.NewReader(nil)) },
+		"stat":   func(ctx context.Context) error { _, err := store.Stat(ctx, "k"); return err },
+		"open":   func(ctx context.Context) error { _, err := store.Open(ctx, "k", 0, -1); return err },
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		err := run(ctx)
+		cancel()
+		ended, ok := errors.AsType[*storage.EndedError](err)
+		if !ok || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(ended.Last, storage.ErrUnavailable) {
+			t.Errorf("%s: %v", op, err)
+		}
+	}
+}
+
 // A server that stops reading in the middle of a body, and one that stops
 // writing, must not hold us for as long as TCP would.
 func TestStall(t *testing.T) {
