@@ -59,7 +59,7 @@ type pushReport struct {
 const (
 	// pushMemory is where a push begins to collect garbage. A usual segment
 	// makes far less in all, so that it is done before a collection would pay.
-	pushMemory = 64 << 20
+	pushMemory = 72 << 20
 
 	// A push that looks ahead begins nothing more after aheadBegin, so that
 	// pg_stat_archiver moves and who stops the server does not wait, and gives
