@@ -73,6 +73,19 @@ func openRepo(ctx context.Context, cfg *Config) (*repo.Repo, error) {
 	return repo.Open(ctx, store, keys, hostName())
 }
 
+// openRepoWithin is openRepo on a store that is given up as by openStoreWithin.
+func openRepoWithin(ctx context.Context, cfg *Config, limit time.Duration) (*repo.Repo, error) {
+	keys, err := loadKeys(cfg)
+	if err != nil {
+		return nil, err
+	}
+	store, err := openStoreWithin(ctx, cfg, limit)
+	if err != nil {
+		return nil, err
+	}
+	return repo.Open(ctx, store, keys, hostName())
+}
+
 // loadKeys reads the key files and parses the public keys of the configuration.
 func loadKeys(cfg *Config) (repo.Keys, error) {
 	var k repo.Keys
