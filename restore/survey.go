@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -44,12 +43,13 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, 
 	}
 	v.s.Newest = v.s.Commit
 	if v.s.Reached && reach.End > v.s.End {
-		newest, err := newestCommit(ctx, r, ix, way, v.s.End, reach.End)
-		if err != nil {
-			return nil, err
+		// What cannot be read is not where the plan goes.
+		newest, _ := ix.NewestCommit(ctx, r, way, v.s.End, reach.End)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
-		if newest.After(v.s.Newest) {
-			v.s.Newest = newest
+		if newest.Time.After(v.s.Newest) {
+			v.s.Newest = newest.Time
 		}
 	}
 	return &v.s, nil
@@ -186,59 +186,4 @@ func unusable(err error, at postgres.Segment) (string, bool) {
 	}
 	_, ok := errors.AsType[*wal.HeaderError](err)
 	return at.Name(), ok
-}
-
-// lookBack is how many segments newestCommit looks through.
-const lookBack = 8
-
-// newestCommit finds the newest commit in the last archived segments before to,
-// after from: the newest time that could be reached. Zero when they hold none;
-// nil also when they cannot be read, since the plan does not go there.
-func newestCommit(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, from, to postgres.LSN) (time.Time, error) {
-	var starts []postgres.LSN
-	for seg, ok := range ix.Segments(way, from, to) {
-		if !ok {
-			break
-		}
-		starts = append(starts, max(seg.Start(), from))
-	}
-	if len(starts) > lookBack {
-		starts = starts[len(starts)-lookBack:]
-	}
-	var newest time.Time
-	for i := len(starts) - 1; i >= 0 && newest.IsZero(); i-- {
-		end := to
-		if i+1 < len(starts) {
-			end = starts[i+1]
-		}
-		found, err := commitsBetween(ctx, r, ix, way, starts[i], end)
-		if err != nil {
-			return newest, err
-		}
-		newest = found
-	}
-	return newest, nil
-}
-
-func commitsBetween(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, from, to postgres.LSN) (time.Time, error) {
-	rd := ix.Reader(ctx, r, way, from)
-	defer rd.Close()
-	var newest time.Time
-	for {
-		rec, err := rd.Next()
-		if ctx.Err() != nil {
-			return newest, context.Cause(ctx)
-		}
-		if err != nil || rec.LSN >= to {
-			return newest, nil
-		}
-		if rec.Rmgr != postgres.RmgrTransaction {
-			continue
-		}
-		if ev, err := rec.Event(); err == nil {
-			if e, ok := ev.(postgres.TransactionEnd); ok && e.Committed && e.Time.After(newest) {
-				newest = e.Time
-			}
-		}
-	}
 }

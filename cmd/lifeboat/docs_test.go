@@ -99,13 +99,16 @@ func jsonReports() map[string]any {
 		"lifeboat version": versionReport{},
 		"lifeboat config":  configReport{},
 
-		"lifeboat init":      setupReport{},
-		"lifeboat backup":    backupReport{},
-		"lifeboat backups":   []backupReport{},
-		"lifeboat wal push":  pushReport{},
-		"lifeboat wal fetch": fetchReport{},
-		"lifeboat restore":   restoreReport{},
-		"lifeboat demo":      demoReport{},
+		"lifeboat init":       setupReport{},
+		"lifeboat backup":     backupReport{},
+		"lifeboat backups":    []backupReport{},
+		"lifeboat wal push":   pushReport{},
+		"lifeboat wal fetch":  fetchReport{},
+		"lifeboat wal stream": streamReport{},
+		"lifeboat wal status": walStatusReport{},
+		"lifeboat heartbeat":  heartbeatReport{},
+		"lifeboat restore":    restoreReport{},
+		"lifeboat demo":       demoReport{},
 
 		"lifeboat check-repository": checkReport{},
 	}

@@ -19,7 +19,7 @@ type heartbeatReport struct {
 func heartbeatCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:  "heartbeat",
-		Usage: "write a commit that touches no table, so that an idle database shows how recent its archive is",
+		Usage: "write a commit that touches no table, so that an idle archive shows its age",
 		Description: `
 Writes a transactional message to the WAL (pg_logical_emit_message). It is a
 real commit, so the newest commit in the archive, and after a restore, is never

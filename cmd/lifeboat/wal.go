@@ -9,8 +9,8 @@ import (
 func walCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:        "wal",
-		Usage:       "push or stream WAL to the archive, fetch it back",
-		Subcommands: []*cli.Command{a.walPush(), a.walFetch(), a.walStream()},
+		Usage:       "push or stream WAL to the archive, fetch it back, see what is there",
+		Subcommands: []*cli.Command{a.walPush(), a.walFetch(), a.walStream(), a.walStatus()},
 	}
 }
 

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+func (a *app) walStatus() *cli.Command {
+	flags := append([]cli.Flag{
+		&cli.StringFlag{Name: "system", Usage: "system identifier of the cluster whose WAL it is, `ID`; else that of pgdata, or all in the repository"},
+		&cli.StringFlag{Name: "slot", Value: "lifeboat", Usage: "replication slot of \"lifeboat wal stream\", which may still bring what is missing, `NAME`"},
+		&cli.DurationFlag{Name: "heartbeat", Usage: "how often heartbeats are written, if they are: the exposure then has a lower bound too, `TIME`"},
+	}, configFlags("pgdata", "conn", "repository", "cluster_key", "identity", "signer")...)
+	return &cli.Command{
+		Name:  "status",
+		Usage: "show what is archived, gaps, what can be restored and what would be lost",
+		Description: `
+Lists the archive and asks the server how far it is. The repository and a key
+are enough for all but the exposure: run it anywhere. To read commit times it
+needs an identity, and says "unknown" without one; it does not guess.
+
+A gap that a backup would have to be recovered through is a failure (exit code
+1). No failure is one that the server still has the WAL of and will archive, one
+before the oldest backup, and one on a timeline past the point where it was left.`,
+		Flags: flags,
+		Action: func(c *cli.Context) error {
+			if _, err := operands(c); err != nil {
+				return err
+			}
+			cfg, err := a.config(c, "repository")
+			if err != nil {
+				return err
+			}
+			s := &walStatus{app: a, cfg: cfg, slot: c.String("slot"), heartbeat: c.Duration("heartbeat")}
+			if err := wal.CheckSlotName(s.slot); err != nil {
+				return usage("--slot: %v", err)
+			}
+			if s.heartbeat < 0 {
+				return usage("--heartbeat: %s is less than nothing", s.heartbeat)
+			}
+			return s.run(c.Context, c.String("system"))
+		},
+	}
+}
+
+// walStatus is the command at work.
+type walStatus struct {
+	*app
+	cfg       *Config
+	slot      string
+	heartbeat time.Duration
+
+	repo      *repo.Repo
+	backups   []repo.Info // the oldest first
+	unread    []unusableReport
+	server    *wal.ServerState
+	serverErr error // why there is none
+}
+
+func (s *walStatus) run(ctx context.Context, named string) error {
+	var err error
+	if s.repo, err = openRepo(ctx, s.cfg); err != nil {
+		return err
+	}
+	if err := s.loadBackups(ctx); err != nil {
+		return err
+	}
+	systems, err := s.systems(ctx, named)
+	if err != nil {
+		return err
+	}
+	report := walStatusReport{Repository: s.cfg.Repository, Heartbeat: s.heartbeat.Seconds(), Systems: []systemReport{}, Unreadable: s.unread}
+	for _, id := range systems {
+		one, err := s.system(ctx, id)
+		if err != nil {
+			return fmt.Errorf("look at the archive of system %s: %w", id, err)
+		}
+		report.Systems = append(report.Systems, *one)
+	}
+	if err := s.result(report, func(w io.Writer) { report.write(w) }); err != nil {
+		return err
+	}
+	return report.verdict()
+}
+
+// loadBackups reads what the backups are. One that is damaged is reported, and
+// does not hide the others.
+func (s *walStatus) loadBackups(ctx context.Context) error {
+	labels, err := s.repo.Backups(ctx)
+	if err != nil {
+		return err
+	}
+	infos, failed := make([]repo.Info, len(labels)), make([]error, len(labels))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, label := range labels {
+		g.Go(func() error {
+			infos[i], failed[i] = s.repo.Info(gctx, label)
+			_, corrupt := errors.AsType[*repo.CorruptError](failed[i])
+			_, untrusted := errors.AsType[*repo.UntrustedError](failed[i])
+			if corrupt || untrusted || errors.Is(failed[i], fs.ErrNotExist) { // or just removed
+				return nil
+			}
+			return failed[i]
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("read the backups: %w", err)
+	}
+	for i, label := range labels {
+		switch {
+		case failed[i] == nil:
+			s.backups = append(s.backups, infos[i])
+		case !errors.Is(failed[i], fs.ErrNotExist):
+			s.unread = append(s.unread, newUnusable(label, failed[i]))
+		}
+	}
+	return nil
+}
+
+// systems are those to report on: the named one, that of the data directory, or
+// all that the repository knows.
+func (s *walStatus) systems(ctx context.Context, named string) ([]postgres.SystemID, error) {
+	if named != "" {
+		id, err := postgres.ParseSystemID(named)
+		if err != nil {
+			return nil, usage("--system: %v", err)
+		}
+		return []postgres.SystemID{id}, nil
+	}
+	switch id, err := expectedSystem(ctx, s.cfg); {
+	case err != nil:
+		return nil, err
+	case id != 0:
+		return []postgres.SystemID{id}, nil
+	}
+	all, err := s.repo.Systems(ctx)
+	if err == nil && len(all) == 0 {
+		err = usage("no backup was taken yet, so the repository does not tell whose WAL is wanted").
+			hinted("add --system ID, the system identifier that pg_controldata prints")
+	}
+	return all, err
+}
+
+// system reports on the archive of one system. A gap is looked at twice:
+// segments that come in while the archive is listed look like one.
+func (s *walStatus) system(ctx context.Context, id postgres.SystemID) (*systemReport, error) {
+	v := &systemView{walStatus: s, id: id}
+	for _, b := range s.backups {
+		if b.System == id {
+			v.backups = append(v.backups, b)
+		}
+	}
+	for range 2 {
+		if err := v.load(ctx); err != nil {
+			return nil, err
+		}
+		s.askServer(ctx) // after the listing, so that the exposure is no less than it is
+		if !slices.ContainsFunc(v.standing.Gaps, func(g wal.Gap) bool { return v.state(g) == gapLoss }) {
+			break
+		}
+	}
+	return v.report(ctx)
+}
+
+// askServer asks where the server is. Not to reach it is no failure: then the
+// exposure is unknown, and it is not tried again.
+func (s *walStatus) askServer(ctx context.Context) {
+	if s.serverErr != nil {
+		return
+	}
+	state, err := wal.AskServer(ctx, s.cfg.Conn, s.slot)
+	if err != nil {
+		s.server, s.serverErr = nil, err
+		return
+	}
+	s.server = &state
+}
+
+// systemView is what is known of one system.
+type systemView struct {
+	*walStatus
+	id       postgres.SystemID
+	backups  []repo.Info
+	index    *wal.Index
+	standing wal.Standing
+	commits  map[commitPlace]commitFound
+}
+
+// commitPlace is an end of archived WAL, and commitFound the newest commit
+// before it.
+type commitPlace struct {
+	timeline postgres.Timeline
+	end      postgres.LSN
+}
+
+type commitFound struct {
+	wal.Commit
+	err error
+}
+
+func (v *systemView) load(ctx context.Context) error {
+	ix, err := wal.LoadIndex(ctx, v.repo, v.id)
+	if err != nil {
+		return err
+	}
+	if err := v.learnHistories(ctx, ix); err != nil {
+		return err
+	}
+	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
+	return nil
+}
+
+// learnHistories reads the timeline history files of the data directory, where
+// there is no identity to read the archived ones.
+func (v *systemView) learnHistories(ctx context.Context, ix *wal.Index) error {
+	if v.cfg.PGData == "" || v.repo.CanOpenData() {
+		return nil
+	}
+	for _, tl := range ix.Timelines() {
+		content, err := os.ReadFile(filepath.Join(v.cfg.PGData, "pg_wal", tl.HistoryName()))
+		if err != nil {
+			continue // it may be elsewhere, or not ours to read
+		}
+		if err := ix.LearnHistory(ctx, v.repo, tl, content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newest is the newest commit on a path before the end of its WAL.
+func (v *systemView) newest(ctx context.Context, p wal.Path, end postgres.LSN) commitFound {
+	place := commitPlace{p.Timeline, end}
+	if found, ok := v.commits[place]; ok {
+		return found
+	}
+	var found commitFound
+	switch {
+	case !v.repo.CanOpenData():
+		found.err = repo.ErrNoIdentity
+	default:
+		found.Commit, found.err = v.index.NewestCommit(ctx, v.repo, p, 0, end)
+		if found.err == nil && found.Time.IsZero() {
+			found.err = errors.New("the last segments hold no commit")
+		}
+	}
+	v.commits[place] = found
+	return found
+}
+
+// end is where the archive ends: on its newest timeline.
+func (v *systemView) end() (p wal.Path, end postgres.LSN, ok bool) {
+	for _, tl := range slices.Backward(v.index.Timelines()) {
+		if ranges := v.index.Ranges(tl); len(ranges) > 0 {
+			return v.pathOf(tl), ranges[len(ranges)-1].End, true
+		}
+	}
+	return p, 0, false
+}
+
+// pathOf is the way to a timeline from its beginning, or the timeline alone
+// when its history is not known.
+func (v *systemView) pathOf(tl postgres.Timeline) wal.Path {
+	h, err := v.index.History(tl)
+	if err != nil {
+		h = postgres.History{Timeline: tl}
+	}
+	return wal.Path{Timeline: tl, Spans: h.Path()}
+}
+
+// archived is how far the server's WAL can be restored: the end of the window
+// on its timeline, or where there is no window at all, of what is archived of it.
+func (v *systemView) archived(tl postgres.Timeline) (p wal.Path, end postgres.LSN, ok bool) {
+	for _, w := range v.standing.Windows {
+		if w.Path.Timeline == tl && w.Reach.End > end {
+			p, end, ok = w.Path, w.Reach.End, true
+		}
+	}
+	if ranges := v.index.Ranges(tl); len(v.standing.Windows) == 0 && len(ranges) > 0 {
+		p, end, ok = v.pathOf(tl), ranges[len(ranges)-1].End, true
+	}
+	return p, end, ok
+}
+
+// gapState says what a gap means.
+type gapState string
+
+const (
+	gapLoss    gapState = "loss"       // backups cannot be recovered past it
+	gapPending gapState = "pending"    // the server has it and will archive it
+	gapUnused  gapState = "not needed" // by any backup
+)
+
+func (v *systemView) state(g wal.Gap) gapState {
+	if len(g.NeededBy) == 0 {
+		return gapUnused
+	}
+	if v.server == nil || v.server.System != v.id {
+		return gapLoss
+	}
+	for no := g.First.No; no <= g.Last.No; no++ {
+		seg := postgres.Segment{Timeline: g.First.Timeline, No: no, Size: g.First.Size}
+		if g.Last.Timeline != g.First.Timeline && no == g.Last.No {
+			seg = g.Last
+		}
+		if !v.server.WillArchive(seg) {
+			return gapLoss
+		}
+	}
+	return gapPending
+}
