@@ -73,6 +73,9 @@ type part struct {
 	earlier  []earlierSlice
 }
 
+// safe says whether all of the segment is durable.
+func (p *part) safe() bool { return p.whole || p.sliced == int64(p.seg.Size) }
+
 func (p *part) complete() bool { return int64(len(p.buf)) == int64(p.seg.Size) }
 
 // stored is the result of storing something of a part.
@@ -202,6 +205,9 @@ func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
 			t.storing++
 			go t.storeWhole(ctx, p, p.buf)
 		}
+		if !p.safe() {
+			break // were all lost now, what comes after it would stand behind a gap
+		}
 	}
 	t.merge(ctx)
 	if t.slicing != nil {
@@ -215,19 +221,25 @@ func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
 	if !t.policy.atOnce && !t.forced && now.Before(due) && int64(len(p.buf))-p.sliced < t.policy.size {
 		return due
 	}
-	t.slicing, t.lastCut, t.forced = p, now, false
+	if t.slicing = p; p == t.parts[len(t.parts)-1] {
+		t.lastCut, t.forced = now, false
+	}
 	go t.storeSlice(ctx, p, p.sliced, p.buf[p.sliced:])
 	return time.Time{}
 }
 
 // toSlice is the part of which a slice could be stored now. A segment that is
-// complete is stored whole anyway, so its rest is sliced only where a commit
-// waits for it.
+// complete is stored whole anyway, so its rest is sliced only where a commit or
+// the next segment waits for it.
 func (t *tail) toSlice() *part {
-	for _, p := range t.parts {
+	for i, p := range t.parts {
 		end := p.seg.Start() + postgres.LSN(len(p.buf))
-		if p.whole || int64(len(p.buf)) <= p.sliced || end < t.notYet || p.complete() && !t.policy.atOnce && !t.forced {
+		last := i == len(t.parts)-1
+		switch {
+		case p.safe():
 			continue
+		case int64(len(p.buf)) <= p.sliced, end < t.notYet, p.complete() && last && !t.policy.atOnce && !t.forced:
+			return nil
 		}
 		return p
 	}
