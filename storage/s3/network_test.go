@@ -232,26 +232,35 @@ func TestDeadEndpoint(t *testing.T) {
 	}
 }
 
-// When the time is up while it is tried again, the error still tells why.
+// When the time is up while it is tried again, the error still tells why: in
+// the pause between two tries, and in the middle of one.
 func TestEndedRetriesTellTheReason(t *testing.T) {
 	server := s3test.Start(t, s3test.Options{TLS: true})
 	if err := server.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	o := options(server)
-	o.Attempts = 1000
-	store := open(t, o)
-	for op, run := range map[string]func(context.Context) error{
-		"create": func(ctx context.Context) error { return store.Create(ctx, "k", bytes.NewReader(nil)) },
-		"stat":   func(ctx context.Context) error { _, err := store.Stat(ctx, "k"); return err },
-		"open":   func(ctx context.Context) error { _, err := store.Open(ctx, "k", 0, -1); return err },
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
-		err := run(ctx)
-		cancel()
-		ended, ok := errors.AsType[*storage.EndedError](err)
-		if !ok || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(ended.Last, storage.ErrUnavailable) {
-			t.Errorf("%s: %v", op, err)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for name, endpoint := range map[string]string{"refused": server.Endpoint, "silent": "https://" + silent.Addr().String()} {
+		o := options(server)
+		o.Endpoint, o.Attempts = endpoint, 1000
+		o.DialTimeout, o.StallTimeout = 400*time.Millisecond, 400*time.Millisecond
+		store := open(t, o)
+		for op, run := range map[string]func(context.Context) error{
+			"create": func(ctx context.Context) error { return store.Create(ctx, "k", bytes.NewReader(nil)) },
+			"stat":   func(ctx context.Context) error { _, err := store.Stat(ctx, "k"); return err },
+			"open":   func(ctx context.Context) error { _, err := store.Open(ctx, "k", 0, -1); return err },
+		} {
+			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			err := run(ctx)
+			cancel()
+			ended, ok := errors.AsType[*storage.EndedError](err)
+			if !ok || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(ended.Last, storage.ErrUnavailable) {
+				t.Errorf("%s, %s: %v", name, op, err)
+			}
 		}
 	}
 }

@@ -137,6 +137,7 @@ type reading struct {
 	storage.Store
 	pause  time.Duration
 	passes int
+	done   int // whole passes
 }
 
 func (r *reading) Create(ctx context.Context, key string, body io.ReadSeeker) error {
@@ -159,6 +160,7 @@ func (r *reading) Create(ctx context.Context, key string, body io.ReadSeeker) er
 			case <-timer.C:
 			}
 		}
+		r.done++
 	}
 	return r.Store.Create(ctx, key, body)
 }
@@ -168,13 +170,13 @@ func TestSlowStore(t *testing.T) {
 	const limit = 500 * time.Millisecond // longer than a busy machine delays a read
 	body := bytes.Repeat([]byte("x"), 6)
 	pause := limit / 3 // a pass takes twice the limit
-	slow := stall.New(&reading{mem.New(), pause, 2}, limit)
+	slow := stall.New(&reading{Store: mem.New(), pause: pause, passes: 2}, limit)
 	if err := slow.Create(t.Context(), "k", bytes.NewReader(body)); err != nil {
 		t.Errorf("a slow store: %v", err)
 	}
-	again := stall.New(&reading{mem.New(), pause, 1000}, limit)
-	if err := again.Create(t.Context(), "k", bytes.NewReader(body)); !errors.Is(err, storage.ErrUnavailable) {
-		t.Errorf("a store that reads again and again: %v", err)
+	inner := &reading{Store: mem.New(), pause: pause, passes: 5}
+	if err := stall.New(inner, limit).Create(t.Context(), "k", bytes.NewReader(body)); !errors.Is(err, storage.ErrUnavailable) || inner.done > 2 {
+		t.Errorf("a store that reads again and again: %v, after %d times", err, inner.done)
 	}
 }
 
