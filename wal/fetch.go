@@ -31,6 +31,19 @@ type GapError struct {
 // identifier is wrong.
 type UnknownSystemError struct{ System postgres.SystemID }
 
+// HistoryLostError says that a timeline history file is missing from the
+// archive although WAL of the timeline is there. PostgreSQL archives the
+// history of a timeline before anything else of it, and without it would take
+// the timeline for one that never was: it would end on an older one.
+type HistoryLostError struct {
+	Timeline postgres.Timeline
+	Segment  string // one of which something is archived
+}
+
+func (e *HistoryLostError) Error() string {
+	return fmt.Sprintf("the history file of timeline %s is lost: %s is archived, %s is not", e.Timeline, e.Segment, e.Timeline.HistoryName())
+}
+
 func (e *UnknownSystemError) Error() string {
 	return fmt.Sprintf("no WAL of system %s is in the archive", e.System)
 }
@@ -49,8 +62,9 @@ func (e *GapError) Error() string {
 // ErrNotArchived only when it is proven: the store said that there is no such
 // object, the repository's marker is there and genuine, other WAL of the system
 // is archived (else *UnknownSystemError), and, for a segment, no later one of
-// its timeline is, nor a slice of one (else *GapError). Any other error says nothing about what
-// the archive holds.
+// its timeline is, nor a slice of one (else *GapError), for a timeline history
+// file, nothing of its timeline (else *HistoryLostError). Any other error says
+// nothing about what the archive holds.
 func Fetch(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, dest string) error {
 	if err := fetch(ctx, r, system, name, dest); err != nil {
 		return fmt.Errorf("fetch %s: %w", name, err)
@@ -131,9 +145,7 @@ func proveAbsent(ctx context.Context, r *repo.Repo, system postgres.SystemID, na
 	g.Go(func() error { return r.CheckPresent(gctx) })
 	g.Go(func() error { return checkSystem(gctx, r, system) })
 	g.Go(func() (err error) {
-		// A history file that is missing says nothing about others, and
-		// PostgreSQL asks for many that never were.
-		if name.Kind == postgres.WALSegment {
+		if name.Kind == postgres.WALSegment || name.Kind == postgres.WALHistory {
 			later, err = laterSegment(gctx, r, system, name)
 		}
 		return err
@@ -147,10 +159,14 @@ func proveAbsent(ctx context.Context, r *repo.Repo, system postgres.SystemID, na
 	// The later one may have been archived between our two questions, and
 	// then so was this one: look once more before calling it a gap.
 	_, err := r.Store().Stat(ctx, repo.WALKey(system, name))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case name.Kind == postgres.WALHistory:
+		return &HistoryLostError{name.Timeline, later}
+	default:
 		return &GapError{Missing: name.String(), Later: later}
 	}
-	return err
 }
 
 // checkSystem makes sure that there is an archive of the system.
@@ -172,11 +188,15 @@ type afterLister interface {
 }
 
 // laterSegment is the name of the first segment after name on its timeline of
-// which anything is archived, whole or in slices, "" when there is none.
+// which anything is archived, whole or in slices, "" when there is none. All
+// segments come after the history of their timeline; the first has none.
 func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName) (string, error) {
+	if name.Kind == postgres.WALHistory && name.Timeline == 1 {
+		return "", nil
+	}
 	prefix := repo.WALPrefix(system, name.Timeline)
 	list := r.Store().List(ctx, prefix)
-	if s, ok := r.Store().(afterLister); ok {
+	if s, ok := r.Store().(afterLister); ok && name.Kind == postgres.WALSegment {
 		list = s.ListAfter(ctx, prefix, repo.WALKey(system, name))
 	}
 	for info, err := range list {

@@ -60,7 +60,9 @@ func TestFetchProvesAbsence(t *testing.T) {
 			"000000020000000200000000",                 // further on
 			"000000030000000000000008",                 // a partial segment is no later segment
 			"000000040000000000000001",                 // of a timeline that is not there
-			"00000002.history",                         // a history file needs no such proof
+			"00000003.history",                         // of a timeline of which no whole segment is there
+			"00000005.history",                         // of one that never was
+			"00000001.history",                         // the first has none
 			"000000010000000000000001.00000028.backup", // nor does a backup history file
 			"000000010000000000000003.partial",         // nor a partial segment
 		}
@@ -82,7 +84,13 @@ func TestFetchProvesAbsence(t *testing.T) {
 				t.Errorf("%s: %v; want a gap before %s", name, err, later)
 			}
 		}
-		err := tryFetch(t, a.Repo, testSystem+1, "000000010000000000000001")
+		err := tryFetch(t, a.Repo, testSystem, "00000002.history")
+		if lost, ok := errors.AsType[*HistoryLostError](err); !ok || lost.Timeline != 2 || lost.Segment != "000000020000000000000007" || errors.Is(err, ErrNotArchived) {
+			t.Errorf("a history file that is lost: %v", err)
+		}
+		a.push(t, "00000002.history", []byte("1\t0/700000\tno recovery target specified\n"))
+		a.fetch(t, "00000002.history")
+		err = tryFetch(t, a.Repo, testSystem+1, "000000010000000000000001")
 		if _, ok := errors.AsType[*UnknownSystemError](err); !ok || errors.Is(err, ErrNotArchived) {
 			t.Errorf("another system's segment: %v", err)
 		}

@@ -28,9 +28,10 @@ const (
 type contract int
 
 const (
-	contractUser  contract = iota // people, scripts and timers
-	contractPush                  // PostgreSQL's archive_command
-	contractFetch                 // PostgreSQL's restore_command
+	contractUser     contract = iota // people, scripts and timers
+	contractPush                     // PostgreSQL's archive_command
+	contractFetch                    // PostgreSQL's restore_command
+	contractPrefetch                 // nobody, or PostgreSQL by mistake
 )
 
 // codeDoc is one line of the table of exit codes.
@@ -53,10 +54,12 @@ func (c contract) exitCodes() []codeDoc {
 	case contractFetch:
 		return []codeDoc{
 			{"0", "the file is in place"},
-			{"1", "proven not to be in the archive: the end of the archive"},
+			{"1", "proven not to be in the archive: the end of the archive; with --standby, for a standby, also a store that fails"},
 			{"130, 143", "stopped by SIGINT or SIGTERM; PostgreSQL stops too"},
 			{"200", "any other failure; PostgreSQL stops instead of taking it for the end of the archive"},
 		}
+	case contractPrefetch:
+		return []codeDoc{{"0", "always: what was not fetched ahead is fetched when it is asked for"}}
 	}
 	return []codeDoc{
 		{"0", "done"},
@@ -84,6 +87,8 @@ func contractOf(args []string) contract {
 			return contractFetch
 		case wal && arg == "push":
 			found = contractPush
+		case wal && arg == "prefetch" && found == contractUser:
+			found = contractPrefetch
 		case arg == "wal":
 			wal = true
 		}
@@ -91,9 +96,10 @@ func contractOf(args []string) contract {
 	return found
 }
 
-// allow maps a code to one that the reader of this contract may see. proven
-// says that the error is the archive's proven "there is no such file".
-func (c contract) allow(code exitCode, proven bool) exitCode {
+// allow maps a code to one that the reader of this contract may see. absent
+// says that the error is the archive's proven "there is no such file", or one
+// that a standby may take for it.
+func (c contract) allow(code exitCode, absent bool) exitCode {
 	switch c {
 	case contractPush:
 		// Above 125 PostgreSQL's archiver dies (pgarch_archiveXlog in
@@ -106,12 +112,17 @@ func (c contract) allow(code exitCode, proven bool) exitCode {
 		// process leave quietly, all else above 125 stops it with an error
 		// (RestoreArchivedFile in xlogarchive.c).
 		switch {
-		case proven:
+		case absent:
 			return exitFailed
 		case code > 128 && code < 128+65: // a signal stopped us
 			return code
 		}
 		return exitFetch
+	case contractPrefetch:
+		// Where PostgreSQL is the first process of a container, it inherits a
+		// prefetch, and takes a code other than 0 or 1 for the crash of one of
+		// its own (CleanupBackend in postmaster.c).
+		return exitOK
 	}
 	return code
 }
@@ -170,7 +181,8 @@ func (a *app) fail(err error, c contract) int {
 		hint = fmt.Sprintf("\"%s --help\" explains it", a.command)
 	}
 	_, proven := errors.AsType[*notArchivedError](err)
-	code = c.allow(code, proven)
+	_, again := errors.AsType[*askAgainError](err)
+	code = c.allow(code, proven || again)
 	if proven && c == contractFetch {
 		// Not a failure: recovery asks until it is told this, a standby every
 		// few seconds.

@@ -83,6 +83,9 @@ func failures() []failure {
 		{as(func(e *wal.GapError) string {
 			return "recovery cannot pass the gap: restore to a point before " + e.Missing + ", or from a backup taken after it"
 		}), exitFailed},
+		{as(func(e *wal.HistoryLostError) string {
+			return "a server that is, or was, on timeline " + e.Timeline.String() + " has it in pg_wal: run \"lifeboat wal push pg_wal/" + e.Timeline.HistoryName() + "\" there"
+		}), exitFailed},
 		{as(func(e *wal.UnknownSystemError) string {
 			return "check --system and the repository: \"pg_controldata\" prints the identifier of a data directory"
 		}), exitFailed},

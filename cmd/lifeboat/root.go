@@ -59,7 +59,7 @@ func newApp() *app {
 func (a *app) run(args []string) (code int) {
 	a.args = args
 	contract := contractOf(args)
-	if contract != contractUser {
+	if contract == contractPush || contract == contractFetch {
 		dieBySignal()
 	}
 	defer func() {
@@ -76,7 +76,7 @@ func (a *app) run(args []string) (code int) {
 	if sig := interruption(ctx); sig != nil && err != nil {
 		err = sig
 	}
-	if err == nil && contract != contractUser && !a.done {
+	if err == nil && (contract == contractPush || contract == contractFetch) && !a.done {
 		// Help was printed instead: PostgreSQL must not take that for a
 		// segment that was pushed or fetched.
 		err = usage("PostgreSQL runs this command, and it did nothing but print help")

@@ -10,7 +10,7 @@ func walCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:        "wal",
 		Usage:       "push or stream WAL to the archive, fetch it back, see what is there",
-		Subcommands: []*cli.Command{a.walPush(), a.walFetch(), a.walStream(), a.walStatus()},
+		Subcommands: []*cli.Command{a.walPush(), a.walFetch(), a.walPrefetch(), a.walStream(), a.walStatus()},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -19,6 +20,10 @@ func (a *app) walFetch() *cli.Command {
 	flags := append([]cli.Flag{
 		&cli.StringFlag{Name: "system", Usage: "system identifier of the cluster whose WAL it is, `ID`; else that of the data " +
 			"directory in which it runs, of pgdata, or the only one in the repository"},
+		&cli.BoolFlag{Name: "standby", Usage: "the server is a standby: a store that fails is answered with 1, so that it tries again"},
+		&cli.StringFlag{Name: "give-up-after", DefaultText: standbyPatience.String(),
+			Usage: "with --standby: how long to try before that, `TIME`"},
+		&cli.BoolFlag{Name: "no-prefetch", Usage: "fetch what is asked for, and nothing ahead of it"},
 	}, configFlags("pgdata", "repository", "identity", "signer")...)
 	return &cli.Command{
 		Name:      "fetch",
@@ -28,18 +33,30 @@ func (a *app) walFetch() *cli.Command {
 NAME is what PostgreSQL puts for %f, PATH what it puts for %p. The file is at
 PATH whole or not at all. The exit code decides whether PostgreSQL ends
 recovery, so 1 is given only when it is proven that the archive ends: the
-repository is there, it does not hold the file, and it holds none after it.`,
+repository is there, it does not hold the file, and it holds none after it.
+
+Run by PostgreSQL, in its data directory, it also has the next segments
+fetched, into lifeboat.spool/fetch there: more of them the more PostgreSQL had
+to wait, at most 256 MiB or 64 segments, and none when the disk is nearly full.
+
+A standby asks again when it is told that there is nothing, and can stream
+instead; on other errors it stops. For a data directory with a standby.signal
+--standby answers 1 also when the store does not, or has a gap. What is
+damaged, forged or sealed to another key still stops it.`,
 		Flags: flags,
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, "NAME", "PATH")
 			if err != nil {
 				return err
 			}
-			cfg, err := a.config(c, "repository", "identity")
-			if err != nil {
+			f := fetch{app: a, system: c.String("system"), prefetch: !c.Bool("no-prefetch")}
+			if f.patience, err = standbyTime(c); err != nil {
 				return err
 			}
-			return a.fetchWAL(c.Context, cfg, c.String("system"), args[0], args[1])
+			if f.cfg, err = a.config(c, "repository", "identity"); err != nil {
+				return err
+			}
+			return f.run(c.Context, args[0], args[1])
 		},
 	}
 }
@@ -51,62 +68,94 @@ type fetchReport struct {
 	System postgres.SystemID `json:"system"`
 }
 
-func (a *app) fetchWAL(ctx context.Context, cfg *Config, system, file, path string) error {
+// fetch is one run of "wal fetch".
+type fetch struct {
+	*app
+	cfg      *Config
+	system   string        // --system
+	prefetch bool          // fetching ahead is allowed
+	patience time.Duration // of --standby, 0 without
+
+	dataDir string // in which PostgreSQL runs restore_command, "" elsewhere
+	control postgres.ControlFile
+	queue   *wal.Queue // of the data directory; nil when nothing is fetched ahead
+}
+
+func (f *fetch) run(ctx context.Context, file, path string) error {
 	name, err := postgres.ParseWALName(file)
 	if err != nil {
 		return usage("%v", err)
 	}
-	if path, err = a.abs(path); err != nil {
+	if path, err = f.abs(path); err != nil {
 		return err
 	}
-	r, err := openRepo(ctx, cfg)
+	if err := f.findDataDir(ctx); err != nil {
+		return err
+	}
+	id, err := f.fetchQueued(ctx, name, path)
 	if err != nil {
 		return err
 	}
-	id, err := a.fetchSystem(ctx, cfg, r, system)
-	if err != nil {
-		return err
-	}
-	err = wal.Fetch(ctx, r, id, name, path)
-	if errors.Is(err, wal.ErrNotArchived) {
-		return &notArchivedError{err}
-	}
-	if err != nil {
-		return err
-	}
-	return a.walDone(fetchReport{file, path, id}, func(w io.Writer) {
+	return f.walDone(fetchReport{file, path, id}, func(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "%s is at %s\n", file, path)
 	})
 }
 
-// fetchSystem is the system whose WAL is wanted: the named one, that of the
+// once opens the repository and fetches.
+func (f *fetch) once(ctx context.Context, name postgres.WALName, path string) (postgres.SystemID, error) {
+	r, err := openRepo(ctx, f.cfg)
+	if err != nil {
+		return 0, err
+	}
+	id, err := f.findSystem(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	err = wal.Fetch(ctx, r, id, name, path)
+	if errors.Is(err, wal.ErrNotArchived) {
+		err = &notArchivedError{err}
+	}
+	return id, err
+}
+
+// findDataDir looks whether we run in a data directory, as PostgreSQL has it.
+func (f *fetch) findDataDir(ctx context.Context) error {
+	dir, err := f.getwd()
+	if err != nil {
+		return fmt.Errorf("find the current folder: %w", err)
+	}
+	f.control, err = wal.ReadControl(ctx, dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	f.dataDir = dir
+	return err
+}
+
+// findSystem is the system whose WAL is wanted: the named one, that of the
 // data directory in which PostgreSQL runs restore_command, of the configured
 // one, or the only one there is. The name alone of a segment does not tell.
-func (a *app) fetchSystem(ctx context.Context, cfg *Config, r *repo.Repo, named string) (postgres.SystemID, error) {
-	if named != "" {
-		id, err := postgres.ParseSystemID(named)
-		if err != nil {
-			return 0, usage("--system: %v", err)
-		}
-		return id, nil
-	}
-	dir, err := a.getwd()
-	if err != nil {
-		return 0, fmt.Errorf("find the current folder: %w", err)
-	}
-	for _, dataDir := range []string{dir, cfg.PGData} {
-		if dataDir == "" {
-			continue
-		}
-		control, err := wal.ReadControl(ctx, dataDir)
-		if err == nil {
-			return control.SystemID, nil
-		}
+func (f *fetch) findSystem(ctx context.Context, r *repo.Repo) (postgres.SystemID, error) {
+	switch {
+	case f.system != "":
+		return parseSystem(f.system)
+	case f.dataDir != "":
+		return f.control.SystemID, nil
+	case f.cfg.PGData != "":
+		control, err := wal.ReadControl(ctx, f.cfg.PGData)
 		if !errors.Is(err, fs.ErrNotExist) {
-			return 0, err
+			return control.SystemID, err
 		}
 	}
 	return onlySystem(ctx, r)
+}
+
+func parseSystem(text string) (postgres.SystemID, error) {
+	id, err := postgres.ParseSystemID(text)
+	if err != nil {
+		return 0, usage("--system: %v", err)
+	}
+	return id, nil
 }
 
 func onlySystem(ctx context.Context, r *repo.Repo) (postgres.SystemID, error) {

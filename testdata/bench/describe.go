@@ -34,7 +34,9 @@ func (b *bench) describe(ctx context.Context, w io.Writer) error {
 		fmt.Sprintf("- %d cores (%s), %s of memory, Linux %s, %s; data directory on %s%s", runtime.NumCPU(), field("/proc/cpuinfo", "model name"),
 			memory(), first("uname", "-r"), field("/etc/os-release", "PRETTY_NAME"), fileSystem(b.opt.work), extra),
 		fmt.Sprintf("- %s; %s; PostgreSQL %s; versitygw %s", first(b.opt.lifeboat, "version"), first("pgbackrest", "version"), b.install.Version, versitygwVersion()),
-		fmt.Sprintf("- data directory without pg_wal: %.0f MB; page cache warm", float64(b.db.bytes)/1e6),
+	}
+	if b.db != nil {
+		lines = append(lines, fmt.Sprintf("- data directory without pg_wal: %.0f MB; page cache warm", float64(b.db.bytes)/1e6))
 	}
 	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
 	return err

@@ -28,7 +28,7 @@ type options struct {
 	work     string // folder of the database, kept, and of scratch files
 	scratch  string // folder of repositories and restored files, removed
 	lifeboat string // program
-	parts    string // "folder,s3,far,start,backlog"
+	parts    string // "folder,s3,far,start,backlog,feed"
 	rounds   int
 	pushes   int
 	strict   bool
@@ -54,7 +54,7 @@ func main() {
 	flag.StringVar(&o.work, "work", "bench-work", "`folder` that keeps the database")
 	flag.StringVar(&o.scratch, "scratch", "", "`folder` for repositories and restored files, else that of -work")
 	flag.StringVar(&o.lifeboat, "lifeboat", "bin/lifeboat", "`program` to measure")
-	flag.StringVar(&o.parts, "parts", "folder,s3,far,start,backlog", "what to measure")
+	flag.StringVar(&o.parts, "parts", "folder,s3,far,start,backlog,feed", "what to measure")
 	flag.IntVar(&o.rounds, "rounds", 5, "measured rounds, after one to warm up")
 	flag.IntVar(&o.pushes, "pushes", 16, "WAL segments pushed in each round")
 	flag.BoolVar(&o.strict, "strict", false, "exit with 3 when a target is missed")
@@ -82,8 +82,10 @@ func run(ctx context.Context, o options) (missed int, err error) {
 	if err := b.open(ctx); err != nil {
 		return 0, err
 	}
-	if err := b.openDatabase(ctx); err != nil {
-		return 0, err
+	if o.parts != "feed" { // which has a database of its own
+		if err := b.openDatabase(ctx); err != nil {
+			return 0, err
+		}
 	}
 	if err := b.describe(ctx, os.Stdout); err != nil {
 		return 0, err
@@ -95,7 +97,7 @@ func run(ctx context.Context, o options) (missed int, err error) {
 		}
 		b.results.table(os.Stdout, p.name)
 	}
-	if b.wants("s3") || b.wants("far") || b.wants("backlog") {
+	if b.wants("s3") || b.wants("far") || b.wants("backlog") || b.wants("feed") {
 		if err := b.startS3(); err != nil {
 			return 0, err
 		}
@@ -119,6 +121,11 @@ func run(ctx context.Context, o options) (missed int, err error) {
 	}
 	if b.wants("backlog") {
 		if err := b.backlog(ctx, os.Stdout); err != nil {
+			return 0, err
+		}
+	}
+	if b.wants("feed") {
+		if err := b.feed(ctx, os.Stdout); err != nil {
 			return 0, err
 		}
 	}
