@@ -156,8 +156,11 @@ func TestDocsJSON(t *testing.T) {
 	}
 }
 
-// leaves lists the full names of the commands that do something.
+// leaves lists the full names of the commands that do something for people.
 func leaves(path string, c *cli.Command) []string {
+	if c.Hidden {
+		return nil
+	}
 	if len(c.Subcommands) == 0 {
 		return []string{path}
 	}

@@ -35,6 +35,12 @@ func TestContractAllows(t *testing.T) {
 			t.Errorf("code %d became %d", code, user)
 		}
 	}
+	// Where PostgreSQL inherits a prefetch, any other code but 1 is a crash.
+	for code := exitCode(0); code < 256; code++ {
+		if got := contractPrefetch.allow(code, false); got != exitOK {
+			t.Errorf("prefetch leaves with %d for %d", got, code)
+		}
+	}
 	if got := contractFetch.allow(exitOK, false); got != exitFetch {
 		t.Errorf("fetch leaves with %d for an error of code 0, want %d", got, exitFetch)
 	}
@@ -55,6 +61,11 @@ func TestContractOf(t *testing.T) {
 		{"wal push 000000010000000000000001 pg_wal/RECOVERYXLOG", contractFetch},
 		{"wal push pg_wal/000000010000000000000001", contractPush},
 		{"wal push fetch", contractFetch}, // rather too strict
+		{"wal --config /etc/x.yaml prefetch", contractPrefetch},
+		{"wal prefetch 000000010000000000000001 pg_wal/RECOVERYXLOG", contractFetch},
+		{"wal push prefetch", contractPush},
+		{"wal prefetch push", contractPush},
+		{"prefetch", contractUser},
 		{"wal", contractUser},
 		{"backup --json", contractUser},
 		{"", contractUser},

@@ -123,8 +123,8 @@ func (b *bench) archiveAll(ctx context.Context, t feeder, p place, i int) error 
 	line := shellCommand(t.push("")) // exports, then exec and the words
 	exports, words, _ := strings.Cut(line, "exec ")
 	words = strings.TrimSuffix(words, shellQuote(""))
-	script := fmt.Sprintf("%sls %s/* | xargs -P 3 -n 1 %s", exports, shellQuote(filepath.Dir(b.db.segments[0])), words)
-	_, err := b.measure(ctx, command{args: []string{"sh", "-c", script}})
+	script := exports + "printf '%s\\n' \"$@\" | xargs -P 3 -n 1 " + words
+	_, err := b.measure(ctx, command{args: append([]string{"sh", "-c", script, "sh"}, b.db.segments...)})
 	return err
 }
 

@@ -28,7 +28,7 @@ func (d *database) feedBase() string { return filepath.Join(d.dir, "base") }
 // openFeedDatabase makes the server that wrote the WAL, unless an earlier run
 // did, and starts it: it is b.db from then on.
 func (b *bench) openFeedDatabase(ctx context.Context) error {
-	recipe := sha256.Sum256(fmt.Append(nil, "feed 2", feedScale, feedSegments, b.install.Version))
+	recipe := sha256.Sum256(fmt.Append(nil, "feed 3", feedScale, feedSegments, b.install.Version))
 	d := &database{dir: filepath.Join(b.opt.work, "feed-"+hex.EncodeToString(recipe[:6]))}
 	b.db = d
 	built := filepath.Join(d.dir, "built")
@@ -46,6 +46,10 @@ func (b *bench) openFeedDatabase(ctx context.Context) error {
 		return err
 	}
 	slices.Sort(d.segments)
+	if len(d.segments) < feedSegments {
+		return fmt.Errorf("%s has %d segments", d.dir, len(d.segments))
+	}
+	d.segments = d.segments[:feedSegments] // one may have been on its way at the end
 	if err := b.archiveWith("exit 0"); err != nil {
 		return err
 	}
@@ -94,9 +98,10 @@ func (b *bench) buildFeed(ctx context.Context, d *database) (err error) {
 		if err != nil {
 			return err
 		}
+		kept = slices.DeleteFunc(kept, func(e fs.DirEntry) bool { return len(e.Name()) != len(first) })
 		at := slices.IndexFunc(kept, func(e fs.DirEntry) bool { return e.Name() == first })
 		if at >= 0 && len(kept)-at > feedSegments { // the last may be half a copy
-			return keepSegments(segments, kept, at)
+			return errors.Join(b.archiveWith("exit 0"), keepSegments(segments, kept[at:at+feedSegments]))
 		}
 		if err := b.pgbench(ctx, "--client=4", "--transactions=2000", "--no-vacuum"); err != nil {
 			return err
@@ -124,9 +129,13 @@ func (d *database) firstSegment() (string, error) {
 }
 
 // keepSegments removes all but the wanted ones.
-func keepSegments(dir string, kept []fs.DirEntry, first int) error {
-	for i, e := range kept {
-		if i >= first && i < first+feedSegments {
+func keepSegments(dir string, wanted []fs.DirEntry) error {
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if slices.ContainsFunc(wanted, func(w fs.DirEntry) bool { return w.Name() == e.Name() }) {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {

@@ -268,5 +268,5 @@ func (c *Cluster) Setting(t testing.TB, name, value string) {
 	if err := c.srv.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	c.eventually(t, "the server reads its configuration", func() bool { return c.QueryString(t, loaded) != before })
+	c.Eventually(t, "the server reads its configuration", func() bool { return c.QueryString(t, loaded) != before })
 }

@@ -99,7 +99,7 @@ func TestCommandAsArchiveCommand(t *testing.T) {
 		"archive_command": fmt.Sprintf("%s %%p %s", Command(t, "copy-segment"), archive),
 	}})
 	name := c.QueryString(t, "select pg_walfile_name(pg_switch_wal())")
-	c.eventually(t, "the segment is archived", func() bool {
+	c.Eventually(t, "the segment is archived", func() bool {
 		return c.QueryString(t, "select last_archived_wal from pg_stat_archiver") == name
 	})
 	if _, err := os.Stat(filepath.Join(archive, name)); err != nil {

@@ -71,11 +71,11 @@ func (c *Cluster) query(t testing.TB, sql string) [][][]byte {
 // WaitPromoted waits until recovery has ended and the server takes writes.
 func (c *Cluster) WaitPromoted(t testing.TB) {
 	t.Helper()
-	c.eventually(t, "recovery ends", func() bool { return c.QueryString(t, "select pg_is_in_recovery()") == "f" })
+	c.Eventually(t, "recovery ends", func() bool { return c.QueryString(t, "select pg_is_in_recovery()") == "f" })
 }
 
-// eventually polls a condition that another process brings about.
-func (c *Cluster) eventually(t testing.TB, what string, ok func() bool) {
+// Eventually polls a condition that another process brings about.
+func (c *Cluster) Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
 		select {

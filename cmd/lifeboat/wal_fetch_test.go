@@ -1,0 +1,529 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// replayed is a folder in which "wal fetch" is run as PostgreSQL runs it.
+type replayed struct {
+	*recovery
+	dir   string
+	queue string
+	names []string
+	want  map[string][]byte
+}
+
+func newReplayed(t *testing.T, r *recovery) *replayed {
+	t.Helper()
+	p := &replayed{recovery: r, dir: r.copyBase(t), want: map[string][]byte{}}
+	p.queue = filepath.Join(p.dir, wal.SpoolDir, "fetch")
+	for _, object := range r.objects(t) {
+		p.names = append(p.names, filepath.Base(object))
+	}
+	plain := t.TempDir()
+	for _, name := range p.names {
+		path := filepath.Join(plain, name)
+		r.run(t, "wal", "fetch", name, path, "--identity", r.identity)
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.want[name] = content
+	}
+	t.Cleanup(func() { p.endPrefetch(t) })
+	return p
+}
+
+// cmd is restore_command for a file.
+func (p *replayed) cmd(t *testing.T, name string, flags ...string) *exec.Cmd {
+	t.Helper()
+	args := append([]string{"wal", "fetch", name, "pg_wal/RECOVERYXLOG", "--config", p.config, "--identity", p.identity}, flags...)
+	cmd := exec.Command(servertest.Command(t, "lifeboat"), args...)
+	cmd.Dir, cmd.Env = p.dir, append(os.Environ(), p.env...)
+	return cmd
+}
+
+// fetch runs restore_command and holds what it brought against the original.
+func (p *replayed) fetch(t *testing.T, name string, flags ...string) (code int, stderr string) {
+	t.Helper()
+	cmd := p.cmd(t, name, flags...)
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	err := cmd.Run()
+	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		t.Fatal(err)
+	}
+	path := filepath.Join(p.dir, "pg_wal", "RECOVERYXLOG")
+	got, readErr := os.ReadFile(path)
+	switch {
+	case err == nil && (readErr != nil || !bytes.Equal(got, p.want[name])):
+		t.Errorf("%s: exit code 0, and %d other bytes: %v", name, len(got), readErr)
+	case err != nil && !errors.Is(readErr, fs.ErrNotExist):
+		t.Errorf("%s: %v, and there is a file", name, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String()
+}
+
+// awaitQueued waits until a segment is in the queue.
+func (p *replayed) awaitQueued(t *testing.T, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Lstat(filepath.Join(p.queue, name)); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			entries, _ := os.ReadDir(p.queue)
+			t.Fatalf("%s was not fetched ahead within a minute: %v", name, entries)
+		}
+	}
+}
+
+// endPrefetch removes the queue, so that a prefetch ends, and waits for it.
+func (p *replayed) endPrefetch(t *testing.T) {
+	t.Helper()
+	lock, _ := os.Open(filepath.Join(p.queue, "filling"))
+	if err := wal.ClearFetched(p.dir); err != nil {
+		t.Error(err)
+	}
+	if lock != nil {
+		_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX)
+		lock.Close()
+	}
+}
+
+// moreWAL writes and archives about n segments of 1 MiB.
+func (r *recovery) moreWAL(t *testing.T, n int) {
+	t.Helper()
+	r.Exec(t, fmt.Sprintf("create table more%d as select i, md5(i::text) a, md5((i + 1)::text) b from generate_series(1, %d) i", rand.N(1<<30), 8000*n))
+	r.flush(t)
+}
+
+// What was fetched ahead is handed over without the store, and what was not
+// proven there stays with the store.
+func TestFetchAhead(t *testing.T) {
+	r := newRecovery(t, false)
+	p := newReplayed(t, r)
+	if code, stderr := p.fetch(t, p.names[0]); code != 0 || stderr != "" {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	p.awaitQueued(t, p.names[1])
+	p.awaitQueued(t, p.names[2])
+	repository := filepath.Join(r.dir, "repository")
+	hide := func() func() {
+		if err := os.Rename(repository, repository+".away"); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := os.Rename(repository+".away", repository); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	show := hide()
+	if code, stderr := p.fetch(t, p.names[1]); code != 0 || stderr != "" {
+		t.Errorf("from the queue alone: exit code %d: %s", code, stderr)
+	}
+	// It is gone from there, and so is what was ahead once that is known.
+	if code, stderr := p.fetch(t, p.names[1]); code != 200 || !strings.Contains(stderr, "error:") {
+		t.Errorf("without a store: exit code %d: %s", code, stderr)
+	}
+	show()
+	t.Run("off", func(t *testing.T) {
+		p := newReplayed(t, r)
+		if code, _ := p.fetch(t, p.names[0], "--no-prefetch"); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+		if _, err := os.Lstat(filepath.Dir(p.queue)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("with --no-prefetch there is a queue: %v", err)
+		}
+	})
+	t.Run("damaged", func(t *testing.T) {
+		p := newReplayed(t, r)
+		p.fetch(t, p.names[0])
+		p.awaitQueued(t, p.names[2])
+		if err := os.Truncate(filepath.Join(p.queue, p.names[1]), 4096); err != nil {
+			t.Fatal(err)
+		}
+		code, stderr := p.fetch(t, p.names[1])
+		if code != 0 || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "damaged") {
+			t.Errorf("exit code %d: %s", code, stderr)
+		}
+	})
+	t.Run("cleared", func(t *testing.T) {
+		for _, ask := range []string{"00000002.history", "000000020000000000000001", "0000000100000009000000FF"} {
+			p := newReplayed(t, r)
+			p.fetch(t, p.names[0])
+			p.awaitQueued(t, p.names[1])
+			p.awaitQueued(t, p.names[2])
+			if code, stderr := p.fetch(t, ask); code != 1 {
+				t.Errorf("%s: exit code %d: %s", ask, code, stderr)
+			}
+			if entries, err := os.ReadDir(filepath.Dir(p.queue)); err != nil || len(entries) > 0 {
+				t.Errorf("%s left %v in the spool, %v", ask, entries, err)
+			}
+		}
+	})
+	t.Run("no place", func(t *testing.T) {
+		p := newReplayed(t, r)
+		if err := os.WriteFile(filepath.Dir(p.queue), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range p.names[:3] {
+			if code, stderr := p.fetch(t, name); code != 0 || strings.Contains(stderr, "error:") {
+				t.Errorf("%s: exit code %d: %s", name, code, stderr)
+			}
+		}
+		if err := os.Remove(filepath.Dir(p.queue)); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// prefetches are the processes that fetch ahead for the folder.
+func (p *replayed) prefetches(t *testing.T) []int {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(lines) == 0 {
+		t.Skip("without /proc the process cannot be found")
+	}
+	var pids []int
+	for _, path := range lines {
+		text, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(text, []byte("\x00prefetch\x00")) {
+			continue
+		}
+		if cwd, err := os.Readlink(filepath.Join(filepath.Dir(path), "cwd")); err != nil || cwd != p.dir {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}
+
+// Whenever fetch or prefetch is killed, what is handed over is whole and the
+// next call succeeds.
+func TestFetchKilled(t *testing.T) {
+	seed := *killSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-kill-seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	r := newRecovery(t, false)
+	r.moreWAL(t, 20)
+	p := newReplayed(t, r)
+	whole := measured(func() { p.fetch(t, p.names[0], "--no-prefetch") })
+	fetches, fills := 0, 0
+	for range 3 {
+		for _, name := range p.names {
+			cmd := p.cmd(t, name)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(time.Duration(random.Int64N(int64(2*whole))), func() { _ = cmd.Process.Kill() })
+			if cmd.Wait() != nil {
+				fetches++
+			}
+			timer.Stop()
+			if random.IntN(2) == 0 {
+				for _, pid := range p.prefetches(t) {
+					if syscall.Kill(pid, syscall.SIGKILL) == nil {
+						fills++
+					}
+				}
+			}
+			if got, err := os.ReadFile(filepath.Join(p.dir, "pg_wal", "RECOVERYXLOG")); err == nil && !bytes.Equal(got, p.want[name]) {
+				t.Errorf("%s: a killed fetch left %d other bytes", name, len(got))
+			}
+			if code, stderr := p.fetch(t, name); code != 0 {
+				t.Errorf("%s: after a kill: exit code %d: %s", name, code, stderr)
+			}
+			files, err := filepath.Glob(filepath.Join(p.queue, strings.Repeat("[0-9A-F]", 24)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				got, err := os.ReadFile(file)
+				if err == nil && !bytes.Equal(got, p.want[filepath.Base(file)]) {
+					t.Errorf("the queue holds %d other bytes as %s", len(got), filepath.Base(file))
+				}
+			}
+		}
+	}
+	t.Logf("killed: %d fetches, %d prefetches", fetches, fills)
+	if fetches == 0 || fills == 0 {
+		t.Error("too few kills to prove anything")
+	}
+}
+
+// recordQueue makes restore_command tell, before each call, how many segments
+// are ahead.
+func recordQueue(settings map[string]string, log string) map[string]string {
+	settings["restore_command"] = fmt.Sprintf("ls %s/fetch 2>/dev/null | grep -c '^[0-9A-F]*$' >> %s; %s", wal.SpoolDir, log, settings["restore_command"])
+	return settings
+}
+
+// Recovery by a real server uses the queue, gets all of the WAL, and leaves
+// nothing behind when it opens.
+func TestRecoveryFetchesAhead(t *testing.T) {
+	for _, size := range []int{1, 16, 64} {
+		t.Run(fmt.Sprint(size, " MiB"), func(t *testing.T) {
+			// Some hundred MiB on, so that names go past the end of a run.
+			s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: size << 20}})
+			r := &recovery{site: s, base: filepath.Join(t.TempDir(), "base")}
+			r.Program(t, "pg_basebackup", "-D", r.base, "-X", "none", "-c", "fast")
+			for range 3 {
+				s.Exec(t, fmt.Sprintf("create table t%d as select i, md5(i::text) w from generate_series(1, %d) i", rand.N(1<<30), 60000*min(size, 16)))
+				s.flush(t)
+			}
+			want := content(t, s.Cluster)
+			log := filepath.Join(t.TempDir(), "ahead")
+			dir := r.copyBase(t)
+			c := servertest.Open(t, dir, servertest.Options{Settings: recordQueue(r.settings(t, nil, "--identity "+r.identity), log)})
+			c.WaitPromoted(t)
+			sameContent(t, c, want)
+			if ahead, err := os.ReadFile(log); err != nil || !strings.ContainsAny(string(ahead), "123456789") {
+				t.Errorf("nothing was ever ahead: %q, %v", ahead, err)
+			}
+			if entries, err := os.ReadDir(filepath.Join(dir, wal.SpoolDir)); err != nil || len(entries) > 0 {
+				t.Errorf("left in the spool after the promotion: %v, %v", entries, err)
+			}
+		})
+	}
+}
+
+// While connections to the store are cut in the middle, recovery gets every
+// byte, or it stops; it never ends early.
+func TestRecoveryThroughCuts(t *testing.T) {
+	r := newRecovery(t, true)
+	r.moreWAL(t, 30)
+	want := content(t, r.Cluster)
+	proxy, err := s3test.StartProxy(r.bucket.Addr, s3test.ProxyOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { proxy.Close() })
+	stop, stopped := make(chan struct{}), make(chan int)
+	go func() {
+		cuts := 0
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		proxy.SetRule(s3test.Rule{AfterDown: 50_000})
+		for {
+			select {
+			case <-stop:
+				stopped <- cuts
+				return
+			case <-tick.C:
+				if proxy.Fired() {
+					cuts++
+					proxy.SetRule(s3test.Rule{AfterDown: 30_000 + rand.Int64N(500_000)})
+				}
+			}
+		}
+	}()
+	flags := fmt.Sprintf("--identity %s --s3-endpoint https://%s", r.identity, proxy.Addr())
+	c := servertest.Open(t, r.copyBase(t), servertest.Options{Settings: r.settings(t, r.env, flags)})
+	c.WaitPromoted(t)
+	close(stop)
+	cuts := <-stopped
+	t.Logf("%d connections were cut", cuts)
+	if cuts < 3 {
+		t.Error("too few cuts to prove anything")
+	}
+	sameContent(t, c, want)
+	c.Stop(t, server.Immediate)
+}
+
+// A timeline whose history file is lost must not be passed over in silence.
+func TestRecoveryWithLostHistory(t *testing.T) {
+	r := newRecovery(t, false)
+	second := &site{dir: r.dir, config: r.config, identity: r.identity}
+	settings := r.settings(t, nil, "--identity "+r.identity)
+	settings["archive_mode"], settings["archive_command"] = "on", second.command(t, `wal push "%p" --pgdata .`)
+	second.Cluster = servertest.Open(t, r.copyBase(t), servertest.Options{Settings: settings})
+	second.WaitPromoted(t)
+	second.Exec(t, "create table second as select 2 x")
+	second.flush(t)
+	second.Stop(t, server.Immediate)
+	history, err := filepath.Glob(filepath.Join(r.dir, "repository", "wal", "*", "00000002", "00000002.history"))
+	if err != nil || len(history) != 1 {
+		t.Fatalf("%v %v", history, err)
+	}
+	hidden := filepath.Join(t.TempDir(), "hidden")
+	if err := os.Rename(history[0], hidden); err != nil {
+		t.Fatal(err)
+	}
+	r.expectStopped(t, r.settings(t, nil, "--identity "+r.identity), "00000002.history is not", func() {
+		if err := os.Rename(hidden, history[0]); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// standby starts a copy of the base backup as a standby.
+func (r *recovery) standby(t *testing.T, flags string) (*servertest.Cluster, string) {
+	t.Helper()
+	dir := r.copyBase(t)
+	if err := os.Rename(filepath.Join(dir, "recovery.signal"), filepath.Join(dir, "standby.signal")); err != nil {
+		t.Fatal(err)
+	}
+	settings := r.settings(t, r.env, "--identity "+r.identity+" "+flags)
+	settings["hot_standby"], settings["wal_retrieve_retry_interval"], settings["archive_mode"] = "on", "100ms", "off"
+	c := servertest.Open(t, dir, servertest.Options{Settings: settings})
+	c.Eventually(t, "the standby gets to the end of the archive", func() bool {
+		return c.QueryString(t, "select count(*) from pg_class where relname = 'final'") == "1"
+	})
+	return c, dir
+}
+
+// logged waits until the server's log has another line with the words.
+func logged(t *testing.T, c *servertest.Cluster, words string) {
+	t.Helper()
+	before := strings.Count(c.Log(t), words)
+	c.Eventually(t, words+" in the log", func() bool { return strings.Count(c.Log(t), words) > before })
+}
+
+// With --standby a standby outlives a store that is gone, refuses or has a
+// gap, and goes on when that is over. What is proven wrong stops it.
+func TestStandbyOutlivesTheStore(t *testing.T) {
+	r := newRecovery(t, false)
+	c, dir := r.standby(t, "--standby --give-up-after 300ms")
+	repository := filepath.Join(r.dir, "repository")
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(repository, repository+".away")
+	logged(t, c, "lifeboat: error:")
+	if got := c.QueryString(t, "select pg_is_in_recovery()"); got != "t" {
+		t.Errorf("in recovery: %s", got)
+	}
+	move(repository+".away", repository)
+	r.Exec(t, "create table after_all as select 8 x")
+	r.flush(t)
+	c.Eventually(t, "the standby goes on", func() bool {
+		return c.QueryString(t, "select count(*) from pg_class where relname = 'after_all'") == "1"
+	})
+
+	// A gap: it could be streamed, so the standby waits.
+	r.Setting(t, "archive_command", "false")
+	r.Exec(t, "create table behind_gap as select 9 x")
+	missing := r.QueryString(t, "select pg_walfile_name(pg_switch_wal())")
+	r.Setting(t, "archive_command", r.command(t, `wal push "%p"`))
+	r.Exec(t, "select pg_logical_emit_message(false, 'test', 'x')")
+	r.flush(t)
+	objects := r.objects(t)
+	at := slices.IndexFunc(objects, func(o string) bool { return filepath.Base(o) == missing })
+	if at < 0 {
+		t.Fatalf("%s is not among %v", missing, objects)
+	}
+	c.Eventually(t, "the standby goes on", func() bool {
+		return c.QueryString(t, "select count(*) from pg_class where relname = 'behind_gap'") == "1"
+	})
+
+	// The next segment is damaged before the standby can see it.
+	move(repository, repository+".away")
+	logged(t, c, "lifeboat: error:")
+	c.Stop(t, server.Fast)
+	if _, err := os.Lstat(filepath.Join(dir, "standby.signal")); err != nil {
+		t.Error(err)
+	}
+	move(repository+".away", repository)
+}
+
+// Without a standby.signal the flag must not open a server early; with one,
+// what is damaged still stops it.
+func TestStandbyFlagIsNoWayAround(t *testing.T) {
+	r := newRecovery(t, false)
+	flags := "--identity " + r.identity + " --standby --give-up-after 300ms"
+	repository := filepath.Join(r.dir, "repository")
+	if err := os.Rename(repository, repository+".away"); err != nil {
+		t.Fatal(err)
+	}
+	r.expectStopped(t, r.settings(t, nil, flags), "standby.signal", func() {
+		if err := os.Rename(repository+".away", repository); err != nil {
+			t.Fatal(err)
+		}
+	})
+
+	objects := r.objects(t)
+	last := objects[len(objects)-1]
+	raw, err := os.ReadFile(last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)-100] ^= 4
+	if err := errors.Join(os.Remove(last), os.WriteFile(last, raw, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p := newReplayedWithout(t, r)
+	if err := os.Rename(filepath.Join(p.dir, "recovery.signal"), filepath.Join(p.dir, "standby.signal")); err != nil {
+		t.Fatal(err)
+	}
+	if code, stderr := p.fetch(t, filepath.Base(last), "--standby", "--give-up-after", "300ms"); code != 200 || !strings.Contains(stderr, "damaged") {
+		t.Errorf("a damaged segment: exit code %d: %s", code, stderr)
+	}
+	if code, stderr := p.fetch(t, filepath.Base(objects[0]), "--repository", "file://"+t.TempDir()+"/none", "--standby", "--give-up-after", "300ms"); code != 1 || !strings.Contains(stderr, "error:") || !strings.Contains(stderr, "hint:") {
+		t.Errorf("no repository: exit code %d: %s", code, stderr)
+	}
+	for what, flags := range map[string][]string{
+		"no time":                    {"--standby", "--give-up-after", "soon"},
+		"less than no time":          {"--standby", "--give-up-after", "-1s"},
+		"a time without the standby": {"--give-up-after", "5s"},
+	} {
+		if code, stderr := p.fetch(t, filepath.Base(objects[0]), flags...); code != 200 || !strings.Contains(stderr, "--give-up-after") {
+			t.Errorf("%s: exit code %d: %s", what, code, stderr)
+		}
+	}
+}
+
+// newReplayedWithout knows no original: for what cannot be fetched.
+func newReplayedWithout(t *testing.T, r *recovery) *replayed {
+	t.Helper()
+	p := &replayed{recovery: r, dir: r.copyBase(t)}
+	p.queue = filepath.Join(p.dir, wal.SpoolDir, "fetch")
+	return p
+}
+
+// A prefetch must hold none of the server's sockets and pipes.
+func TestCloseOnExec(t *testing.T) {
+	fd, err := syscall.Dup(0) // open over exec
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	closeOnExec()
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("descriptor %d stays open: %x, %v", fd, flags, err)
+	}
+}
