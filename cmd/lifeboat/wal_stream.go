@@ -137,11 +137,9 @@ func (l *streamLog) event(e wal.StreamEvent) {
 			return
 		}
 		l.failed, l.said = text, now
-		_, hint := classify(e.Err)
-		l.warn("%s; trying again (%s)", text, hint)
+		l.warn("%s; trying again%s", text, inBrackets(e.Err))
 	case wal.StreamWarned:
-		_, hint := classify(e.Err)
-		l.warn("%v (%s)", e.Err, hint)
+		l.warn("%v%s", e.Err, inBrackets(e.Err))
 	case wal.StreamMoved:
 		if now.Sub(l.said) < sayEvery {
 			return
@@ -149,6 +147,14 @@ func (l *streamLog) event(e wal.StreamEvent) {
 		l.said = now
 		l.note("lifeboat: in the archive up to %s; %s, %s behind the server", e.Durable, sizeText(behind(e)), e.Behind.Round(time.Millisecond))
 	}
+}
+
+// inBrackets is the hint for an error, to put behind it; "" when there is none.
+func inBrackets(err error) string {
+	if _, hint := classify(err); hint != "" {
+		return " (" + hint + ")"
+	}
+	return ""
 }
 
 func behind(e wal.StreamEvent) int64 {
