@@ -36,7 +36,8 @@ type site struct {
 type siteOptions struct {
 	server servertest.Options
 	s3     bool
-	initdb func(dataDir string) // changes the data directory before the first start
+	way    func(target string) string // a proxy's address on the way to S3's, both host:port
+	initdb func(dataDir string)       // changes the data directory before the first start
 }
 
 func newSite(t *testing.T, o siteOptions) *site {
@@ -52,7 +53,11 @@ func newSite(t *testing.T, o siteOptions) *site {
 		}
 		t.Cleanup(func() { s.bucket.Stop() })
 		s.env = s.bucket.Env()
-		url = fmt.Sprintf("s3://%s/e2e?endpoint=%s&path_style=true&ca_file=%s&region=us-east-1", s.bucket.Bucket, s.bucket.Endpoint, s.bucket.CAFile)
+		endpoint := s.bucket.Endpoint
+		if o.way != nil {
+			endpoint = "https://" + o.way(strings.TrimPrefix(endpoint, "https://"))
+		}
+		url = fmt.Sprintf("s3://%s/e2e?endpoint=%s&path_style=true&ca_file=%s&region=us-east-1", s.bucket.Bucket, endpoint, s.bucket.CAFile)
 	}
 	o.server.Stopped = true
 	s.Cluster = servertest.New(t, o.server)
