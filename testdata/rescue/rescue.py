@@ -189,14 +189,37 @@ def rescue_wal(repo, system, out):
     folder = os.path.join(out, "wal")
     os.mkdir(folder, 0o700)
     count = 0
+    slices = {}
     for key in repo.list("wal/%s" % system):
         name = key.split("/")[-1]
+        part = re.fullmatch(r".*/([0-9A-F]{24})\.d/([0-9A-F]{8})-([0-9A-F]{8})", key)
+        if part:
+            slices.setdefault(part[1], []).append((int(part[2], 16), int(part[3], 16), key))
         if key.count("/") != 3 or not re.fullmatch(r"[0-9A-F]{8}\.history|[0-9A-F]{24}(\.partial|\.[0-9A-F]{8}\.backup)?", name):
             continue
         with open(os.path.join(folder, name), "xb") as f:
             f.write(repo.envelope(key, "wal"))
         count += 1
+    for name, parts in slices.items():
+        if not os.path.exists(os.path.join(folder, name)):
+            count += rescue_slices(repo, folder, name, parts)
     return count
+
+
+def rescue_slices(repo, folder, name, parts):
+    """Puts a segment together that was never complete; zeros follow what there is."""
+    data = b""
+    for begin, end, key in sorted(parts):
+        if begin > len(data):
+            break  # a hole: what comes after it is of no use
+        if end > len(data):
+            data += repo.envelope(key, "wal")[len(data) - begin:]
+    if len(data) < 40:
+        return 0
+    size = int.from_bytes(data[32:36], "little")  # xlp_seg_size of its first page
+    with open(os.path.join(folder, name), "xb") as f:
+        f.write(data + bytes(size - len(data)))
+    return 1
 
 
 def main(arguments):
