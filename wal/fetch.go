@@ -13,6 +13,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/wal/queue"
 )
 
 // ErrNotArchived means that the archive, which is there and readable, holds no
@@ -106,7 +107,7 @@ func fetchWhole(ctx context.Context, r *repo.Repo, system postgres.SystemID, nam
 	if err != nil {
 		return notTheEnd(err)
 	}
-	return notTheEnd(writeWhole(dest, checked))
+	return notTheEnd(queue.WriteWhole(dest, checked))
 }
 
 // fetchSlices puts a segment together that was not complete when the last of
@@ -116,7 +117,7 @@ func fetchSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, na
 	if err != nil {
 		return err
 	}
-	return notTheEnd(writeWhole(dest, body))
+	return notTheEnd(queue.WriteWhole(dest, body))
 }
 
 // checkFetched looks at the start of a segment once more: what was signed is

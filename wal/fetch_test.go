@@ -20,6 +20,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
+	"github.com/lifeboat-dr/lifeboat/wal/queue"
 )
 
 // tryFetch fetches over a file that is there, and makes sure that after an
@@ -258,7 +259,7 @@ func TestFetchTwiceAtOnce(t *testing.T) {
 	dir := t.TempDir()
 	dest := filepath.Join(dir, "RECOVERYXLOG")
 	// A killed fetch leaves a file, longer than what comes now.
-	if err := os.WriteFile(dest+partSuffix, make([]byte, 2<<20), 0o600); err != nil {
+	if err := os.WriteFile(dest+queue.PartSuffix, make([]byte, 2<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var group sync.WaitGroup
@@ -299,7 +300,7 @@ func TestFetchToUnwritablePlace(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("a failed fetch left files: %v %v", entries, err)
 	}
-	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "X"+partSuffix)); err != nil {
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "X"+queue.PartSuffix)); err != nil {
 		t.Fatal(err)
 	}
 	if err := Fetch(context.Background(), a.Repo, testSystem, name, filepath.Join(dir, "X")); err == nil {

@@ -14,17 +14,23 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/wal"
+	"github.com/lifeboat-dr/lifeboat/wal/queue"
 )
 
-func (a *app) walFetch() *cli.Command {
-	flags := append([]cli.Flag{
+// fetchFlags are the flags of a fetch, and of the prefetch that it starts with
+// the same ones.
+func fetchFlags() []cli.Flag {
+	return []cli.Flag{
 		&cli.StringFlag{Name: "system", Usage: "system identifier of the cluster whose WAL it is, `ID`; else that of the data " +
 			"directory in which it runs, of pgdata, or the only one in the repository"},
 		&cli.BoolFlag{Name: "standby", Usage: "the server is a standby: a store that fails is answered with 1, so that it tries again"},
 		&cli.StringFlag{Name: "give-up-after", DefaultText: standbyPatience.String(),
 			Usage: "with --standby: how long to try before that, `TIME`"},
 		&cli.BoolFlag{Name: "no-prefetch", Usage: "fetch what is asked for, and nothing ahead of it"},
-	}, configFlags("pgdata", "repository", "identity", "signer")...)
+	}
+}
+
+func (a *app) walFetch() *cli.Command {
 	return &cli.Command{
 		Name:      "fetch",
 		Usage:     "get a WAL file from the archive; PostgreSQL's restore_command",
@@ -43,7 +49,7 @@ A standby asks again when it is told that there is nothing, and can stream
 instead; on other errors it stops. For a data directory with a standby.signal
 --standby answers 1 also when the store does not, or has a gap. What is
 damaged, forged or sealed to another key still stops it.`,
-		Flags: flags,
+		Flags: append(fetchFlags(), configFlags("pgdata", "repository", "identity", "signer")...),
 		Action: func(c *cli.Context) error {
 			args, err := operands(c, "NAME", "PATH")
 			if err != nil {
@@ -74,11 +80,12 @@ type fetch struct {
 	cfg      *Config
 	system   string        // --system
 	prefetch bool          // fetching ahead is allowed
+	operands []string      // as they stand on the command line
 	patience time.Duration // of --standby, 0 without
 
 	dataDir string // in which PostgreSQL runs restore_command, "" elsewhere
 	control postgres.ControlFile
-	queue   *wal.Queue // of the data directory; nil when nothing is fetched ahead
+	queue   *queue.Queue // of the data directory; nil when nothing is fetched ahead
 }
 
 func (f *fetch) run(ctx context.Context, file, path string) error {
@@ -86,18 +93,20 @@ func (f *fetch) run(ctx context.Context, file, path string) error {
 	if err != nil {
 		return usage("%v", err)
 	}
-	if path, err = f.abs(path); err != nil {
+	full, err := f.abs(path)
+	if err != nil {
 		return err
 	}
 	if err := f.findDataDir(ctx); err != nil {
 		return err
 	}
-	id, err := f.fetchQueued(ctx, name, path)
+	f.openQueue(file, path)
+	id, err := f.fetchQueued(ctx, name, full)
 	if err != nil {
 		return err
 	}
-	return f.walDone(fetchReport{file, path, id}, func(w io.Writer) {
-		_, _ = fmt.Fprintf(w, "%s is at %s\n", file, path)
+	return f.walDone(fetchReport{file, full, id}, func(w io.Writer) {
+		_, _ = fmt.Fprintf(w, "%s is at %s\n", file, full)
 	})
 }
 

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
@@ -513,17 +511,4 @@ func newReplayedWithout(t *testing.T, r *recovery) *replayed {
 	p := &replayed{recovery: r, dir: r.copyBase(t)}
 	p.queue = filepath.Join(p.dir, wal.SpoolDir, "fetch")
 	return p
-}
-
-// A prefetch must hold none of the server's sockets and pipes.
-func TestCloseOnExec(t *testing.T) {
-	fd, err := syscall.Dup(0) // open over exec
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(fd)
-	closeOnExec()
-	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
-		t.Errorf("descriptor %d stays open: %x, %v", fd, flags, err)
-	}
 }

@@ -1,4 +1,4 @@
-package wal
+package queue
 
 import (
 	"fmt"
@@ -165,4 +165,4 @@ func (q *Queue) filling() bool {
 }
 
 // isPart says whether a file is one on its way.
-func isPart(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), partSuffix) }
+func isPart(e fs.DirEntry) bool { return strings.HasSuffix(e.Name(), PartSuffix) }

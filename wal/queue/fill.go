@@ -1,19 +1,15 @@
-package wal
+package queue
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/lifeboat-dr/lifeboat/postgres"
-	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
 const (
@@ -25,28 +21,28 @@ const (
 	largeSegment = 32 << 20
 )
 
-// Filling says what a Fill may take.
-type Filling struct {
-	Decoders int   // segments that are decrypted and decompressed at once
-	Spare    int64 // bytes to leave free on the file system of the data directory
-}
+// Source brings a segment: it writes all of it to the file and returns nil only
+// if it was verified to the last byte; fs.ErrNotExist when it is not archived
+// whole.
+type Source func(ctx context.Context, name postgres.WALName, to *os.File) error
 
 // Fill fetches the segments that follow the one asked for last into the queue,
 // until the queue is full: as many as its window holds, counted from what is
 // asked for meanwhile. It ends at the first segment that is not archived whole,
 // at the first error, when recovery goes another way, and when the file system
-// gets full. It does nothing if another is at it. open is called once it is
-// known that there is something to do.
+// gets full: spare is the number of bytes to leave free there. It does nothing
+// if another is at it. open is called once it is known that there is something
+// to do.
 //
 // The error is for a person who looks for the reason why nothing is fetched
 // ahead; PostgreSQL is told by its own call.
-func (q *Queue) Fill(ctx context.Context, open func(context.Context) (*repo.Repo, error), o Filling) (fetched int, err error) {
+func (q *Queue) Fill(ctx context.Context, open func(context.Context) (Source, error), spare int64) (fetched int, err error) {
 	root, err := os.OpenRoot(q.dir)
 	if err != nil {
 		return 0, notThere(err) // nothing was asked for
 	}
 	defer root.Close()
-	f := &filler{Queue: q, root: root, spare: o.Spare, decode: semaphore.NewWeighted(int64(max(o.Decoders, 1)))}
+	f := &filler{Queue: q, root: root, spare: spare}
 	lock, err := f.lock()
 	if lock == nil {
 		return 0, err
@@ -58,7 +54,7 @@ func (q *Queue) Fill(ctx context.Context, open func(context.Context) (*repo.Repo
 	if _, ok := f.next(); !ok {
 		return 0, f.stopped
 	}
-	if f.repo, err = open(ctx); err != nil {
+	if f.source, err = open(ctx); err != nil {
 		return 0, err
 	}
 	fetched, err = f.run(ctx)
@@ -74,9 +70,8 @@ func (q *Queue) Fill(ctx context.Context, open func(context.Context) (*repo.Repo
 type filler struct {
 	*Queue
 	root    *os.Root
-	repo    *repo.Repo
+	source  Source
 	spare   int64
-	decode  *semaphore.Weighted
 	begun   postgres.Segment // the newest that was begun
 	stopped error            // why nothing more is begun, if that is an error
 }
@@ -207,7 +202,7 @@ func (f *filler) roomFor(seg postgres.Segment) bool {
 // openPart makes the file in which a segment comes, locked: a call that wants
 // this very segment waits for it.
 func (f *filler) openPart(seg postgres.Segment) (*os.File, error) {
-	part, err := f.root.OpenFile(seg.Name()+partSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	part, err := f.root.OpenFile(seg.Name()+PartSuffix, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("fetch %s ahead: %w", seg, err)
 	}
@@ -230,33 +225,16 @@ func (f *filler) fetch(ctx context.Context, seg postgres.Segment, part *os.File)
 		}
 	}()
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: seg.Timeline, Segment: seg.Name()}
-	if err = f.write(ctx, name, part); err == nil {
-		err = f.root.Rename(seg.Name()+partSuffix, seg.Name())
+	err = f.source(ctx, name, part)
+	if err == nil {
+		// PostgreSQL will do so too, and then has nothing to wait for.
+		err = part.Sync()
+	}
+	if err == nil {
+		err = f.root.Rename(seg.Name()+PartSuffix, seg.Name())
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("fetch %s ahead: %w", seg, err), notThere(f.root.Remove(seg.Name()+partSuffix)))
+		return errors.Join(fmt.Errorf("fetch %s ahead: %w", seg, err), notThere(f.root.Remove(seg.Name()+PartSuffix)))
 	}
 	return nil
-}
-
-// write writes the archived segment; fs.ErrNotExist when it is not archived.
-func (f *filler) write(ctx context.Context, name postgres.WALName, to *os.File) error {
-	h, body, err := f.repo.OpenEnvelope(ctx, repo.WALKey(f.system, name), repo.KindWAL)
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	checked, err := checkFetched(f.system, name, h.Size, body)
-	if err != nil {
-		return notTheEnd(err)
-	}
-	if err := f.decode.Acquire(ctx, 1); err != nil {
-		return err
-	}
-	defer f.decode.Release(1)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{to}, checked, make([]byte, 256<<10)); err != nil {
-		return notTheEnd(err)
-	}
-	// PostgreSQL will do so too, and then has nothing to wait for.
-	return to.Sync()
 }

@@ -1,0 +1,527 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+const testSystem postgres.SystemID = 7300000000000000001
+
+// segmentBytes makes a segment with the header that PostgreSQL 15 would write.
+func segmentBytes(seg postgres.Segment, system postgres.SystemID) []byte {
+	b := make([]byte, seg.Size)
+	binary.LittleEndian.PutUint16(b, 0xD110)
+	binary.LittleEndian.PutUint16(b[2:], 2)
+	binary.LittleEndian.PutUint32(b[4:], uint32(seg.Timeline))
+	binary.LittleEndian.PutUint64(b[8:], uint64(seg.Start()))
+	binary.LittleEndian.PutUint64(b[24:], uint64(system))
+	binary.LittleEndian.PutUint32(b[32:], uint32(seg.Size))
+	binary.LittleEndian.PutUint32(b[36:], 8192)
+	rnd := rand.New(rand.NewPCG(1, seg.No))
+	for i := postgres.SegmentHeaderSize; i+16 <= len(b); i += 512 {
+		binary.LittleEndian.PutUint64(b[i:], rnd.Uint64())
+	}
+	return b
+}
+
+func segment(t testing.TB, name string, size postgres.SegmentSize) postgres.Segment {
+	t.Helper()
+	seg, err := postgres.ParseSegment(name, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seg
+}
+
+func walName(t testing.TB, s string) postgres.WALName {
+	t.Helper()
+	n, err := postgres.ParseWALName(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// recovering is a data directory with a queue, and what is archived.
+type recovering struct {
+	*Queue
+	content map[string][]byte // by name
+	names   []string
+}
+
+// newRecovering archives n segments of a size from first on.
+func newRecovering(t testing.TB, first string, n int, size postgres.SegmentSize) *recovering {
+	t.Helper()
+	r := &recovering{content: map[string][]byte{}}
+	seg := segment(t, first, size)
+	for range n {
+		r.content[seg.Name()] = segmentBytes(seg, testSystem)
+		r.names = append(r.names, seg.Name())
+		seg = seg.Next()
+	}
+	r.Queue = queueOf(t, t.TempDir(), size, "here")
+	return r
+}
+
+func queueOf(t testing.TB, dataDir string, size postgres.SegmentSize, source string) *Queue {
+	t.Helper()
+	q, err := New(dataDir, postgres.ControlFile{SystemID: testSystem, WALSegmentSize: size}, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func (r *recovering) asked(t testing.TB, name string, waited bool) (fill bool) {
+	t.Helper()
+	fill, err := r.Asked(walName(t, name), waited)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fill
+}
+
+// fill fills the queue from what is archived; before is called with each name.
+func (r *recovering) fill(before func(string)) (int, error) {
+	source := func(_ context.Context, name postgres.WALName, to *os.File) error {
+		before(name.Segment)
+		content, ok := r.content[name.Segment]
+		if !ok {
+			return fs.ErrNotExist
+		}
+		_, err := to.Write(content)
+		return err
+	}
+	return r.Fill(context.Background(), func(context.Context) (Source, error) { return source, nil }, 0)
+}
+
+func atOnce(string) {}
+
+// take takes a segment and makes sure that it is the archived one.
+func (r *recovering) take(t testing.TB, name string) (took, waited bool, err error) {
+	t.Helper()
+	dest := filepath.Join(t.TempDir(), "RECOVERYXLOG")
+	took, waited, err = r.Take(context.Background(), walName(t, name), dest)
+	got, readErr := os.ReadFile(dest)
+	switch {
+	case took && err != nil:
+		t.Errorf("%s: taken with an error: %v", name, err)
+	case took && !bytes.Equal(got, r.content[name]):
+		t.Errorf("%s: %d other bytes were handed over: %v", name, len(got), readErr)
+	case !took && !errors.Is(readErr, fs.ErrNotExist):
+		t.Errorf("%s: not taken, and there is a file: %v", name, readErr)
+	}
+	return took, waited, err
+}
+
+// files are the segments and parts in the queue.
+func (r *recovering) files(t testing.TB) []string {
+	t.Helper()
+	entries, err := os.ReadDir(r.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if e.Name() != askedFile && e.Name() != fillingLock {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// expectEmpty makes sure that nothing at all is left of the queue.
+func (r *recovering) expectEmpty(t testing.TB) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Dir(r.dir))
+	if len(entries) > 0 || notThere(err) != nil {
+		t.Errorf("left behind: %v %v", entries, err)
+	}
+}
+
+// Recovery through the queue, with all sizes and over the end of a run of
+// names, gets every segment as it was archived; the window grows when
+// PostgreSQL waits, and is bounded.
+func TestQueueFeedsRecovery(t *testing.T) {
+	for _, c := range []struct {
+		first string
+		size  postgres.SegmentSize
+		n     int
+		limit int
+	}{
+		{"0000000100000000000000F8", 16 << 20, 12, 16}, // ends at FF
+		{"000000010000000000000FE0", 1 << 20, 80, 64},  // ends at FFF
+		{"00000001000000070000003D", 64 << 20, 6, 4},   // ends at 3F
+	} {
+		t.Run(fmt.Sprint(int64(c.size)>>20, " MiB"), func(t *testing.T) {
+			r := newRecovering(t, c.first, c.n, c.size)
+			if r.limit() != c.limit {
+				t.Errorf("at most %d segments, want %d", r.limit(), c.limit)
+			}
+			ahead := 0
+			for i, name := range r.names {
+				took, _, err := r.take(t, name)
+				if err != nil || took != (i > 0) {
+					t.Fatalf("%s: taken: %v, %v", name, took, err)
+				}
+				if !r.asked(t, name, i < 7) {
+					continue
+				}
+				if _, err := r.fill(atOnce); err != nil {
+					t.Fatal(err)
+				}
+				files := r.files(t)
+				if !slices.Equal(files, r.names[i+1:min(len(r.names), i+1+len(files))]) {
+					t.Fatalf("after %s the queue holds %v", name, files)
+				}
+				ahead = max(ahead, len(files))
+			}
+			if want := min(c.limit, c.n-6, 32); ahead < want || ahead > c.limit {
+				t.Errorf("at most %d segments were ahead, the limit is %d", ahead, c.limit)
+			}
+			if err := r.Clear(); err != nil {
+				t.Error(err)
+			}
+			r.expectEmpty(t)
+		})
+	}
+}
+
+func TestQueueWindow(t *testing.T) {
+	for size, want := range map[postgres.SegmentSize]int{1 << 20: 64, 4 << 20: 64, 16 << 20: 16, 64 << 20: 4, 1 << 30: 1} {
+		if got := queueOf(t, t.TempDir(), size, "here").limit(); got != want {
+			t.Errorf("segments of %d bytes: at most %d, want %d", size, got, want)
+		}
+	}
+	r := newRecovering(t, "000000010000000000000001", 1, 1<<20)
+	window := func() int {
+		a, err := r.readAsked()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.window
+	}
+	for _, step := range []struct {
+		name   string
+		waited bool
+		fill   bool
+		window int
+	}{
+		{"000000010000000000000010", true, true, 2},  // the checkpoint's
+		{"00000001000000000000000C", true, false, 2}, // earlier: where redo begins
+		{"00000001000000000000000C", true, false, 2}, // the same again
+		{"00000001000000000000000D", true, true, 4},  // recovery goes on
+		{"00000001000000000000000E", true, true, 8},
+		{"00000001000000000000000F", false, true, 16}, // nothing is ahead
+		{"000000010000000000000020", false, true, 2},  // a leap
+		{"000000020000000000000021", true, true, 2},   // another timeline
+	} {
+		if fill := r.asked(t, step.name, step.waited); fill != step.fill || window() != step.window {
+			t.Errorf("%s, waited %v: fill %v with a window of %d, want %v with %d", step.name, step.waited, fill, window(), step.fill, step.window)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, askedFile), []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if fill := r.asked(t, "000000020000000000000022", false); !fill || window() != 2 {
+		t.Errorf("after a torn line: fill %v with a window of %d", fill, window())
+	}
+}
+
+// Whatever is not the whole, genuine segment of this server is not used.
+func TestQueueRefuses(t *testing.T) {
+	fresh := func(t *testing.T) *recovering {
+		r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
+		r.asked(t, r.names[0], true)
+		if n, err := r.fill(atOnce); n != 2 || err != nil {
+			t.Fatalf("%d fetched, %v", n, err)
+		}
+		return r
+	}
+	second := func(r *recovering) string { return filepath.Join(r.dir, r.names[1]) }
+	for what, damage := range map[string]func(*recovering) error{
+		"a byte less": func(r *recovering) error { return os.Truncate(second(r), 1<<20-1) },
+		"a page less": func(r *recovering) error { return os.Truncate(second(r), 1<<20-8192) },
+		"nothing":     func(r *recovering) error { return os.Truncate(second(r), 0) },
+		"too much":    func(r *recovering) error { return os.Truncate(second(r), 2<<20) },
+		"the next":    func(r *recovering) error { return os.Rename(filepath.Join(r.dir, r.names[2]), second(r)) },
+		"another system's": func(r *recovering) error {
+			return os.WriteFile(second(r), segmentBytes(segment(t, r.names[1], 1<<20), testSystem+1), 0o600)
+		},
+		"another size": func(r *recovering) error {
+			seg := segment(t, r.names[1], 2<<20)
+			return os.WriteFile(second(r), segmentBytes(seg, testSystem), 0o600)
+		},
+		"a folder": func(r *recovering) error { return errors.Join(os.Remove(second(r)), os.Mkdir(second(r), 0o700)) },
+	} {
+		r := fresh(t)
+		if err := damage(r); err != nil {
+			t.Fatal(err)
+		}
+		took, _, err := r.take(t, r.names[1])
+		if _, ok := errors.AsType[*DamagedError](err); !ok || took {
+			t.Errorf("%s: taken: %v, %v", what, took, err)
+		}
+		if _, err := os.Lstat(second(r)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is still there: %v", what, err)
+		}
+	}
+	for off := range postgres.SegmentHeaderSize { // every bit that the header's check can see
+		r := fresh(t)
+		flipped := slices.Clone(r.content[r.names[1]])
+		flipped[off] ^= 1
+		if _, err := postgres.CheckSegment(r.names[1], 1<<20, flipped[:postgres.SegmentHeaderSize]); err == nil {
+			continue // as the flags and the length of a record's rest
+		}
+		if err := os.WriteFile(second(r), flipped, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if took, _, err := r.take(t, r.names[1]); took || err == nil {
+			t.Errorf("a bit of byte %d flipped: taken: %v, %v", off, took, err)
+		}
+	}
+	r := fresh(t)
+	if err := errors.Join(os.Remove(second(r)), os.Symlink(filepath.Join(r.dir, r.names[2]), second(r))); err != nil {
+		t.Fatal(err)
+	}
+	if took, _, _ := r.take(t, r.names[1]); took {
+		t.Error("a symbolic link was taken")
+	}
+}
+
+// Neither another source, nor a copy of the data directory, nor another system
+// in the same folder uses what was fetched.
+func TestQueueIsOneServers(t *testing.T) {
+	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
+	r.asked(t, r.names[0], true)
+	if _, err := r.fill(atOnce); err != nil {
+		t.Fatal(err)
+	}
+	twin := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(twin, os.DirFS(r.dataDir)); err != nil {
+		t.Fatal(err)
+	}
+	other, err := New(r.dataDir, postgres.ControlFile{SystemID: testSystem + 1, WALSegmentSize: 1 << 20}, "here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, q := range map[string]*Queue{
+		"a copy":         queueOf(t, twin, 1<<20, "here"),
+		"another source": queueOf(t, r.dataDir, 1<<20, "elsewhere"),
+		"another system": other,
+	} {
+		dest := filepath.Join(t.TempDir(), "RECOVERYXLOG")
+		if took, _, err := q.Take(context.Background(), walName(t, r.names[1]), dest); took || err != nil {
+			t.Errorf("%s: taken: %v, %v", what, took, err)
+		}
+		if _, err := q.Fill(context.Background(), nil, 0); err != nil { // it must not come to open
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if took, _, err := r.take(t, r.names[1]); !took || err != nil {
+		t.Errorf("its own: taken: %v, %v", took, err)
+	}
+	q := queueOf(t, r.dataDir, 1<<20, "elsewhere")
+	if fill, err := q.Asked(walName(t, r.names[0]), true); !fill || err != nil {
+		t.Errorf("fill %v, %v", fill, err)
+	}
+	if files := r.files(t); len(files) > 0 {
+		t.Errorf("another source's segments stayed: %v", files)
+	}
+}
+
+func TestFillLeavesRoom(t *testing.T) {
+	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
+	r.asked(t, r.names[0], true)
+	n, err := r.Fill(context.Background(), nil, 1<<60)
+	if n != 0 || err == nil || !strings.Contains(err.Error(), "free") {
+		t.Errorf("%d fetched, %v", n, err)
+	}
+}
+
+// held is a source that brings nothing before it is told to.
+type held struct {
+	arrived chan string
+	release chan struct{}
+}
+
+func hold() *held { return &held{make(chan string, 100), make(chan struct{})} }
+
+func (h *held) before(name string) {
+	h.arrived <- name
+	<-h.release
+}
+
+// Whatever clears the queue while a fill is under way, nothing comes back.
+func TestClearedWhileFilling(t *testing.T) {
+	for what, clear := range map[string]func(*recovering) error{
+		"promotion": func(r *recovering) error { return Clear(r.dataDir) },
+		"another timeline": func(r *recovering) error {
+			_, err := r.Asked(walName(t, "000000020000000000000002"), true)
+			return err
+		},
+		"another source": func(r *recovering) error {
+			_, err := queueOf(t, r.dataDir, 1<<20, "elsewhere").Asked(walName(t, r.names[0]), true)
+			return err
+		},
+	} {
+		r := newRecovering(t, "000000010000000000000001", 8, 1<<20)
+		r.asked(t, r.names[0], true)
+		r.asked(t, r.names[1], true)
+		store := hold()
+		var group sync.WaitGroup
+		group.Go(func() { _, _ = r.fill(store.before) })
+		<-store.arrived
+		if err := clear(r); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		close(store.release)
+		group.Wait()
+		if files := r.files(t); len(files) > 0 {
+			t.Errorf("%s: the queue holds %v", what, files)
+		}
+		if gone, err := filepath.Glob(r.dir + goneSuffix + "*"); len(gone) > 0 || err != nil {
+			t.Errorf("%s: left behind: %v %v", what, gone, err)
+		}
+	}
+}
+
+// A call that wants what is just being fetched waits for it; one fill is
+// enough; and both ends of a fetch that is given up find their way.
+func TestTakeWaitsForFill(t *testing.T) {
+	r := newRecovering(t, "000000010000000000000001", 4, 1<<20)
+	r.asked(t, r.names[0], true)
+	store := hold()
+	var group sync.WaitGroup
+	group.Go(func() {
+		if _, err := r.fill(store.before); err != nil {
+			t.Error(err)
+		}
+	})
+	<-store.arrived
+	<-store.arrived
+	if n, err := r.fill(store.before); n != 0 || err != nil || len(store.arrived) > 0 {
+		t.Errorf("a second fill fetched %d, %v", n, err)
+	}
+	if r.asked(t, r.names[0], true) {
+		t.Error("a second fill is wanted")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+	dest := filepath.Join(t.TempDir(), "RECOVERYXLOG")
+	if took, waited, err := r.Take(ctx, walName(t, r.names[1]), dest); took || !waited || err != nil {
+		t.Errorf("taken before it was there: %v, waited %v, %v", took, waited, err)
+	}
+	cancel()
+	group.Go(func() {
+		if took, _, err := r.take(t, r.names[1]); !took || err != nil {
+			t.Errorf("taken: %v, %v", took, err)
+		}
+	})
+	close(store.release)
+	group.Wait()
+}
+
+// Of several that want a segment one gets it, and none half of it.
+func TestTakeTwiceAtOnce(t *testing.T) {
+	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
+	for range 20 {
+		r.asked(t, r.names[0], true)
+		if _, err := r.fill(atOnce); err != nil {
+			t.Fatal(err)
+		}
+		var group sync.WaitGroup
+		var mu sync.Mutex
+		got := 0
+		for range 4 {
+			group.Go(func() {
+				took, _, err := r.take(t, r.names[1])
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if took {
+					got++
+				}
+			})
+		}
+		group.Wait()
+		if got != 1 {
+			t.Fatalf("%d got it", got)
+		}
+	}
+}
+
+// What killed ones leave does no harm: a part is no segment.
+func TestFillAfterKilledOne(t *testing.T) {
+	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
+	r.asked(t, r.names[0], true)
+	for _, name := range []string{r.names[1], "000000010000000000000009"} {
+		if err := os.WriteFile(filepath.Join(r.dir, name+PartSuffix), make([]byte, 2<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if took, waited, err := r.take(t, r.names[1]); took || waited || err != nil {
+		t.Errorf("taken: %v, waited %v, %v", took, waited, err)
+	}
+	if n, err := r.fill(atOnce); n != 2 || err != nil {
+		t.Errorf("%d fetched, %v", n, err)
+	}
+	if files := r.files(t); !slices.Equal(files, r.names[1:]) {
+		t.Errorf("the queue holds %v", files)
+	}
+	if took, _, err := r.take(t, r.names[1]); !took || err != nil {
+		t.Errorf("taken: %v, %v", took, err)
+	}
+}
+
+// A queue that cannot be written is no queue.
+func TestQueueThatCannotBe(t *testing.T) {
+	r := newRecovering(t, "000000010000000000000001", 1, 1<<20)
+	if err := os.WriteFile(filepath.Join(r.dataDir, SpoolDir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if took, _, err := r.take(t, r.names[0]); took || err == nil {
+		t.Errorf("taken: %v, %v", took, err)
+	}
+	if fill, err := r.Asked(walName(t, r.names[0]), true); fill || err == nil {
+		t.Errorf("fill %v, %v", fill, err)
+	}
+}
+
+// pg_wal may be on another file system.
+func TestTakeAcrossFileSystems(t *testing.T) {
+	other, err := os.MkdirTemp("/dev/shm", "lifeboat-test-")
+	if err != nil {
+		t.Skip("there is no second file system to write to: ", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(other) })
+	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
+	r.asked(t, r.names[0], true)
+	if _, err := r.fill(atOnce); err != nil {
+		t.Fatal(err)
+	}
+	dest := filepath.Join(other, "RECOVERYXLOG")
+	took, _, err := r.Take(context.Background(), walName(t, r.names[1]), dest)
+	got, readErr := os.ReadFile(dest)
+	if !took || err != nil || !bytes.Equal(got, r.content[r.names[1]]) {
+		t.Errorf("taken: %v, %v; %d bytes, %v", took, err, len(got), readErr)
+	}
+	if files := r.files(t); !slices.Equal(files, r.names[2:]) {
+		t.Errorf("the queue holds %v", files)
+	}
+}
