@@ -242,6 +242,24 @@ func TestQueueWindow(t *testing.T) {
 	}
 }
 
+// What recovery has passed, by a leap or because it fetched it itself, goes.
+func TestAskedRemovesWhatIsPassed(t *testing.T) {
+	r := newRecovering(t, "000000010000000000000001", 5, 1<<20)
+	r.asked(t, r.names[0], true)
+	if _, err := r.fill(atOnce); err != nil {
+		t.Fatal(err)
+	}
+	r.asked(t, r.names[1], true)
+	if files := r.files(t); !slices.Equal(files, r.names[2:3]) {
+		t.Errorf("after %s the queue holds %v", r.names[1], files)
+	}
+	r.asked(t, "000000010000000000000000", true) // far from it
+	r.asked(t, "000000010000000000000FF0", true)
+	if files := r.files(t); len(files) > 0 {
+		t.Errorf("after a leap the queue holds %v", files)
+	}
+}
+
 func TestFillLeavesRoom(t *testing.T) {
 	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
 	r.asked(t, r.names[0], true)

@@ -78,6 +78,9 @@ func TestQueueRefuses(t *testing.T) {
 func TestQueueIsOneServers(t *testing.T) {
 	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
 	r.asked(t, r.names[0], true)
+	if _, err := queueOf(t, r.dataDir, 1<<20, "elsewhere").Fill(context.Background(), nil, 0); err != nil { // it must not come to open
+		t.Error(err)
+	}
 	if _, err := r.fill(atOnce); err != nil {
 		t.Fatal(err)
 	}
