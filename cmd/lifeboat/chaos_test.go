@@ -164,6 +164,11 @@ func (r *chaosRun) live(t *testing.T) {
 		r.startChaosStream(t)
 		r.waitDurable(t, r.QueryString(t, "select pg_current_wal_flush_lsn()"))
 	}
+	if r.mode.pushes() {
+		eventually(t, "the archiver to catch up", func() bool {
+			return r.QueryString(t, "select count(*) from pg_ls_archive_statusdir() where name like '%.ready'") == "0"
+		})
+	}
 	w.writers(2)
 	r.strike(t)
 	r.crash(t)
@@ -175,6 +180,9 @@ func (r *chaosRun) live(t *testing.T) {
 func (r *chaosRun) strike(t *testing.T) {
 	for range 2 + r.random.IntN(4) {
 		time.Sleep(time.Duration(r.random.IntN(200)) * time.Millisecond)
+		if r.mode.pushes() && r.random.IntN(2) == 0 {
+			r.Exec(t, "select pg_switch_wal()") // or there is nothing to push
+		}
 		what := "heals"
 		switch n := r.random.IntN(12); {
 		case n < 5:
