@@ -32,6 +32,10 @@ func openStoreWithin(ctx context.Context, cfg *Config, limit time.Duration) (sto
 	})
 }
 
+// mostDial is the longest that a connection may take to be made, however long
+// the store may be silent after that.
+const mostDial = 10 * time.Second
+
 // openStoreWith gives up a silent connection after the given time, or after the
 // store's own when it is 0.
 func openStoreWith(ctx context.Context, cfg *Config, silent time.Duration) (storage.Store, error) {
@@ -43,7 +47,7 @@ func openStoreWith(ctx context.Context, cfg *Config, silent time.Duration) (stor
 		return file.New(l.path)
 	}
 	return s3.New(ctx, s3.Options{
-		DialTimeout: silent, StallTimeout: silent,
+		DialTimeout: min(silent, mostDial), StallTimeout: silent,
 		Bucket: l.bucket, Prefix: l.prefix,
 		Endpoint: cfg.S3.Endpoint, Region: cfg.S3.Region, PathStyle: cfg.S3.PathStyle, CAFile: cfg.S3.CAFile,
 		SSE: cfg.S3.SSE, SSEKMSKey: cfg.S3.SSEKMSKey, StorageClass: cfg.S3.StorageClass,

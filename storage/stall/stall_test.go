@@ -28,8 +28,7 @@ type hanging struct {
 	storage.Store
 	heed    bool
 	release chan struct{}
-	create  func(body io.Reader) error // when released
-	returns chan error                 // what Create returned in the end
+	returns chan error // what Create returned in the end
 }
 
 func newHanging(t *testing.T, heed bool) *hanging {
