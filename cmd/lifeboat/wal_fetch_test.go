@@ -164,6 +164,7 @@ func TestFetchAhead(t *testing.T) {
 	t.Run("damaged", func(t *testing.T) {
 		p := newReplayed(t, r)
 		p.fetch(t, p.names[0])
+		p.awaitQueued(t, p.names[1])
 		p.awaitQueued(t, p.names[2])
 		if err := os.Truncate(filepath.Join(p.queue, p.names[1]), 4096); err != nil {
 			t.Fatal(err)
