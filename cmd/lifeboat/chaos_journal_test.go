@@ -76,14 +76,29 @@ func (j *journal) describe(ids []int64) (out []string) {
 type clients struct {
 	*journal
 	conn string
+	old  int // commits of an earlier life
 	done sync.WaitGroup
 }
 
 // begin begins to watch what the server reports as archived.
 func (j *journal) begin(conn string) *clients {
-	w := &clients{journal: j, conn: conn}
+	w := &clients{journal: j, conn: conn, old: len(j.commits)}
 	w.done.Go(w.watch)
 	return w
+}
+
+// enough are the commits without which a run would prove little.
+const enough = 50
+
+// state is what is reported as archived, and where the newest commit of this
+// life lies; 0 while there are not enough.
+func (w *clients) state() (reported, newest postgres.LSN) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.commits); n > w.old+enough {
+		newest = w.commits[n-1].upTo
+	}
+	return w.reported, newest
 }
 
 // wait waits until all have noticed that the server is gone.
