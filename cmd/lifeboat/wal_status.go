@@ -156,8 +156,9 @@ func (s *walStatus) systems(ctx context.Context, named string) ([]postgres.Syste
 	return all, err
 }
 
-// system reports on the archive of one system. A gap is looked at twice:
-// segments that come in while the archive is listed look like one.
+// system reports on the archive of one system. A gap is looked at again:
+// segments that come in while the archive is listed look like one, and so do
+// pushes of several segments, where no server tells that it still has them.
 func (s *walStatus) system(ctx context.Context, id postgres.SystemID) (*systemReport, error) {
 	v := &systemView{walStatus: s, id: id}
 	for _, b := range s.backups {
@@ -165,16 +166,26 @@ func (s *walStatus) system(ctx context.Context, id postgres.SystemID) (*systemRe
 			v.backups = append(v.backups, b)
 		}
 	}
-	for range 2 {
+	for try, deadline := 0, s.now().Add(gapPatience); ; try++ {
 		if err := v.load(ctx); err != nil {
 			return nil, err
 		}
 		s.askServer(ctx) // after the listing, so that the exposure is no less than it is
-		if !slices.ContainsFunc(v.standing.Gaps, func(g wal.Gap) bool { return v.state(g) == gapLoss }) {
-			break
+		known := s.server != nil && s.server.System == id
+		if !v.lost() || known && try > 0 || !known && s.now().After(deadline) {
+			return v.report(ctx)
+		}
+		if !known {
+			wait, cancel := context.WithTimeout(ctx, time.Second)
+			<-wait.Done()
+			cancel()
 		}
 	}
-	return v.report(ctx)
+}
+
+// lost says whether there is a gap that is a failure.
+func (v *systemView) lost() bool {
+	return slices.ContainsFunc(v.standing.Gaps, func(g wal.Gap) bool { return v.state(g) == gapLoss })
 }
 
 // askServer asks where the server is. Not to reach it is no failure: then the

@@ -199,7 +199,16 @@ func TestWALStatusPending(t *testing.T) {
 	if second <= first {
 		t.Fatalf("%s waits, not before %s", second, first)
 	}
-	s.run(t, "wal", "push", filepath.Join(s.DataDir(), "pg_wal", second))
+	// From elsewhere: a push in pg_wal would look ahead, and bring the first too.
+	content, err := os.ReadFile(filepath.Join(s.DataDir(), "pg_wal", second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), second)
+	if err := os.WriteFile(copied, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.run(t, "wal", "push", copied)
 	r, _ := s.statusOf(t, 0, "--identity", s.identity)
 	if len(r.Gaps) != 1 || r.Gaps[0].State != gapPending || r.Gaps[0].First != first {
 		t.Errorf("the gaps are %+v", r.Gaps)
