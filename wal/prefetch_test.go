@@ -136,3 +136,25 @@ func TestFillEndsWithTheArchive(t *testing.T) {
 		t.Errorf("%d fetched, %v: %v", n, err, names)
 	}
 }
+
+// What is signed can still be wrong, when it was pushed by something else.
+func TestFillChecksTheHeader(t *testing.T) {
+	for what, seg := range map[string]postgres.Segment{
+		"another place": segment(t, "000000010000000000000009", 1<<20),
+		"another size":  segment(t, "000000010000000000000004", 2<<20),
+	} {
+		f := newFilled(t)
+		key := repo.WALKey(testSystem, walName(t, f.names[3]))
+		content := segmentBytes(seg, testSystem, 1)
+		if err := f.store.Delete(context.Background(), key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.CreateEnvelope(context.Background(), key, repo.KindWAL, bytes.NewReader(content), int64(len(content))); err != nil {
+			t.Fatal(err)
+		}
+		_, err := f.fill(t, f.store)
+		if err == nil || slices.Contains(f.expectWhole(t), f.names[3]) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}

@@ -341,15 +341,23 @@ func recordQueue(settings map[string]string, log string) map[string]string {
 // Recovery by a real server uses the queue, gets all of the WAL, and leaves
 // nothing behind when it opens.
 func TestRecoveryFetchesAhead(t *testing.T) {
-	for _, size := range []int{1, 16, 64} {
+	for size, first := range map[int]string{1: "000000010000000000000FFE", 16: "0000000100000000000000FE", 64: "00000001000000000000003E"} {
 		t.Run(fmt.Sprint(size, " MiB"), func(t *testing.T) {
-			// Some hundred MiB on, so that names go past the end of a run.
-			s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: size << 20}})
+			// Two segments before the end of a run of names.
+			begin := func(dataDir string) {
+				if out, err := exec.Command(servertest.Find(t).Path("pg_resetwal"), "-l", first, "-D", dataDir).CombinedOutput(); err != nil {
+					t.Fatalf("pg_resetwal: %v: %s", err, out)
+				}
+			}
+			s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: size << 20}, initdb: begin})
 			r := &recovery{site: s, base: filepath.Join(t.TempDir(), "base")}
 			r.Program(t, "pg_basebackup", "-D", r.base, "-X", "none", "-c", "fast")
-			for range 3 {
-				s.Exec(t, fmt.Sprintf("create table t%d as select i, md5(i::text) w from generate_series(1, %d) i", rand.N(1<<30), 60000*min(size, 16)))
+			for range 4 {
+				s.Exec(t, fmt.Sprintf("create table t%d as select i, md5(i::text) w from generate_series(1, %d) i", rand.N(1<<30), 30000*min(size, 4)))
 				s.flush(t)
+			}
+			if r.objects(t); s.QueryString(t, "select pg_walfile_name(pg_current_wal_lsn()) > '000000010000000100000000'") != "t" {
+				t.Fatal("the names did not get to the end of their run")
 			}
 			want := content(t, s.Cluster)
 			log := filepath.Join(t.TempDir(), "ahead")

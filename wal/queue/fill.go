@@ -214,7 +214,7 @@ func (f *filler) openPart(seg postgres.Segment) (*os.File, error) {
 }
 
 // fetch brings one segment into the queue. It has its own name only when all
-// of it was verified and is on disk.
+// of it was verified, the header of its first page is right, and it is on disk.
 func (f *filler) fetch(ctx context.Context, seg postgres.Segment, part *os.File) (err error) {
 	defer part.Close()
 	defer func() {
@@ -226,6 +226,9 @@ func (f *filler) fetch(ctx context.Context, seg postgres.Segment, part *os.File)
 	}()
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: seg.Timeline, Segment: seg.Name()}
 	err = f.source(ctx, name, part)
+	if err == nil {
+		err = f.check(name, part) // what is signed can be wrong
+	}
 	if err == nil {
 		// PostgreSQL will do so too, and then has nothing to wait for.
 		err = part.Sync()
