@@ -28,7 +28,7 @@ type Config struct {
 	Compression string // fastest, default or better
 	PGBinDir    string
 	WALTimeout  time.Duration
-	PushTimeout time.Duration
+	StoreTimeout time.Duration
 
 	// File is the configuration file that was read, "" when there is none.
 	File string
@@ -155,9 +155,9 @@ func keys() []*key {
 		{name: "wal_timeout", value: "TIME", def: "5m",
 			help:  "how long a backup waits for its WAL to be archived",
 			field: func(c *Config) any { return &c.WALTimeout }},
-		{name: "push_timeout", value: "TIME", def: "30s", check: checkPushTimeout,
-			help:  "how long wal push waits for a store that shows no sign of life; a slow one is not given up",
-			field: func(c *Config) any { return &c.PushTimeout }},
+		{name: "store_timeout", value: "TIME", def: "30s", check: checkStoreTimeout,
+			help:  "how long wal push and wal stream wait for a store that shows no sign of life; a slow one is not given up",
+			field: func(c *Config) any { return &c.StoreTimeout }},
 	}
 }
 

@@ -43,9 +43,9 @@ func checkSigner(v string) error {
 	return err
 }
 
-// checkPushTimeout leaves the store a second at least: with less no push could
+// checkStoreTimeout leaves the store a second at least: with less no push could
 // succeed, and without a limit the archiver could wait for ever.
-func checkPushTimeout(v string) error {
+func checkStoreTimeout(v string) error {
 	if d, err := time.ParseDuration(v); err == nil && d < time.Second {
 		return errors.New("it must be 1s or longer")
 	}

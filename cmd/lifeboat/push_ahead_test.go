@@ -357,7 +357,7 @@ func TestBacklogDrainsAfterAnOutage(t *testing.T) {
 	s := newSite(t, siteOptions{s3: true, server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.run(t, "backup")
 	archiver := s.QueryString(t, archiverSQL)
-	s.archiveAgain(t, "--push-timeout 1s")
+	s.archiveAgain(t, "--store-timeout 1s")
 	s.bucket.Pause()
 	s.Exec(t, "create table pile as select md5(random()::text) what from generate_series(1, 60000) i")
 	s.Exec(t, "select pg_switch_wal()")

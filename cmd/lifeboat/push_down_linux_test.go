@@ -134,7 +134,7 @@ func TestStoreDown(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			const limit = 3 * time.Second
 			begin := time.Now()
-			code, _, stderr := s.exec(t, append([]string{"wal", "push", path, "--push-timeout", limit.String()}, strings.Fields(far.flags)...)...)
+			code, _, stderr := s.exec(t, append([]string{"wal", "push", path, "--store-timeout", limit.String()}, strings.Fields(far.flags)...)...)
 			took := time.Since(begin)
 			t.Logf("after %v: %s", took, stderr)
 			if code != 1 || strings.Count(stderr, "\n") != 2 || !strings.Contains(stderr, "lifeboat: hint: ") {

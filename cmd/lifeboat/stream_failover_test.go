@@ -152,7 +152,7 @@ func TestStreamOutlivesTheStore(t *testing.T) {
 	s.Setting(t, "archive_mode", "off")
 	s.Restart(t)
 	s.Exec(t, "create table t (n int, filler text)")
-	st := s.stream(t, "--create-slot", "--interval", "100ms", "--push-timeout", "3s")
+	st := s.stream(t, "--create-slot", "--interval", "100ms", "--store-timeout", "3s")
 	s.run(t, "backup")
 	s.bucket.Pause()
 	before := s.QueryString(t, "select restart_lsn from pg_replication_slots")

@@ -83,7 +83,7 @@ func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	if sum, known := memory.Recall(path); known {
 		return a.pushDone(pushReport{Name: filepath.Base(path), SHA256: sum, RawBytes: fileSize(path), Existed: true})
 	}
-	open := func(ctx context.Context) (storage.Store, error) { return openStoreWithin(ctx, cfg, cfg.PushTimeout) }
+	open := func(ctx context.Context) (storage.Store, error) { return openStoreWithin(ctx, cfg, cfg.StoreTimeout) }
 	r, err := repo.OpenWriter(ctx, open, keys, hostName())
 	if err != nil {
 		return err

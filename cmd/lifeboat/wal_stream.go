@@ -79,7 +79,7 @@ type streamReport struct {
 }
 
 func (a *app) streamWAL(ctx context.Context, cfg *Config, o wal.StreamOptions) error {
-	r, err := openRepoWithin(ctx, cfg, cfg.PushTimeout)
+	r, err := openRepoWithin(ctx, cfg, cfg.StoreTimeout)
 	if err != nil {
 		return err
 	}
