@@ -62,16 +62,36 @@ func (s *streamer) meet(ctx context.Context, c *replication) (peer, error) {
 		}
 	}
 	content, h, err := c.history(ctx, tl)
+	if err == nil {
+		err = s.storeHistories(ctx, c, h, content)
+	}
 	if err != nil {
 		return peer{}, err
 	}
-	if len(content) > 0 {
-		name := postgres.WALName{Kind: postgres.WALHistory, Timeline: tl}
-		if err := storeFile(ctx, s.repo, system, name, content); err != nil {
-			return peer{}, err
+	return peer{tl, h, end}, nil
+}
+
+// storeHistories archives the history file of the server's timeline, and those
+// of its ancestors as far as the server still has them: without one, recovery
+// to the latest timeline would end before it.
+func (s *streamer) storeHistories(ctx context.Context, c *replication, h postgres.History, content []byte) error {
+	files := map[postgres.Timeline][]byte{h.Timeline: content}
+	for _, e := range h.Entries {
+		older, _, err := c.history(ctx, e.Timeline)
+		if err != nil && sqlState(err) != "58P01" { // undefined_file: it has been removed
+			return err
+		}
+		files[e.Timeline] = older
+	}
+	for tl, file := range files {
+		if len(file) == 0 {
+			continue // timeline 1 has none
+		}
+		if err := storeFile(ctx, s.repo, s.system, postgres.WALName{Kind: postgres.WALHistory, Timeline: tl}, file); err != nil {
+			return err
 		}
 	}
-	return peer{tl, h, end}, nil
+	return nil
 }
 
 // follow streams from where the tail ends, timeline after timeline, to the

@@ -24,10 +24,10 @@ type Config struct {
 	Recipients []string // age recipients
 	Identity   string   // path
 
-	Jobs        int    // 0: as many as there are cores
-	Compression string // fastest, default or better
-	PGBinDir    string
-	WALTimeout  time.Duration
+	Jobs         int    // 0: as many as there are cores
+	Compression  string // fastest, default or better
+	PGBinDir     string
+	WALTimeout   time.Duration
 	StoreTimeout time.Duration
 
 	// File is the configuration file that was read, "" when there is none.
