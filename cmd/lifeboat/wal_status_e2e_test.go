@@ -298,3 +298,23 @@ func TestWALStatusSlices(t *testing.T) {
 	})
 	st.stop(t)
 }
+
+// A server in recovery tells what it has replayed; its primary may be further
+// on, so it is never proven that nothing would be lost.
+func TestWALStatusStandby(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, smallSegments())
+	s.run(t, "backup")
+	s.grow(t, 1)
+	s.Exec(t, "select pg_create_restore_point('here')")
+	s.flush(t)
+	dir := filepath.Join(t.TempDir(), "restored")
+	s.run(t, "restore", "--to", dir, "--identity", s.identity, "--target-name", "here", "--target-action", "pause")
+	c := servertest.Open(t, dir, servertest.Options{})
+	eventually(t, "recovery to pause", func() bool { return c.QueryString(t, "select pg_get_wal_replay_pause_state()") == "paused" })
+	r, _ := s.statusOf(t, 0, "--identity", s.identity, "--conn", c.ConnString())
+	e := r.Exposure
+	if !e.Standby || e.Timeline != 1 || e.Server == 0 || e.Server > e.Archived || *e.Bytes != 0 || e.Most == nil || *e.Most <= 0 || *e.Least != 0 {
+		t.Errorf("the exposure is %+v", e)
+	}
+}
