@@ -65,6 +65,7 @@ type chaos struct {
 // archived: by the position of the replication slot or in pg_stat_archiver. In
 // synchronous mode every acknowledged commit must.
 func TestWALChaos(t *testing.T) {
+	t.Parallel()
 	seed := *chaosSeed
 	if seed == 0 {
 		seed = rand.Uint64() >> 32

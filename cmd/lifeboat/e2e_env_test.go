@@ -146,11 +146,7 @@ func (s *site) restoreTo(t *testing.T, flags ...string) *servertest.Cluster {
 func (s *site) open(t *testing.T, dir string) *servertest.Cluster {
 	t.Helper()
 	// The restored server's restore_command must reach the store as well.
-	for _, e := range s.env {
-		name, value, _ := strings.Cut(e, "=")
-		t.Setenv(name, value)
-	}
-	c := servertest.Open(t, dir, servertest.Options{})
+	c := servertest.Open(t, dir, servertest.Options{Env: s.env})
 	c.WaitPromoted(t)
 	return c
 }

@@ -80,6 +80,7 @@ func (s *site) mark(t *testing.T, name string) map[string]point {
 // TestEndToEnd backs up a server that is being written to and restores it to
 // each kind of target, comparing every table.
 func TestEndToEnd(t *testing.T) {
+	t.Parallel()
 	for _, store := range []string{"file", "s3"} {
 		t.Run(store, func(t *testing.T) {
 			endToEnd(t, siteOptions{s3: store == "s3", server: servertest.Options{Checksums: true}})
@@ -141,6 +142,7 @@ func endToEnd(t *testing.T, o siteOptions) {
 // TestTimelines restores along a history with a branch: the server was itself
 // restored to an earlier point, archived on, and was lost again.
 func TestTimelines(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{})
 	s.Exec(t, variety)
 	s.Exec(t, "create database other")

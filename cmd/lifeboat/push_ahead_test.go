@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 const archiverSQL = "select pid from pg_stat_activity where backend_type = 'archiver'"
@@ -378,4 +380,19 @@ func TestBacklogDrainsAfterAnOutage(t *testing.T) {
 	c := s.restoreTo(t)
 	sameContent(t, c, want)
 	stopAll(t, c)
+}
+
+// What was fetched ahead before a promotion goes with the first push after it.
+func TestPushClearsWhatWasFetched(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
+	fetched := filepath.Join(s.DataDir(), wal.SpoolDir, "fetch")
+	if err := os.MkdirAll(fetched, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeTo(t, filepath.Join(fetched, "000000010000000000000009"), []byte("left behind"))
+	s.flush(t)
+	if _, err := os.Lstat(fetched); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
 }

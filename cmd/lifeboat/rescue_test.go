@@ -12,12 +12,12 @@ import (
 // A real server's repository comes back with age, zstd and the rescue script
 // alone, to the last byte that was streamed.
 func TestRescueWithoutLifeboat(t *testing.T) {
+	t.Parallel()
 	tools, err := filepath.Abs("../../.tools/bin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", tools+string(os.PathListSeparator)+os.Getenv("PATH"))
-	for _, tool := range []string{"python3", "zstd", "age"} {
+	for _, tool := range []string{"python3", "zstd", filepath.Join(tools, "age")} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skipf("%s is missing: install python3 and zstd, and run make tools", tool)
 		}
@@ -35,7 +35,9 @@ func TestRescueWithoutLifeboat(t *testing.T) {
 	s.Kill9(t)
 
 	out := filepath.Join(t.TempDir(), "out")
-	text, err := exec.Command("python3", "../../testdata/rescue/rescue.py", filepath.Join(s.dir, "repository"), s.identity, out).CombinedOutput()
+	cmd := exec.Command("python3", "../../testdata/rescue/rescue.py", filepath.Join(s.dir, "repository"), s.identity, out)
+	cmd.Env = append(os.Environ(), "PATH="+tools+string(os.PathListSeparator)+os.Getenv("PATH"))
+	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}

@@ -117,6 +117,7 @@ func (s *site) waitDurable(t *testing.T, lsn string) {
 // Without archive_command, what was committed a moment ago comes back from the
 // slices of a segment that never was complete.
 func TestStreamAlone(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]siteOptions{"folder": {}, "S3": {s3: true}} {
 		t.Run(name, func(t *testing.T) {
 			o.server.Settings = map[string]string{"wal_level": "replica"}

@@ -54,6 +54,7 @@ func promote(t *testing.T, c *servertest.Cluster) {
 // goes on as if nothing had happened. The stream follows the new one by itself;
 // the archive keeps both timelines apart; a restore goes along the new one.
 func TestStreamFailover(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.Exec(t, "create table t (n int, at text)")
 	two, three := s.standby(t, "two"), s.standby(t, "three")
@@ -105,6 +106,7 @@ func TestStreamFailover(t *testing.T) {
 // Stopping the server in order waits for the stream no longer than one
 // interval, and what it wrote last is in the archive then.
 func TestServerStopsBesideStream(t *testing.T) {
+	t.Parallel()
 	for _, flags := range [][]string{{"--interval", "1s"}, {"--synchronous"}} {
 		t.Run(strings.Join(flags, " "), func(t *testing.T) {
 			s := newSite(t, siteOptions{})
@@ -148,6 +150,7 @@ func (s *site) stop(t *testing.T) time.Duration {
 // While the store is away nothing moves that must not, and when it is back all
 // arrives without a person.
 func TestStreamOutlivesTheStore(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{s3: true, server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.Setting(t, "archive_mode", "off")
 	s.Restart(t)
@@ -176,6 +179,7 @@ func TestStreamOutlivesTheStore(t *testing.T) {
 // Stream and archive_command store the same segments, and both are content.
 // What the slices held is removed.
 func TestStreamBesidePush(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{1 << 20, 64 << 20} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: size}})
@@ -211,6 +215,7 @@ func TestStreamBesidePush(t *testing.T) {
 // A slot that falls too far behind is told of before the server cuts it off,
 // and afterwards the stream does not pretend.
 func TestStreamLosesItsSlot(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.stream(t, "--create-slot").stop(t)
 	s.Setting(t, "max_slot_wal_keep_size", "3MB")
@@ -231,6 +236,7 @@ func TestStreamLosesItsSlot(t *testing.T) {
 
 // What a person gets wrong.
 func TestStreamRefuses(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{})
 	s.refuses(t, 1, "no replication slot \"lifeboat\"", "wal", "stream")
 	s.refuses(t, 2, "cannot name a replication slot", "wal", "stream", "--slot", "Life-Boat")

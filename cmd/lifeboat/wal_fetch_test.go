@@ -125,6 +125,7 @@ func (r *recovery) moreWAL(t *testing.T, n int) {
 // What was fetched ahead is handed over without the store, and what was not
 // proven there stays with the store.
 func TestFetchAhead(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, false)
 	p := newReplayed(t, r)
 	if code, stderr := p.fetch(t, p.names[0]); code != 0 || stderr != "" {
@@ -207,6 +208,7 @@ func TestFetchAhead(t *testing.T) {
 // A segment that lies ready is handed over before main: main would refuse this
 // command line.
 func TestHandedOverBeforeMain(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, false)
 	p := newReplayed(t, r)
 	control, err := wal.ReadControl(t.Context(), p.dir)
@@ -278,6 +280,7 @@ func (p *replayed) prefetches(t *testing.T) []int {
 // Whenever fetch or prefetch is killed, what is handed over is whole and the
 // next call succeeds.
 func TestFetchKilled(t *testing.T) {
+	t.Parallel()
 	seed := *killSeed
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -341,6 +344,7 @@ func recordQueue(settings map[string]string, log string) map[string]string {
 // Recovery by a real server uses the queue, gets all of the WAL, and leaves
 // nothing behind when it opens.
 func TestRecoveryFetchesAhead(t *testing.T) {
+	t.Parallel()
 	for size, first := range map[int]string{1: "000000010000000000000FFE", 16: "0000000100000000000000FE", 64: "00000001000000000000003E"} {
 		t.Run(fmt.Sprint(size, " MiB"), func(t *testing.T) {
 			// Two segments before the end of a run of names.
@@ -378,6 +382,7 @@ func TestRecoveryFetchesAhead(t *testing.T) {
 // While connections to the store are cut in the middle, recovery gets every
 // byte, or it stops; it never ends early.
 func TestRecoveryThroughCuts(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, true)
 	r.moreWAL(t, 30)
 	want := content(t, r.Cluster)

@@ -150,6 +150,10 @@ func (a *app) pushSource(ctx context.Context, cfg *Config, path string) (file, d
 	if err != nil {
 		return "", "", o, err
 	}
+	if control.State == postgres.DBInProduction {
+		// What a fetch that was killed left behind, before the promotion.
+		_ = wal.ClearFetched(dataDir)
+	}
 	o = wal.PushOptions{System: control.SystemID, SegmentSize: control.WALSegmentSize}
 	if full := inDir(dir, path); full == path || exists(full) {
 		return full, dataDir, o, nil

@@ -15,6 +15,7 @@ import (
 
 // A timeline whose history file is lost must not be passed over in silence.
 func TestRecoveryWithLostHistory(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, false)
 	second := &site{dir: r.dir, config: r.config, identity: r.identity}
 	settings := r.settings(t, nil, "--identity "+r.identity)
@@ -65,6 +66,7 @@ func logged(t *testing.T, c *servertest.Cluster, words string) {
 // With --standby a standby outlives a store that is gone, refuses or has a
 // gap, and goes on when that is over. What is proven wrong stops it.
 func TestStandbyOutlivesTheStore(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, false)
 	c, dir := r.standby(t, "--standby --give-up-after 300ms")
 	repository := filepath.Join(r.dir, "repository")
@@ -115,6 +117,7 @@ func TestStandbyOutlivesTheStore(t *testing.T) {
 // Without a standby.signal the flag must not open a server early; with one,
 // what is damaged still stops it.
 func TestStandbyFlagIsNoWayAround(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, false)
 	flags := "--identity " + r.identity + " --standby --give-up-after 300ms"
 	repository := filepath.Join(r.dir, "repository")

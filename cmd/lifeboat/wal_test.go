@@ -124,6 +124,7 @@ func (r *recovery) objects(t *testing.T) []string {
 // TestRecoveryNeverMistakesAnError holds the promise that an error is never
 // mistaken for the end of the archive against PostgreSQL itself.
 func TestRecoveryNeverMistakesAnError(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, false)
 	identity := "--identity " + r.identity
 	rename := func(from, to string) {
@@ -195,6 +196,7 @@ func TestRecoveryNeverMistakesAnError(t *testing.T) {
 }
 
 func TestRecoveryFromS3NeverMistakesAnError(t *testing.T) {
+	t.Parallel()
 	r := newRecovery(t, true)
 	identity := "--identity " + r.identity
 	t.Run("the end of the archive", func(t *testing.T) { r.expectRecovered(t, r.copyBase(t)) })
@@ -231,6 +233,7 @@ func TestRecoveryFromS3NeverMistakesAnError(t *testing.T) {
 }
 
 func TestPushCommand(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.Exec(t, "create table words as select md5(i::text) w from generate_series(1, 30000) i")
 	s.flush(t)
@@ -307,6 +310,7 @@ func TestPushCommand(t *testing.T) {
 // A second cluster that was given the first one's configuration must not
 // archive into its repository.
 func TestPushOfAnotherCluster(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
 	other := servertest.New(t, servertest.Options{WALSegmentSize: 1 << 20, OwnSystemIdentifier: true, Settings: map[string]string{
 		"archive_mode": "on", "archive_command": s.command(t, `wal push "%p"`)}})
@@ -323,6 +327,7 @@ func TestPushOfAnotherCluster(t *testing.T) {
 }
 
 func TestFetchCommand(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.run(t, "backup") // registers the system
 	s.flush(t)
@@ -372,6 +377,7 @@ func TestFetchCommand(t *testing.T) {
 // A push that is killed, at whatever moment, leaves the segment in the archive
 // whole or not at all, and the next one succeeds.
 func TestPushKilled(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 16 << 20}})
 	s.Exec(t, "create table words as select md5(i::text) w from generate_series(1, 30000) i")
 	s.Setting(t, "archive_command", "false")

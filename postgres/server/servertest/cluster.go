@@ -42,6 +42,10 @@ type Options struct {
 	// line by Open, which leaves the files as they are.
 	Settings map[string]string
 
+	// Env is set in the server's environment, and so in that of the commands
+	// that it calls, besides that of the test: NAME=VALUE each.
+	Env []string
+
 	// Stopped leaves the server stopped; Start starts it.
 	Stopped bool
 }
@@ -53,6 +57,7 @@ type Cluster struct {
 	dataDir  string
 	sockDir  string
 	settings map[string]string
+	env      []string
 	srv      *server.Server // nil when stopped
 	killed   []*server.Server
 }
@@ -100,6 +105,7 @@ func New(t testing.TB, o Options) *Cluster {
 	dataDir := filepath.Join(t.TempDir(), "data")
 	makeDataDir(t, in, dataDir, o)
 	c := newCluster(t, in, dataDir, nil)
+	c.env = o.Env
 	for _, name := range slices.Sorted(maps.Keys(o.Settings)) {
 		c.Setting(t, name, o.Settings[name])
 	}
@@ -115,6 +121,7 @@ func New(t testing.TB, o Options) *Cluster {
 func Open(t testing.TB, dataDir string, o Options) *Cluster {
 	t.Helper()
 	c := newCluster(t, find(t, o.Major), dataDir, o.Settings)
+	c.env = o.Env
 	if !o.Stopped {
 		c.Start(t)
 	}
@@ -164,6 +171,15 @@ func (c *Cluster) Start(t testing.TB) {
 	}
 }
 
+// environment is nil, which is the test's own, when nothing is added to it.
+func (c *Cluster) environment() []string {
+	if len(c.env) == 0 {
+		return nil
+	}
+	own := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PG") })
+	return append(own, c.env...)
+}
+
 // TryStart is Start for a test that expects the server to refuse. After an
 // error nothing runs.
 func (c *Cluster) TryStart(t testing.TB) error {
@@ -171,7 +187,7 @@ func (c *Cluster) TryStart(t testing.TB) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	srv, err := server.Start(ctx, c.Install, server.Options{
-		DataDir: c.dataDir, SocketDir: c.sockDir, Settings: c.settings, DieWithParent: true,
+		DataDir: c.dataDir, SocketDir: c.sockDir, Settings: c.settings, Env: c.environment(), DieWithParent: true,
 	})
 	if err != nil {
 		return err
