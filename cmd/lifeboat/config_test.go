@@ -66,6 +66,7 @@ var samples = map[string][]string{
 	"compression":         {"better"},
 	"pg_bindir":           {"/usr/lib/postgresql/15/bin"},
 	"wal_timeout":         {"90s"},
+	"store_timeout":       {"20s"},
 }
 
 // Every key must work in the file, in the environment and as a flag, and

@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	disasterRuns = flag.Int("disasters", 2, "how often TestRPO loses server and stream, in each mode")
+	disasterRuns = flag.Int("disasters", 1, "how often TestRPO loses server and stream, in each mode")
 	disasterSeed = flag.Uint64("disaster-seed", 0, "seed of the moments at which TestRPO kills; 0 is a new one")
 )
 
