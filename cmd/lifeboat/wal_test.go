@@ -15,6 +15,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 // recovery is a copy of a site's data directory and how it is recovered.
@@ -421,7 +422,8 @@ func TestPushKilled(t *testing.T) {
 		if stored, err = filepath.Glob(object); err != nil || len(stored) != 1 {
 			t.Fatalf("%v %v", stored, err)
 		}
-		if err := os.Remove(stored[0]); err != nil {
+		// What the push remembers of it goes as well.
+		if err := errors.Join(os.Remove(stored[0]), os.RemoveAll(filepath.Join(s.DataDir(), wal.SpoolDir))); err != nil {
 			t.Fatal(err)
 		}
 	}
