@@ -69,6 +69,12 @@ func TestStreamFailover(t *testing.T) {
 	promote(t, two)
 	st.waitFor(t, "streaming timeline 2")
 	two.Exec(t, "insert into t select generate_series(1, 500), 'two'")
+	// A whole segment, under whose name the third server will come.
+	own := two.QueryString(t, "select pg_walfile_name(pg_switch_wal())")
+	eventually(t, own+" to be archived", func() bool {
+		return two.QueryString(t, "select coalesce(max(last_archived_wal), '') from pg_stat_archiver where last_archived_wal !~ 'history'") >= own
+	})
+	two.Exec(t, "insert into t select generate_series(501, 600), 'two'")
 	want := content(t, two)
 
 	// The old primary archives on, past where it was left.

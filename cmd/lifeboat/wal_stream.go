@@ -28,11 +28,12 @@ func (a *app) walStream() *cli.Command {
 		Usage: "receive WAL from the server and archive it within seconds",
 		Description: `
 Runs until it is stopped, beside archive_command or instead of it, on the
-database host or another one. Receives WAL over the replication protocol and
-puts what has arrived into the archive every interval; a segment that is
-complete is stored whole. The slot never moves past what the archive has
-acknowledged, so nothing is lost while it is away: the server keeps the WAL.
-After a failover it follows the new timeline if conn leads to the new primary.
+database host or another one; told to stop it stores what has arrived and
+leaves with 0. Receives WAL over the replication protocol and puts what has
+arrived into the archive every interval; a segment that is complete is stored
+whole. The slot never moves past what the archive has acknowledged, so nothing
+is lost while it is away: the server keeps the WAL. After a failover it follows
+the new timeline if conn leads to the new primary.
 
 With --synchronous, and synchronous_standby_names = 'lifeboat' on the server, a
 commit waits until it is in the archive. If the store is down, commits wait.`,

@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,29 @@ func (c *Cluster) BaseBackup(t testing.TB, dir string) {
 	var label string
 	must(conn.QueryRow(ctx, "select labelfile from pg_backup_stop(false)").Scan(&label))
 	must(os.WriteFile(filepath.Join(dir, "backup_label"), []byte(label), 0o600))
-	c.copyEntries(t, dir, func(name string) bool { return name == "pg_wal" })
+	c.copyWAL(t, dir)
+}
+
+// copyWAL copies the WAL files, without what the archiver notes about them,
+// which it changes all the time.
+func (c *Cluster) copyWAL(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, "pg_wal", "archive_status"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(filepath.Join(c.dataDir, "pg_wal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			continue
+		}
+		err := copyFile(filepath.Join(dir, "pg_wal", e.Name()), filepath.Join(c.dataDir, "pg_wal", e.Name()), 0o600)
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // recycled
+			t.Fatal(err)
+		}
+	}
 }
 
 // copyEntries copies what lies directly in the data directory and is wanted.
