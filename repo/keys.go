@@ -52,6 +52,29 @@ type SigningKey struct{ key ed25519.PrivateKey }
 // Public returns the half that may be shown.
 func (k SigningKey) Public() PublicKey { return PublicKey{k.key.Public().(ed25519.PublicKey)} }
 
+// Sign signs a message; the context, which must be the same for Verify, says
+// what kind of message it is, so that a signature of one kind is none of another.
+func (k SigningKey) Sign(context string, message []byte) string {
+	return encode64(ed25519.Sign(k.key, append([]byte(context), message...)))
+}
+
+// Verify says whether Sign made the signature with the secret half.
+func (k PublicKey) Verify(context string, message []byte, signature string) bool {
+	raw, err := decode64(signature, ed25519.SignatureSize)
+	return err == nil && len(k.key) == ed25519.PublicKeySize && ed25519.Verify(k.key, append([]byte(context), message...), raw)
+}
+
+// NewHostKey makes a key that only signs: evidence of drills, by the host that
+// ran them.
+func NewHostKey(cluster, repository string) (*KeyFile, error) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make signing key: %w", err)
+	}
+	signing := SigningKey{key}
+	return &KeyFile{Cluster: cluster, Repository: repository, Signers: []PublicKey{signing.Public()}, Signing: &signing}, nil
+}
+
 // Format implements fmt.Formatter, so that no verb shows the secret.
 func (k SigningKey) Format(f fmt.State, _ rune) {
 	if len(k.key) != ed25519.PrivateKeySize {
