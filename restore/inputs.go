@@ -59,6 +59,10 @@ type Survey struct {
 	// Reached says that recovery would stop at the target, after that record.
 	Reached bool
 
+	// DamagedAhead says that soon after the target there is WAL that cannot be
+	// had: PostgreSQL must not read ahead.
+	DamagedAhead bool
+
 	Commit    time.Time // of the newest commit up to End; zero when there is none
 	CommitLSN postgres.LSN
 	Newest    time.Time // of the newest commit of the archive, as far as it was looked for

@@ -26,6 +26,11 @@ func (p *Plan) recoverySettings(t Target, s *Survey) ([]Setting, error) {
 	}
 	set = append(set, p.inPlaceSettings(s)...)
 	set = append(set, p.standbySettings()...)
+	if s.DamagedAhead && p.Backup.PGVersion >= 150000 {
+		// Reading ahead, PostgreSQL asks for the segment behind the target before
+		// it has replayed the target, and a gap there stops it (xlogprefetcher.c).
+		set = append(set, Setting{"recovery_prefetch", "off"})
+	}
 	return append(set, p.sizeSettings(s)...), nil
 }
 

@@ -41,6 +41,9 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, 
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
+	if v.s.Reached {
+		v.s.DamagedAhead = damagedAhead(rd, v.s.End, info.SegSize)
+	}
 	v.s.Newest = v.s.Commit
 	if v.s.Reached && reach.End > v.s.End {
 		// What cannot be read is not where the plan goes.
@@ -53,6 +56,22 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, 
 		}
 	}
 	return &v.s, nil
+}
+
+// damagedAhead says whether a server that reads ahead of what it replays would
+// meet WAL that it cannot have: it reads the rest of the segment that ends
+// there and the beginning of the next.
+func damagedAhead(rd *wal.Reader, end postgres.LSN, size postgres.SegmentSize) bool {
+	next := postgres.SegmentAt(0, end, size).End()
+	for {
+		rec, err := rd.Next()
+		switch {
+		case err != nil:
+			return !errors.Is(err, io.EOF)
+		case rec.LSN >= next:
+			return false
+		}
+	}
 }
 
 // surveyor follows recovery record by record, by the rules of
