@@ -14,6 +14,10 @@ type Options struct {
 	Jobs    int            // workers that open and write; 0 is one a core
 	Observe func(Progress) // may be nil; called from several goroutines, often
 	Note    func(string)   // may be nil; something a person should know, one line
+
+	// Listed, if set, is called by Load each time it has listed the archive of
+	// a system: what is archived later is not in the plan.
+	Listed func(postgres.SystemID)
 }
 
 // Progress is where a running restore stands.

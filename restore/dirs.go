@@ -225,23 +225,27 @@ func (d *dirs) ownFile(f *os.File) error {
 // (create_tablespace_directories in commands/tablespace.c).
 func (d *dirs) makeNewTablespaces(p *Plan, l *layout) error {
 	for _, s := range p.NewTablespaces {
-		if err := d.makeDir(s.Path); err != nil {
+		path := s.folder()
+		if p.fills(path) {
+			continue
+		}
+		if err := d.makeDir(path); err != nil {
 			return err
 		}
-		root, err := os.OpenRoot(s.Path)
+		root, err := os.OpenRoot(path)
 		if err != nil {
-			return folderError(s.Path, err)
+			return folderError(path, err)
 		}
 		defer root.Close()
-		names, err := (&openDir{path: s.Path, root: root}).names(true)
+		names, err := (&openDir{path: path, root: root}).names(true)
 		if err != nil {
 			return err
 		}
 		if len(names) > 0 {
-			return &FolderError{Path: s.Path, Kind: NotEmpty, Detail: "recovery makes a tablespace there"}
+			return &FolderError{Path: path, Kind: NotEmpty, Detail: "recovery makes a tablespace there"}
 		}
 		if err := root.Chmod(".", l.rootMode()); err != nil {
-			return folderError(s.Path, err)
+			return folderError(path, err)
 		}
 		if err := d.own(root, "."); err != nil {
 			return err

@@ -13,7 +13,7 @@ import (
 func (p *Plan) placeTablespaces(t Target, s *Survey) error {
 	used := make([]bool, len(t.Tablespaces))
 	for _, ts := range p.Backup.Tablespaces {
-		place := Tablespace{OID: ts.OID, From: ts.Path, To: ts.Path, InPlace: ts.InPlace}
+		place := Tablespace{OID: ts.OID, From: ts.Path, To: t.confined(ts.OID, ts.Path), InPlace: ts.InPlace}
 		for i, m := range t.Tablespaces {
 			if m.Old != ts.Path && m.Old != strconv.FormatUint(uint64(ts.OID), 10) {
 				continue
@@ -30,7 +30,7 @@ func (p *Plan) placeTablespaces(t Target, s *Survey) error {
 		}
 		p.Tablespaces = append(p.Tablespaces, place)
 	}
-	if err := p.placeNew(s.Tablespaces); err != nil {
+	if err := p.placeNew(t, s.Tablespaces); err != nil {
 		return err
 	}
 	for i, m := range t.Tablespaces {
@@ -44,7 +44,10 @@ func (p *Plan) placeTablespaces(t Target, s *Survey) error {
 // placeNew notes the tablespaces that recovery makes. One that the backup
 // holds as well is made again by the record, whose path then counts: moved
 // elsewhere, its files would be left behind there.
-func (p *Plan) placeNew(made []NewTablespace) error {
+func (p *Plan) placeNew(t Target, made []NewTablespace) error {
+	if t.Confine != "" {
+		return p.confineNew(t, made)
+	}
 	for _, n := range made {
 		i := slices.IndexFunc(p.Tablespaces, func(t Tablespace) bool { return t.OID == n.OID && !t.InPlace })
 		if i >= 0 {
@@ -59,6 +62,36 @@ func (p *Plan) placeNew(made []NewTablespace) error {
 		if !slices.ContainsFunc(p.NewTablespaces, func(o NewTablespace) bool { return o.Path == n.Path }) {
 			p.NewTablespaces = append(p.NewTablespaces, n)
 		}
+	}
+	return nil
+}
+
+// confined is where a tablespace goes that nobody has mapped.
+func (t Target) confined(oid uint32, path string) string {
+	if t.Confine == "" {
+		return path
+	}
+	return filepath.Join(t.Confine, strconv.FormatUint(uint64(oid), 10))
+}
+
+// confineNew gives each path at which recovery makes a tablespace one folder: a
+// tablespace that lay there when it was backed up is, to PostgreSQL, in the same
+// place.
+func (p *Plan) confineNew(t Target, made []NewTablespace) error {
+	for _, n := range made {
+		if err := checkPath(n.Path); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(p.NewTablespaces, func(o NewTablespace) bool { return o.Path == n.Path }) {
+			continue
+		}
+		n.To = t.confined(n.OID, n.Path)
+		for _, ts := range p.Tablespaces {
+			if !ts.InPlace && (ts.OID == n.OID || ts.From == n.Path) {
+				n.To = ts.To
+			}
+		}
+		p.NewTablespaces = append(p.NewTablespaces, n)
 	}
 	return nil
 }
@@ -96,6 +129,11 @@ type filled struct {
 	keeps bool // what is in it is never removed
 }
 
+// fills says whether a tablespace of the backup goes to a folder.
+func (p *Plan) fills(folder string) bool {
+	return slices.ContainsFunc(p.Tablespaces, func(t Tablespace) bool { return !t.InPlace && t.To == folder })
+}
+
 // filledFolders lists the folders of the plan, the data directory first.
 func (p *Plan) filledFolders(c *Contents) []filled {
 	out := []filled{{path: p.DataDir, bytes: c.Bytes[0], files: c.Files[0]}}
@@ -106,7 +144,9 @@ func (p *Plan) filledFolders(c *Contents) []filled {
 		}
 	}
 	for _, n := range p.NewTablespaces {
-		out = append(out, filled{path: n.Path, keeps: true})
+		if !p.fills(n.folder()) {
+			out = append(out, filled{path: n.folder(), keeps: true})
+		}
 	}
 	return out
 }

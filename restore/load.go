@@ -97,6 +97,9 @@ func (in *Inputs) find(ctx context.Context, r *repo.Repo, t Target, m *MissingFa
 			return err
 		}
 		in.Archives[m.Archive] = ix
+		if o.Listed != nil {
+			o.Listed(m.Archive)
+		}
 	}
 	for _, path := range m.Folders {
 		in.Folders[path] = lookAt(path)

@@ -158,6 +158,7 @@ func newPlan(t Target, c candidate, contents *Contents, s *Survey) *Plan {
 		StopLSN: s.End, StopTime: s.Commit, NewestTime: s.Newest,
 		FetchBytes: contents.Fetch,
 		WAL:        walRange(c, s),
+		LastLSN:    s.Last, archive: c.archive, way: c.path,
 	}
 	if p.Action == "" && p.Point.Kind != ToEnd {
 		p.Action = Pause

@@ -1,11 +1,13 @@
 package restore
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 // Plan is what a restore will do. NewPlan makes it; nothing has been written
@@ -45,6 +47,13 @@ type Plan struct {
 	Notes      []string `json:"notes,omitempty"`
 
 	Settings []Setting `json:"settings"` // the managed block of postgresql.auto.conf
+
+	// LastLSN is where the last record that is replayed begins: PostgreSQL logs
+	// it as the end of redo.
+	LastLSN postgres.LSN `json:"-"`
+
+	archive *wal.Index
+	way     wal.Path
 }
 
 // Owner is the account that files are given to.
@@ -71,8 +80,12 @@ type Tablespace struct {
 type NewTablespace struct {
 	OID  uint32       `json:"oid"`
 	Path string       `json:"path"`
-	LSN  postgres.LSN `json:"lsn"` // of the record
+	To   string       `json:"to,omitempty"` // with Target.Confine: the folder to be shown there
+	LSN  postgres.LSN `json:"lsn"`          // of the record
 }
+
+// folder is where its files really lie.
+func (n NewTablespace) folder() string { return cmp.Or(n.To, n.Path) }
 
 // Span is a part of the timeline path.
 type Span struct {

@@ -26,6 +26,13 @@ type Target struct {
 	// and waits for nobody.
 	KeepArchiving bool
 
+	// Confine is a folder that holds every tablespace, each under its OID, or
+	// "" to leave them at their own paths. PostgreSQL still wants those that the
+	// WAL makes at the paths of the records: whoever starts the server must
+	// show it NewTablespace.To there. The data directory is confined by its own
+	// path.
+	Confine string
+
 	// FetchCommand is the program and its arguments that bring one WAL file.
 	// The plan adds "--system=ID", PostgreSQL the name and the path.
 	FetchCommand []string

@@ -67,6 +67,11 @@ type Options struct {
 	// Role and Database are what Conn names; empty means "postgres".
 	Role, Database string
 
+	// Launch, when set, may change the command of the postmaster before it is
+	// started, to put another program before it. That program must let
+	// PostgreSQL take its place in the same process.
+	Launch func(*exec.Cmd) error
+
 	// Env is the server's environment, and so that of archive_command and
 	// restore_command. nil hands on the caller's, without the PG… variables.
 	Env []string
@@ -152,6 +157,11 @@ func start(ctx context.Context, in Install, o Options) (_ *Server, err error) {
 	o.Account.apply(cmd.SysProcAttr)
 	if o.DieWithParent {
 		dieWithParent(cmd.SysProcAttr)
+	}
+	if o.Launch != nil {
+		if err := o.Launch(cmd); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.run(cmd); err != nil {
 		// The system does not say whether it is the program or the folder that

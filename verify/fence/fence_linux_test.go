@@ -1,0 +1,108 @@
+package fence_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/verify/fence"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == fence.Argument {
+		fmt.Fprintln(os.Stderr, fence.Enter(os.Args[2:], os.Environ()))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// run runs a shell's command fenced and returns what it printed.
+func run(t *testing.T, credential *syscall.Credential, v fence.View, command string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/bin/sh", "-c", command)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Pdeathsig: syscall.SIGKILL}
+	if err := fence.Command(cmd, self, v); err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+func TestFenced(t *testing.T) {
+	base := t.TempDir()
+	mkdir := func(name string) string {
+		path := filepath.Join(base, name)
+		if err := os.Mkdir(path, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	staging, production, copied, root := mkdir("staging"), mkdir("production"), mkdir("copied"), mkdir("root")
+	if err := os.WriteFile(filepath.Join(production, "live"), []byte("live"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	var account *syscall.Credential
+	if os.Geteuid() == 0 {
+		account = &syscall.Credential{Uid: 65534, Gid: 65534}
+		for _, dir := range []string{staging, copied, root} {
+			if err := os.Chown(dir, 65534, 65534); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	v := fence.View{Root: root, Writable: []string{staging}, Binds: map[string]string{production: copied}}
+	out := run(t, account, v, `
+cd "`+production+`" && ls && echo new > made && cat made
+echo x > "`+staging+`/file" && echo staging
+(echo x > /usr/lifeboat) 2>/dev/null && echo usr
+(echo x > /lifeboat) 2>/dev/null && echo slash
+ls "`+base+`"
+ls -d /home /root /var 2>/dev/null
+grep -c : /proc/net/dev
+grep CapEff /proc/self/status
+grep NoNewPrivs /proc/self/status
+id -u
+head -c 4 /dev/zero | wc -c`)
+	uid := os.Geteuid()
+	if uid == 0 {
+		uid = 65534
+	}
+	want := fmt.Sprintf("new\nstaging\nproduction\nstaging\n1\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n%d\n4\n", uid)
+
+	if out != want {
+		t.Errorf("inside:\n%s\nwant:\n%s", out, want)
+	}
+	if names, err := os.ReadDir(production); err != nil || len(names) != 1 {
+		t.Errorf("production was written to: %v %v", names, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(copied, "made")); err != nil || string(text) != "new\n" {
+		t.Errorf("what was written there is not in the copy: %q %v", text, err)
+	}
+	if names, err := os.ReadDir(root); err != nil || len(names) != 0 {
+		t.Errorf("the folder of the root is not empty: %v %v", names, err)
+	}
+}
+
+func TestViewIsChecked(t *testing.T) {
+	for _, v := range []fence.View{
+		{Root: ""}, {Root: "/"}, {Root: "/a/../b"},
+		{Root: "/a", Writable: []string{"b"}},
+		{Root: "/a", Binds: map[string]string{"/": "/a"}},
+		{Root: "/a", Binds: map[string]string{"/b": "c"}},
+	} {
+		if err := fence.Command(exec.Command("/bin/true"), "/bin/true", v); err == nil {
+			t.Errorf("%+v was accepted", v)
+		}
+	}
+}
