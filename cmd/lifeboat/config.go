@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/drill"
 )
 
 // Config is what the configuration says, after file, environment and flags
@@ -29,6 +30,7 @@ type Config struct {
 	PGBinDir     string
 	WALTimeout   time.Duration
 	StoreTimeout time.Duration
+	Drill        DrillConfig
 
 	// File is the configuration file that was read, "" when there is none.
 	File string
@@ -48,6 +50,22 @@ type S3Config struct {
 	StorageClass   string
 	ObjectLockMode string // "", GOVERNANCE or COMPLIANCE
 	ObjectLockDays int
+}
+
+// DrillConfig is how restores are rehearsed.
+type DrillConfig struct {
+	Staging   string
+	Level     string
+	RPO, RTO  time.Duration
+	Key       string   // path of the key that signs the evidence
+	Trust     []string // ed25519:… of the hosts whose evidence counts
+	Owner     string
+	Role      string
+	Libraries []string
+	Heartbeat time.Duration
+	Timeout   time.Duration
+	Stall     time.Duration
+	Checks    []drill.Check
 }
 
 // key describes one key of the configuration. Parsing the file, environment,
@@ -158,7 +176,64 @@ func keys() []*key {
 		{name: "store_timeout", value: "TIME", def: "30s", check: checkStoreTimeout,
 			help:  "how long wal push and wal stream wait for a store that shows no sign of life; a slow one is not given up",
 			field: func(c *Config) any { return &c.StoreTimeout }},
+		{name: "drill.staging", flag: "staging", value: "DIR", path: true, def: "/var/tmp",
+			help:  "folder in which a drill makes its own and removes it again; it needs room for a whole restore and its WAL",
+			field: func(c *Config) any { return &c.Drill.Staging }},
+		{name: "drill.level", flag: "level", value: "LEVEL", def: "standard", choices: []string{"quick", "standard", "deep"},
+			help:  "how much a drill proves: quick reads what a restore needs, standard restores and checks, deep also reads every page, row and index",
+			field: func(c *Config) any { return &c.Drill.Level }},
+		{name: "drill.rpo", flag: "rpo", value: "TIME", optional: "no objective",
+			help:  "the most that may be lost, as time",
+			field: func(c *Config) any { return &c.Drill.RPO }},
+		{name: "drill.rto", flag: "rto", value: "TIME", optional: "no objective",
+			help:  "the longest that a restore may take until all required checks have passed",
+			field: func(c *Config) any { return &c.Drill.RTO }},
+		{name: "drill.key", value: "FILE", path: true, check: checkPath, optional: "CLUSTER-drill.key beside the configuration",
+			help:  "the key with which this host signs the evidence of its drills; the first drill makes it",
+			field: func(c *Config) any { return &c.Drill.Key }},
+		{name: "drill.trust", value: "KEY", check: checkSigner, optional: "this host's own",
+			help:  "public key of a host whose evidence counts, ed25519:…; can be repeated",
+			field: func(c *Config) any { return &c.Drill.Trust }},
+		{name: "drill.owner", value: "USER", optional: "the account that owned the data directory",
+			help:  "account that runs the server of a drill, USER[:GROUP]; for root only",
+			field: func(c *Config) any { return &c.Drill.Owner }},
+		{name: "drill.role", value: "ROLE", def: "postgres",
+			help:  "superuser as whom a drill logs in to the restored server",
+			field: func(c *Config) any { return &c.Drill.Role }},
+		{name: "drill.libraries", value: "NAME", optional: "all that production loads",
+			help:  "those of production's shared_preload_libraries that a drill loads; can be repeated",
+			field: func(c *Config) any { return &c.Drill.Libraries }},
+		{name: "drill.heartbeat", value: "TIME", optional: "not known",
+			help:  "how often heartbeats are written, if they are: the loss that a drill reports then has a lower bound too",
+			field: func(c *Config) any { return &c.Drill.Heartbeat }},
+		{name: "drill.timeout", value: "TIME", optional: "none",
+			help:  "how long a drill may take as a whole",
+			field: func(c *Config) any { return &c.Drill.Timeout }},
+		{name: "drill.stall", value: "TIME", def: "5m",
+			help:  "how long a recovery may make no progress",
+			field: func(c *Config) any { return &c.Drill.Stall }},
 	}
+}
+
+// section is a group of keys that stand below one word in the file.
+type section struct{ name, comment string }
+
+// sections are the groups, in the order in which the file has them.
+func sections() []section {
+	return []section{
+		{"s3", "For s3:// repositories. Credentials do not belong here: they come from the AWS\n" +
+			"# SDK's own chain (environment, ~/.aws, instance role)."},
+		{"drill", "Restore drills. Your own checks of the restored data stand here too, as a list\n" +
+			"# \"checks:\"; docs/drill.md shows how."},
+	}
+}
+
+// sectionOf is the group of a key, "" for none, and its name there.
+func sectionOf(name string) (section, rest string) {
+	if section, rest, ok := strings.Cut(name, "."); ok {
+		return section, rest
+	}
+	return "", name
 }
 
 // configuration is the category of the flags that are keys.

@@ -7,55 +7,64 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/lifeboat-dr/lifeboat/verify/drill"
 )
 
 // maxConfig bounds the configuration file, in bytes.
 const maxConfig = 1 << 20
 
+// fileConfig is what a configuration file says.
+type fileConfig struct {
+	settings []setting
+	checks   []drill.Check
+}
+
 // readConfig reads a configuration file. What is wrong in it is a usage error
 // that names file and line; fs.ErrNotExist when there is no such file.
-func readConfig(path string) ([]setting, error) {
+func readConfig(path string) (fileConfig, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return fileConfig{}, fmt.Errorf("read the configuration: %w", err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return fileConfig{}, fmt.Errorf("read the configuration: %w", err)
 	}
 	if len(data) > maxConfig {
-		return nil, usage("%s: larger than %d bytes, no configuration file", path, maxConfig)
+		return fileConfig{}, usage("%s: larger than %d bytes, no configuration file", path, maxConfig)
 	}
 	return parseConfig(path, data)
 }
 
 // parseConfig parses the text of a configuration file; path is for messages
 // and for relative paths.
-func parseConfig(path string, data []byte) ([]setting, error) {
+func parseConfig(path string, data []byte) (fileConfig, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	if err := dec.Decode(&doc); errors.Is(err, io.EOF) {
-		return nil, nil // empty, or comments only
+		return fileConfig{}, nil // empty, or comments only
 	} else if err != nil {
-		return nil, yamlError(path, err)
+		return fileConfig{}, yamlError(path, err)
 	}
 	if err := dec.Decode(new(yaml.Node)); err == nil {
-		return nil, usage("%s: more than one YAML document", path)
+		return fileConfig{}, usage("%s: more than one YAML document", path)
 	} else if !errors.Is(err, io.EOF) {
-		return nil, yamlError(path, err)
+		return fileConfig{}, yamlError(path, err)
 	}
 	r := &fileReader{path: path, seen: map[string]int{}, byName: map[string]*key{}}
 	for _, k := range keys() {
 		r.byName[k.name] = k
 	}
 	if err := r.mapping(doc.Content[0], ""); err != nil {
-		return nil, err
+		return fileConfig{}, err
 	}
-	return r.settings, nil
+	return fileConfig{r.settings, r.checks}, nil
 }
 
 // fileReader walks the YAML nodes, which know their lines.
@@ -64,9 +73,10 @@ type fileReader struct {
 	byName   map[string]*key
 	seen     map[string]int // line by key
 	settings []setting
+	checks   []drill.Check
 }
 
-// mapping reads "key: value" pairs; prefix is "" or "s3.".
+// mapping reads "key: value" pairs; prefix is "" or a section's, as "s3.".
 func (r *fileReader) mapping(n *yaml.Node, prefix string) error {
 	if isNull(n) {
 		return nil
@@ -93,8 +103,13 @@ func (r *fileReader) pair(name, value *yaml.Node, prefix string) error {
 			hinted("leave one of the two")
 	}
 	r.seen[full] = name.Line
-	if prefix == "" && name.Value == "s3" {
-		return r.mapping(value, "s3.")
+	if prefix == "" && slices.ContainsFunc(sections(), func(s section) bool { return s.name == name.Value }) {
+		return r.mapping(value, name.Value+".")
+	}
+	if full == checksKey {
+		var err error
+		r.checks, err = r.readChecks(value)
+		return err
 	}
 	k := r.byName[full]
 	if k == nil {
@@ -114,9 +129,16 @@ func (r *fileReader) unknown(name *yaml.Node, full string) error {
 	near := nearestKey(full, func(k *key) string { return k.name })
 	if near == "" {
 		// region: where s3: region: is meant.
-		near = nearestKey(full, func(k *key) string { return strings.TrimPrefix(k.name, "s3.") })
-		if near != "" && r.byName[near] == nil {
-			near = "s3." + near
+		_, last := sectionOf(full)
+		near = nearestKey(last, func(k *key) string {
+			_, rest := sectionOf(k.name)
+			return rest
+		})
+		for _, k := range keys() {
+			if section, rest := sectionOf(k.name); rest == near && section != "" {
+				near = k.name
+				break
+			}
 		}
 	}
 	if near == "" {

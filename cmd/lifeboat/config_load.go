@@ -43,15 +43,16 @@ func (a *app) config(c *cli.Context, required ...string) (*Config, error) {
 }
 
 // combine puts what the file says together with environment and flags.
-func (a *app) combine(c *cli.Context, dir, file string, fromFile []setting) (*Config, error) {
+func (a *app) combine(c *cli.Context, dir, file string, fromFile fileConfig) (*Config, error) {
 	fromEnv, err := envSettings(a.environ, dir)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := assemble(file, slices.Concat(defaultSettings(), fromFile, fromEnv, flagSettings(c, dir)))
+	cfg, err := assemble(file, slices.Concat(defaultSettings(), fromFile.settings, fromEnv, flagSettings(c, dir)))
 	if err != nil {
 		return nil, err
 	}
+	cfg.Drill.Checks = fromFile.checks
 	a.warnReadablePassword(cfg)
 	return cfg, nil
 }
@@ -73,18 +74,18 @@ func assemble(file string, all []setting) (*Config, error) {
 
 // configFile finds and reads the configuration file. No file is no error,
 // unless one was named.
-func (a *app) configFile(c *cli.Context, dir string) (string, []setting, error) {
+func (a *app) configFile(c *cli.Context, dir string) (string, fileConfig, error) {
 	named, by := c.String("config"), "--config"
 	if !c.IsSet("config") {
 		named, by = a.getenv("LIFEBOAT_CONFIG"), "LIFEBOAT_CONFIG"
 	} else if named == "" {
-		return "", nil, usage("--config names no file")
+		return "", fileConfig{}, usage("--config names no file")
 	}
 	if named != "" {
 		path := inDir(dir, named)
 		settings, err := readConfig(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return "", nil, usage("no configuration file %s (from %s)", path, by).
+			return "", fileConfig{}, usage("no configuration file %s (from %s)", path, by).
 				hinted("\"lifeboat init --config %s …\" writes one", named)
 		}
 		return path, settings, err
@@ -95,7 +96,7 @@ func (a *app) configFile(c *cli.Context, dir string) (string, []setting, error) 
 			return path, settings, err
 		}
 	}
-	return "", nil, nil
+	return "", fileConfig{}, nil
 }
 
 // defaultFiles are the files that are looked for when none is named.
@@ -242,15 +243,40 @@ func (s setting) store(field any) error {
 		}
 		*f = n
 	case *time.Duration:
-		d, err := time.ParseDuration(value)
-		if err != nil || d < 0 {
-			return fmt.Errorf("%q is not a length of time such as 90s, 5m or 1h30m", value)
+		d, err := parseDuration(value)
+		if err != nil {
+			return err
 		}
 		*f = d
 	default:
 		return fmt.Errorf("key %s has a field of type %T", s.key.name, field)
 	}
 	return nil
+}
+
+// parseDuration reads a length of time, also one that begins with days: "7d",
+// "1d12h".
+func parseDuration(value string) (time.Duration, error) {
+	rest, total := value, time.Duration(0)
+	if days, after, ok := strings.Cut(value, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return 0, notADuration(value)
+		}
+		rest, total = after, time.Duration(n)*24*time.Hour
+	}
+	if rest == "" && total > 0 {
+		return total, nil
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || d < 0 {
+		return 0, notADuration(value)
+	}
+	return total + d, nil
+}
+
+func notADuration(value string) error {
+	return fmt.Errorf("%q is not a length of time such as 90s, 5m, 1h30m or 7d", value)
 }
 
 // wrong is the error of a value that is not accepted.

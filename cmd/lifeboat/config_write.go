@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,17 +47,18 @@ func configText(set map[string][]string) []byte {
 	b.WriteString("# The configuration of Lifeboat. \"lifeboat config\" prints what counts, and where\n" +
 		"# each value comes from. Flags and LIFEBOAT_ variables beat this file. Relative\n" +
 		"# paths are relative to this file. A key after \"#\" is not set.\n")
-	section := false
+	begun := ""
 	for _, k := range keys() {
-		name, indent := k.name, ""
-		if after, ok := strings.CutPrefix(k.name, "s3."); ok {
-			name, indent = after, "  "
-			if !section {
-				b.WriteString("\n# For s3:// repositories. Credentials do not belong here: they come from the AWS\n" +
-					"# SDK's own chain (environment, ~/.aws, instance role).\ns3:\n")
-			}
-			section = true
+		group, name := sectionOf(k.name)
+		indent := ""
+		if group != "" {
+			indent = "  "
 		}
+		if group != begun && group != "" {
+			i := slices.IndexFunc(sections(), func(s section) bool { return s.name == group })
+			b.WriteString("\n# " + sections()[i].comment + "\n" + group + ":\n")
+		}
+		begun = group
 		b.WriteString("\n" + comment(k, indent))
 		b.WriteString(entry(k, name, indent, set[k.name]))
 	}

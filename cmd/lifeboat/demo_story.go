@@ -205,7 +205,7 @@ func (s *story) archivedTo(ctx context.Context) (postgres.LSN, error) {
 	if err != nil {
 		return 0, err
 	}
-	cfg, err := assemble(s.config, slices.Concat(defaultSettings(), settings))
+	cfg, err := assemble(s.config, slices.Concat(defaultSettings(), settings.settings))
 	if err != nil {
 		return 0, err
 	}

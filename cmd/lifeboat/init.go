@@ -106,7 +106,7 @@ func (a *app) newSetup(c *cli.Context) (*setup, error) {
 		cfg.ClusterKey = filepath.Join(s.dir, cfg.Cluster+"-cluster.key")
 	}
 	s.report.ClusterKey = cfg.ClusterKey
-	return s, s.check(settings)
+	return s, s.check(settings.settings)
 }
 
 // check refuses what would surprise later, before anything is written.

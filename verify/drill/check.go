@@ -1,0 +1,285 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+)
+
+// Check is a user's own check of the restored data: a query or a command.
+type Check struct {
+	Name     string
+	Required bool          // else its failure is told and no more
+	Timeout  time.Duration // 0 is one minute
+
+	// SQL is one query; the first column of its first row is the value that is
+	// looked at. Without an expectation the value must be true.
+	SQL       string
+	Database  string // "" is postgres
+	Expect    *string
+	Min, Max  *float64
+	NewerThan time.Duration // the value is a time, at most so long before the moment of disaster
+
+	// Command is a program and its arguments, run without a shell. It passes
+	// when it leaves with 0. PGHOST, PGPORT, PGUSER and PGDATABASE lead libpq
+	// to the restored server, and LIFEBOAT_DRILL_CONN is the same as one string.
+	Command []string
+}
+
+const userLimit = time.Minute
+
+// run runs the check against the server behind conn.
+func (c Check) run(ctx context.Context, now func() time.Time, conn connection, disaster time.Time) evidence.Check {
+	kind := "sql"
+	if len(c.Command) > 0 {
+		kind = "command"
+	}
+	limit := c.Timeout
+	if limit <= 0 {
+		limit = userLimit
+	}
+	return timed(ctx, now, evidence.Check{Name: c.Name, Kind: kind, Required: c.Required}, limit, func(ctx context.Context) (evidence.Verdict, string) {
+		if len(c.Command) > 0 {
+			return runCommand(ctx, c.Command, conn)
+		}
+		return c.query(ctx, conn, disaster)
+	})
+}
+
+// timed runs a check with a time limit. One that does not end in time failed:
+// a restored server that does not answer is no server.
+func timed(ctx context.Context, now func() time.Time, c evidence.Check, limit time.Duration, run func(context.Context) (evidence.Verdict, string)) evidence.Check {
+	began := now()
+	cctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	c.Verdict, c.Detail = run(cctx)
+	c.Detail = oneLine(c.Detail)
+	switch {
+	case ctx.Err() != nil:
+		c.Verdict, c.Detail = evidence.Unknown, "the drill was stopped"
+	case cctx.Err() != nil && c.Verdict != evidence.Passed:
+		c.Verdict, c.Detail = evidence.Failed, fmt.Sprintf("it did not end within %s", limit)
+	}
+	c.Seconds = now().Sub(began).Seconds()
+	return c
+}
+
+// query runs the SQL and compares.
+func (c Check) query(ctx context.Context, conn connection, disaster time.Time) (evidence.Verdict, string) {
+	value, err := conn.value(ctx, c.Database, c.SQL)
+	if err != nil {
+		return evidence.Failed, err.Error()
+	}
+	if value == nil {
+		return evidence.Failed, "the query returned no value"
+	}
+	return c.compare(*value, disaster)
+}
+
+func (c Check) compare(value string, disaster time.Time) (evidence.Verdict, string) {
+	shown := fmt.Sprintf("%.200q", value)
+	switch {
+	case c.NewerThan > 0:
+		at, err := parseTime(value)
+		if err != nil {
+			return evidence.Failed, shown + " is not a time"
+		}
+		age := disaster.Sub(at)
+		detail := fmt.Sprintf("%s, %s before the disaster; at most %s are allowed", at.UTC().Format(time.RFC3339), evidence.Seconds(max(0, age.Seconds())), evidence.Seconds(c.NewerThan.Seconds()))
+		return verdict(age <= c.NewerThan), detail
+	case c.Expect != nil:
+		return verdict(value == *c.Expect), fmt.Sprintf("%s; expected is %.200q", shown, *c.Expect)
+	case c.Min != nil || c.Max != nil:
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return evidence.Failed, shown + " is not a number"
+		}
+		ok := (c.Min == nil || n >= *c.Min) && (c.Max == nil || n <= *c.Max)
+		return verdict(ok), value + c.bounds()
+	}
+	return verdict(value == "t"), shown
+}
+
+func (c Check) bounds() string {
+	var s string
+	if c.Min != nil {
+		s += "; at least " + strconv.FormatFloat(*c.Min, 'f', -1, 64)
+	}
+	if c.Max != nil {
+		s += "; at most " + strconv.FormatFloat(*c.Max, 'f', -1, 64)
+	}
+	return s
+}
+
+func verdict(ok bool) evidence.Verdict {
+	if ok {
+		return evidence.Passed
+	}
+	return evidence.Failed
+}
+
+// parseTime reads what PostgreSQL prints with datestyle ISO in UTC, with or
+// without a zone, or seconds since 1970.
+func parseTime(s string) (time.Time, error) {
+	for _, form := range []string{"2006-01-02 15:04:05.999999-07", "2006-01-02 15:04:05.999999-07:00", "2006-01-02 15:04:05.999999", "2006-01-02", time.RFC3339Nano} {
+		if t, err := time.Parse(form, s); err == nil {
+			return t, nil
+		}
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || n < 0 || n > 1e11 {
+		return time.Time{}, errors.New("not a time")
+	}
+	return time.Unix(0, int64(n*1e9)), nil
+}
+
+// connection leads to the restored server.
+type connection struct {
+	socketDir string
+	port      int
+	role      string
+	account   *syscall.Credential // that programs run as; nil: ours
+	env       []string            // of this process, for commands
+}
+
+func (c connection) open(ctx context.Context, database string) (*pgx.Conn, error) {
+	cfg, err := pgx.ParseConfig("")
+	if err != nil {
+		return nil, err
+	}
+	if database == "" {
+		database = "postgres"
+	}
+	cfg.Host, cfg.Port, cfg.User, cfg.Database, cfg.Password = c.socketDir, uint16(c.port), c.role, database, ""
+	cfg.TLSConfig, cfg.Fallbacks = nil, nil
+	cfg.RuntimeParams = map[string]string{"application_name": "lifeboat drill", "timezone": "UTC", "datestyle": "ISO"}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("log in to database %s: %w", database, shortened(err))
+	}
+	return conn, nil
+}
+
+// shortened is what the server said, without the address and attempts that
+// stand before it.
+func shortened(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return errors.New(e.Message)
+	}
+	return err
+}
+
+// value runs one query and returns the text of the first column of its first
+// row; nil when there is no row or it is null.
+func (c connection) value(ctx context.Context, database, sql string) (*string, error) {
+	conn, err := c.open(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return nil, shortened(err)
+	}
+	if len(results) == 0 {
+		return nil, nil
+	}
+	last := results[len(results)-1]
+	if len(last.Rows) == 0 || len(last.Rows[0]) == 0 || last.Rows[0][0] == nil {
+		return nil, nil
+	}
+	text := string(last.Rows[0][0])
+	return &text, nil
+}
+
+// environ is the environment of a program that shall reach the server.
+func (c connection) environ(database string) []string {
+	var env []string
+	for _, v := range c.env {
+		if !strings.HasPrefix(v, "PG") && !strings.HasPrefix(v, "LIFEBOAT_") && !strings.HasPrefix(v, "AWS_") {
+			env = append(env, v)
+		}
+	}
+	return append(env, "PGHOST="+c.socketDir, "PGPORT="+strconv.Itoa(c.port), "PGUSER="+c.role, "PGDATABASE="+database,
+		"PGOPTIONS=", "PGCONNECT_TIMEOUT=10",
+		fmt.Sprintf("LIFEBOAT_DRILL_CONN=host=%s port=%d user=%s dbname=%s", quoted(c.socketDir), c.port, quoted(c.role), quoted(database)))
+}
+
+// quoted quotes a value of a connection string.
+func quoted(s string) string {
+	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
+}
+
+// runCommand runs a program in a process group of its own, all of which is
+// ended when its time is over.
+func runCommand(ctx context.Context, args []string, conn connection) (evidence.Verdict, string) {
+	out, err := conn.program(ctx, "postgres", args[0], args[1:]...)
+	line := lastLine(out)
+	if err == nil {
+		return evidence.Passed, line
+	}
+	if line != "" {
+		return evidence.Failed, fmt.Sprintf("%v: %s", err, line)
+	}
+	return evidence.Failed, err.Error()
+}
+
+// program runs a program against the server and returns the end of what it
+// printed.
+func (c connection) program(ctx context.Context, database, path string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir, cmd.Env = "/", c.environ(database)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: c.account}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	var out tail
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	return string(out.end), err
+}
+
+// tail keeps the end of what is written to it.
+type tail struct{ end []byte }
+
+func (t *tail) Write(p []byte) (int, error) {
+	const most = 4 << 10
+	t.end = append(t.end, p...)
+	if len(t.end) > most {
+		t.end = append([]byte(nil), t.end[len(t.end)-most:]...)
+	}
+	return len(p), nil
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
+
+// oneLine makes a text fit for one line of a report.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	const most = 500
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return strings.TrimSpace(s)
+}

@@ -1,0 +1,86 @@
+package drill
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// serverLog is what the restored server's own log says of its recovery.
+type serverLog struct {
+	consistent time.Time
+	replayed   time.Time    // redo was done
+	last       postgres.LSN // of the last record that was replayed
+	commit     time.Time    // of the newest transaction that was replayed
+	accepting  time.Time
+	timeline   postgres.Timeline // that it has begun
+	lastLine   string
+}
+
+var logLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}) UTC \[\d+\] (\w+):  (.*)$`)
+})
+
+// The messages are those of access/transam/xlog.c and xlogrecovery.c, in
+// English since lc_messages is C.
+var (
+	redoDone    = "redo done at "
+	consistent  = "consistent recovery state reached"
+	lastCommit  = "last completed transaction was at log time "
+	newTimeline = "selected new timeline ID: "
+	ready       = "database system is ready to accept connections"
+)
+
+func readServerLog(path string) (serverLog, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return serverLog{}, err
+	}
+	return parseServerLog(string(text)), nil
+}
+
+func parseServerLog(text string) serverLog {
+	var l serverLog
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if strings.TrimSpace(line) != "" {
+			l.lastLine = line
+		}
+		m := logLine().FindStringSubmatch(line)
+		if m == nil || m[2] != "LOG" {
+			continue
+		}
+		at, err := time.Parse("2006-01-02 15:04:05.000", m[1])
+		if err != nil {
+			continue
+		}
+		l.see(at, m[3])
+	}
+	return l
+}
+
+func (l *serverLog) see(at time.Time, message string) {
+	word := func(prefix string) string {
+		w, _, _ := strings.Cut(strings.TrimPrefix(message, prefix), " ")
+		return w
+	}
+	switch {
+	case strings.HasPrefix(message, consistent):
+		l.consistent = at
+	case strings.HasPrefix(message, redoDone):
+		l.replayed = at
+		l.last, _ = postgres.ParseLSN(word(redoDone))
+	case strings.HasPrefix(message, lastCommit):
+		l.commit, _ = parseTime(strings.TrimPrefix(message, lastCommit))
+	case strings.HasPrefix(message, newTimeline):
+		n, _ := strconv.ParseUint(word(newTimeline), 10, 32)
+		l.timeline = postgres.Timeline(n)
+	case message == ready:
+		l.accepting = at
+	}
+}

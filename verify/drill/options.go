@@ -1,0 +1,96 @@
+package drill
+
+import (
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+)
+
+// Options says what a drill does.
+type Options struct {
+	Level evidence.Level
+
+	// Pick is Latest, Random or the label of a backup. A backup that was picked
+	// is never replaced by an older one: that the newest cannot be restored is
+	// what a drill is there to find out.
+	Pick string
+
+	// Time, unless zero, is recovered to instead of the end of the archive;
+	// RandomTime picks one between the backup and the newest commit. The loss
+	// is not measured then.
+	Time       time.Time
+	RandomTime bool
+
+	// Staging is an existing folder, in which each drill makes one of its own.
+	Staging string
+	Owner   string // account for files and server, "USER[:GROUP]"; for root only
+
+	RPO, RTO  time.Duration // objectives; 0 is none
+	Checks    []Check
+	Libraries Libraries
+
+	// Conn is the libpq connection string of the primary; "" when it is not to
+	// be asked. Role is the superuser to log in as on the restored server.
+	Conn, Role string
+	Heartbeat  time.Duration // interval of heartbeats, 0 when it is not known
+
+	// Find finds the programs of a major version of PostgreSQL.
+	Find func(major int) (server.Install, error)
+	// Self is the path of this program, whose main hands fence.Argument to
+	// fence.Enter; "" starts the server without a fence.
+	Self string
+
+	Jobs    int
+	Keep    bool          // leave the server running and the folder in place
+	Timeout time.Duration // for the whole drill; 0 is none
+	Stall   time.Duration // recovery that makes no progress for so long hangs; 0 is 5 minutes
+
+	Settings map[string]string // more settings for the server, for tests of the drill itself
+
+	Env     []string // of this process, for commands; without what concerns PG, AWS and Lifeboat
+	Program string   // version of Lifeboat
+	By      evidence.Performer
+	Key     repo.SigningKey // signs the evidence
+	Now     func() time.Time
+	Observe func(Progress) // may be nil; called from several goroutines, often
+	Note    func(string)   // may be nil; something a person should know, one line
+}
+
+// What Options.Pick can be, beside a label.
+const (
+	Latest = "latest"
+	Random = "random"
+)
+
+// Libraries says which of production's shared_preload_libraries are loaded:
+// all of them, or those that are listed.
+type Libraries struct {
+	Listed bool
+	Names  []string
+}
+
+// Progress is where a running drill stands.
+type Progress struct {
+	Phase       string // of package evidence
+	Done, Total int64  // bytes; Total 0 is unknown
+}
+
+const (
+	defaultStall = 5 * time.Minute
+	checkLimit   = 5 * time.Minute // for a built-in check
+	deepLimit    = 12 * time.Hour  // for one that reads everything
+)
+
+func (o Options) observe(phase string, done, total int64) {
+	if o.Observe != nil {
+		o.Observe(Progress{phase, done, total})
+	}
+}
+
+func (o Options) note(s string) {
+	if o.Note != nil {
+		o.Note(s)
+	}
+}

@@ -1,0 +1,229 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/restore"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// Result is what became of a drill.
+type Result struct {
+	Document *evidence.Document // as it lies in the repository
+	Err      error              // why the drill got no further; nil when it got to its end
+	Kept     *Kept              // with Options.Keep
+}
+
+// Kept says how to reach a server that was left running.
+type Kept struct {
+	Conn    string // libpq
+	DataDir string
+	Folder  string
+	PGCtl   string
+	Account string // that runs it, when it is not ours
+}
+
+// Run does one drill and stores its evidence; the caller holds the lease. The
+// error is about the evidence alone: what the drill came to, failures
+// included, is in the result.
+//
+// Whatever happens, the staging folder is removed, unless it is to be kept;
+// when that fails too the evidence says so. A cancelled context ends the drill
+// and is no reason to leave anything.
+func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
+	d := &run{o: o, repo: r, began: o.Now(), result: &Result{}}
+	d.begin()
+	work := ctx
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		work, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the drill did not end within %s", o.Timeout))
+		defer cancel()
+	}
+	err := d.perform(work)
+	if err != nil && work.Err() != nil {
+		err = context.Cause(work)
+	}
+	d.result.Err = err
+
+	// From here on nothing may be cut short: what was begun is cleaned up, and
+	// what was seen is stored.
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
+	defer cancel()
+	d.cleanUp(after, err)
+	d.conclude(after, err)
+	doc, err := evidence.Put(after, r.Store(), &d.doc, o.Key)
+	d.result.Document = doc
+	return d.result, err
+}
+
+// run is one drill under way.
+type run struct {
+	o      Options
+	repo   *repo.Repo
+	began  time.Time
+	doc    evidence.Drill
+	result *Result
+
+	stage   *stage
+	listed  time.Time        // when the archive had been listed, by our clock
+	primary *wal.ServerState // nil: not asked, or it did not answer
+	plan    *restore.Plan
+	install server.Install
+	server  *server.Server
+	fenced  bool
+	sockets string   // folder of the socket, where it is not in the staging folder
+	missing []string // libraries that are not installed here
+
+	proven bool // all required checks passed
+	took   float64
+}
+
+func (r *run) begin() {
+	m := r.repo.Marker()
+	r.doc = evidence.Drill{
+		Schema: evidence.Schema, ID: evidence.NewID(r.began), Repository: m.Repository, Cluster: m.Cluster,
+		Program: r.o.Program, Started: r.began.UTC(), Level: r.o.Level, By: r.o.By,
+		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU(), MemoryBytes: totalMemory()},
+		Target: evidence.Target{Kind: "end"}, RPO: evidence.RPO{Basis: "none"},
+		Phases: []evidence.Phase{}, Checks: []evidence.Check{},
+	}
+}
+
+// perform is the drill, step by step.
+func (r *run) perform(ctx context.Context) error {
+	if err := r.makeStage(); err != nil {
+		return err
+	}
+	if err := r.makePlan(ctx); err != nil {
+		return err
+	}
+	if r.o.Level == evidence.Quick {
+		r.quickChecks()
+		return nil
+	}
+	if err := r.preflight(); err != nil {
+		return err
+	}
+	if err := r.restoreFiles(ctx); err != nil {
+		return err
+	}
+	if err := r.recover(ctx); err != nil {
+		return err
+	}
+	r.measureLoss(ctx)
+	return r.check(ctx)
+}
+
+func (r *run) makeStage() error {
+	older, err := Sweep(r.o.Staging)
+	r.doc.Cleanup.Older = older
+	if err != nil {
+		return err
+	}
+	r.stage, err = makeStage(r.o.Staging, marker{Drill: r.doc.ID, Repository: r.doc.Repository, Host: r.o.By.Host, Began: r.began.UTC()})
+	return err
+}
+
+// phase does a part of the work and notes how long it took.
+func (r *run) phase(name string, work func(p *evidence.Phase) error) error {
+	r.o.observe(name, 0, 0)
+	p := evidence.Phase{Name: name, Start: r.since(r.began)}
+	err := work(&p)
+	p.Seconds = round(r.since(r.began) - p.Start)
+	p.Start = round(p.Start)
+	r.doc.Phases = append(r.doc.Phases, p)
+	return err
+}
+
+func (r *run) since(t time.Time) float64 { return r.o.Now().Sub(t).Seconds() }
+
+// round keeps microseconds: more was not measured.
+func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
+
+// restoreFiles restores the backup, and then the WAL: the server will have no
+// network to fetch it by.
+func (r *run) restoreFiles(ctx context.Context) error {
+	err := r.phase(evidence.PhaseFiles, func(p *evidence.Phase) error {
+		p.Bytes, p.Fetched = r.plan.WriteBytes, r.plan.FetchBytes
+		return restore.Apply(ctx, r.repo, r.plan, restore.Options{Jobs: r.o.Jobs, Observe: func(e restore.Progress) {
+			r.o.observe(evidence.PhaseFiles, e.Done, e.Total)
+		}})
+	})
+	if err != nil {
+		return err
+	}
+	return r.phase(evidence.PhaseWAL, func(p *evidence.Phase) (err error) {
+		p.Fetched = r.plan.WAL.Bytes
+		p.Bytes, err = r.plan.PlaceWAL(ctx, r.repo, restore.Options{Jobs: r.o.Jobs, Observe: func(e restore.Progress) {
+			r.o.observe(evidence.PhaseWAL, e.Done, e.Total)
+		}})
+		return err
+	})
+}
+
+// cleanUp stops the server and removes the folder, or keeps both.
+func (r *run) cleanUp(ctx context.Context, err error) {
+	if r.stage == nil {
+		r.doc.Cleanup.Done = true // nothing was made
+		return
+	}
+	if r.o.Keep && r.server != nil && !errors.Is(err, context.Canceled) {
+		if kept := r.stage.keep(); kept == nil {
+			r.doc.Cleanup.Kept = r.stage.dir
+			r.result.Kept = r.keptServer()
+			return
+		}
+	}
+	if e := r.stopServer(ctx); e != nil {
+		r.doc.Cleanup.Detail = oneLine(e.Error())
+		return
+	}
+	if e := r.stage.remove(); e != nil {
+		r.doc.Cleanup.Detail = oneLine(e.Error())
+		return
+	}
+	r.doc.Cleanup.Done = true
+}
+
+// conclude comes to the verdict.
+func (r *run) conclude(ctx context.Context, err error) {
+	d := &r.doc
+	d.Ended = r.o.Now().UTC()
+	var faults []string
+	if err != nil {
+		if provesFailure(err) {
+			faults = []string{oneLine(err.Error())}
+		} else {
+			d.Checks = append(d.Checks, evidence.Check{Name: "the drill got to its end", Kind: "built-in", Required: true,
+				Verdict: evidence.Unknown, Detail: oneLine(err.Error())})
+		}
+	}
+	if !d.Cleanup.Done && d.Cleanup.Kept == "" {
+		faults = append(faults, "the staging folder was not removed: "+d.Cleanup.Detail)
+	}
+	if d.Level != evidence.Quick {
+		d.RTO.Objective = objective(r.o.RTO)
+		if d.Target.Kind == "end" {
+			d.RPO.Objective = objective(r.o.RPO)
+		}
+	}
+	d.Measure(r.took, r.proven)
+	d.Judge(faults...)
+	r.coverage(ctx)
+}
+
+func objective(d time.Duration) *float64 {
+	if d <= 0 {
+		return nil
+	}
+	s := d.Seconds()
+	return &s
+}

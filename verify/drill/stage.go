@@ -1,0 +1,222 @@
+package drill
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+)
+
+// A drill works in one folder of its own, STAGING/lifeboat-drill-ID, whose
+// first file is the marker. It is locked as long as the drill lives, so a later
+// drill can tell one at work from one that crashed. Nothing is ever removed
+// that is not such a folder with its marker in it.
+const (
+	stagePrefix = "lifeboat-drill-"
+	markerName  = "lifeboat-drill.json"
+)
+
+// marker says whose folder it is.
+type marker struct {
+	Drill      string    `json:"drill"`
+	Repository string    `json:"repository"`
+	Host       string    `json:"host"`
+	Began      time.Time `json:"began"`
+}
+
+// stage is the folder of one drill.
+type stage struct {
+	dir  string
+	lock *os.File
+}
+
+func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
+
+// dataDir, tablespaces, fenceRoot, socketDir: what lies in the folder.
+func (s *stage) dataDir() string     { return s.path("data") }
+func (s *stage) tablespaces() string { return s.path("tablespaces") }
+func (s *stage) conf() string        { return s.path("conf") }
+func (s *stage) log() string         { return s.path("server.log") }
+
+// makeStage makes the folder of a drill. Others may pass through it, since
+// under root the server runs as another account, but not list it.
+func makeStage(staging string, m marker) (*stage, error) {
+	info, err := os.Stat(staging)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &StagingError{staging, "it does not exist"}
+	case err != nil:
+		return nil, &StagingError{staging, err.Error()}
+	case !info.IsDir():
+		return nil, &StagingError{staging, "it is not a folder"}
+	}
+	dir := filepath.Join(staging, stagePrefix+m.Drill)
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return nil, &StagingError{staging, err.Error()}
+	}
+	s := &stage{dir: dir}
+	if err := s.mark(m); err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, fmt.Errorf("mark the staging folder: %w", err)
+	}
+	return s, nil
+}
+
+func (s *stage) mark(m marker) error {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	s.lock, err = os.OpenFile(s.path(markerName), os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return err
+	}
+	if _, err := s.lock.Write(text); err != nil {
+		return err
+	}
+	return s.lock.Sync()
+}
+
+// remove removes the folder and makes sure that it is gone.
+func (s *stage) remove() error {
+	defer s.lock.Close()
+	return removeStage(s.dir)
+}
+
+// removeStage removes a folder whose marker the caller has seen. Links in it
+// are removed, not followed. The marker goes last, so that what is left after a
+// failure is still known to be ours.
+func removeStage(dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("remove the staging folder: %w", err)
+	}
+	defer root.Close()
+	names, err := readNames(root)
+	if err != nil {
+		return fmt.Errorf("remove the staging folder: %w", err)
+	}
+	for _, name := range names {
+		if name == markerName {
+			continue
+		}
+		if err := root.RemoveAll(name); err != nil {
+			return fmt.Errorf("remove the staging folder: %w", err)
+		}
+	}
+	if err := root.Remove(markerName); err != nil {
+		return fmt.Errorf("remove the staging folder: %w", err)
+	}
+	if err := os.Remove(dir); err != nil {
+		return fmt.Errorf("remove the staging folder: %w", err)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the staging folder %s is still there", dir)
+	}
+	return nil
+}
+
+func readNames(root *os.Root) ([]string, error) {
+	f, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// Sweep removes what crashed drills have left in the staging folder, and
+// returns their ids. What a drill at work holds, what was kept with --keep, and
+// what does not carry our marker stays.
+func Sweep(staging string) ([]string, error) {
+	entries, err := os.ReadDir(staging)
+	if err != nil {
+		return nil, &StagingError{staging, err.Error()}
+	}
+	var swept []string
+	for _, e := range entries {
+		id, ours := strings.CutPrefix(e.Name(), stagePrefix)
+		if !ours || !e.IsDir() || evidence.CheckID(id) != nil {
+			continue
+		}
+		gone, err := sweepOne(filepath.Join(staging, e.Name()), id)
+		if err != nil {
+			return swept, err
+		}
+		if gone {
+			swept = append(swept, id)
+		}
+	}
+	return swept, nil
+}
+
+func sweepOne(dir, id string) (bool, error) {
+	f, err := os.OpenFile(filepath.Join(dir, markerName), os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ELOOP) {
+		return false, nil // not ours, or another account's
+	}
+	if err != nil {
+		return false, fmt.Errorf("look at an earlier drill: %w", err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return false, nil // it is at work
+	}
+	var m marker
+	if err := json.NewDecoder(f).Decode(&m); err != nil || m.Drill != id {
+		return false, nil
+	}
+	if _, err := os.Lstat(filepath.Join(dir, keptName)); err == nil {
+		return false, nil
+	}
+	if err := stopOrphan(filepath.Join(dir, "data")); err != nil {
+		return false, fmt.Errorf("the server of the crashed drill %s: %w", id, err)
+	}
+	return true, removeStage(dir)
+}
+
+// stopOrphan ends the server of a crashed drill. It should have ended with the
+// drill. A process id can have been given again, so the command line decides
+// whether it is that server.
+func stopOrphan(dataDir string) error {
+	pid, err := server.Running(dataDir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || pid == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for range 100 {
+		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || !strings.Contains(string(command), "\x00"+dataDir+"\x00") {
+			return nil
+		}
+		if err := syscall.Kill(pid, syscall.SIGQUIT); errors.Is(err, syscall.ESRCH) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return fmt.Errorf("process %d does not end", pid)
+}
+
+// keptName marks a folder that a person wanted to keep.
+const keptName = "kept"
+
+// keep leaves the folder to the user.
+func (s *stage) keep() error {
+	defer s.lock.Close()
+	return os.WriteFile(s.path(keptName), nil, 0o600)
+}

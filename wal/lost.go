@@ -1,0 +1,104 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// maxLost bounds how much WAL FirstCommitAfter reads from the server, in bytes.
+const maxLost = 256 << 20
+
+// FirstCommitAfter reads WAL from a running server over the replication
+// protocol, without a slot, and finds the oldest commit between a position, at
+// which a record begins, and what the server had flushed when it was asked. The
+// zero Commit is the proof that there is none.
+//
+// It is an error when the server is another or on another timeline by now, has
+// removed that WAL, does not let this role replicate, or when it is more than
+// 256 MiB.
+func FirstCommitAfter(ctx context.Context, conn string, asked ServerState, size postgres.SegmentSize, from postgres.LSN) (Commit, error) {
+	if asked.Flushed <= from {
+		return Commit{}, nil
+	}
+	if n := int64(asked.Flushed - from); n > maxLost {
+		return Commit{}, fmt.Errorf("read the WAL after %s: %d bytes are too many to look through", from, n)
+	}
+	tail, err := receiveTail(ctx, conn, asked, postgres.SegmentAt(asked.Timeline, from, size).Start())
+	if err != nil {
+		return Commit{}, fmt.Errorf("read the WAL after %s: %w", from, err)
+	}
+	first := postgres.SegmentAt(asked.Timeline, from, size)
+	rd := postgres.NewWALReader(from, size, func(no uint64) ([]byte, error) {
+		begin := int64(no-first.No) * int64(size)
+		if no < first.No || begin >= int64(len(tail)) {
+			return nil, io.EOF
+		}
+		return tail[begin:min(begin+int64(size), int64(len(tail)))], nil
+	})
+	for {
+		rec, err := rd.Next()
+		switch {
+		case errors.Is(err, io.EOF) && rd.Position() < asked.Flushed && !endsIncomplete(err):
+			return Commit{}, fmt.Errorf("read the WAL after %s: it ends at %s: %w", from, rd.Position(), err)
+		case errors.Is(err, io.EOF):
+			return Commit{}, nil
+		case err != nil:
+			return Commit{}, fmt.Errorf("read the WAL after %s: %w", from, err)
+		case rec.LSN >= asked.Flushed:
+			return Commit{}, nil
+		}
+		ev, err := rec.Event()
+		if err != nil {
+			return Commit{}, fmt.Errorf("read the WAL after %s: %w", from, err)
+		}
+		if e, ok := ev.(postgres.TransactionEnd); ok && e.Committed {
+			return Commit{e.Time, rec.LSN}, nil
+		}
+	}
+}
+
+// endsIncomplete says whether the last record goes on behind what was read: it
+// had not been flushed as a whole.
+func endsIncomplete(err error) bool {
+	end, ok := errors.AsType[*postgres.EndOfWAL](err)
+	return ok && end.Kind == postgres.EndMissing
+}
+
+// receiveTail receives what the server had flushed from a position on.
+func receiveTail(ctx context.Context, conn string, asked ServerState, from postgres.LSN) ([]byte, error) {
+	c, err := dialReplication(ctx, conn, "lifeboat-drill")
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	system, tl, _, err := c.identify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if system != asked.System || tl != asked.Timeline {
+		return nil, fmt.Errorf("the server is now system %s on timeline %s", system, tl)
+	}
+	if err := c.start(ctx, "", tl, from); err != nil {
+		return nil, err
+	}
+	var w waiting
+	var tail []byte
+	for from+postgres.LSN(len(tail)) < asked.Flushed {
+		m, err := c.receive(ctx, &w, watchEvery)
+		if err != nil {
+			return nil, err
+		}
+		if len(m.data) == 0 {
+			continue
+		}
+		if m.start != from+postgres.LSN(len(tail)) {
+			return nil, fmt.Errorf("the server sent %s instead of %s", m.start, from+postgres.LSN(len(tail)))
+		}
+		tail = append(tail, m.data...)
+	}
+	return tail, nil
+}
