@@ -146,43 +146,11 @@ func (o Options) warn(format string, args ...any) {
 	}
 }
 
-// holdLease takes the lease and renews it until release is called. When it is
-// lost, the context ends with the reason, because somebody else may then be
-// taking this for a dead backup.
+// holdLease keeps other backups away until release is called.
 func holdLease(ctx context.Context, r *repo.Repo, o Options, label string) (context.Context, func(), error) {
-	lease, err := repo.AcquireLease(ctx, r.Store(), LeaseName,
-		repo.Claim{Holder: o.Host + " (backup " + label + ")", Process: o.Process, Gone: o.Gone}, o.Now())
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(repo.RenewEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				if err := lease.Renew(ctx, o.Now()); err != nil && ctx.Err() == nil {
-					cancel(fmt.Errorf("renew the backup's lease: %w", err))
-				}
-			}
-		}
-	}()
-	release := func() {
-		cancel(nil)
-		<-done
-		// The work is over either way; a lease not given back runs out by itself.
-		end, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer stop()
-		if err := lease.Release(end); err != nil {
-			o.warn("cannot give back the lease, it ends by itself: %v", err)
-		}
-	}
-	return ctx, release, nil
+	return repo.HoldLease(ctx, r.Store(), LeaseName,
+		repo.Claim{Holder: o.Host + " (backup " + label + ")", Process: o.Process, Gone: o.Gone}, o.Now,
+		func(err error) { o.warn("cannot give back the lease, it ends by itself: %v", err) })
 }
 
 // MismatchError says that the server and the data directory do not fit each

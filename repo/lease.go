@@ -149,6 +149,44 @@ func (l *Lease) moved(ctx context.Context, gen uint64, rec leaseRecord) {
 	}
 }
 
+// HoldLease takes the lease and renews it until release is called. When it is
+// lost the context ends with the reason, because somebody else may then be
+// taking its holder for dead. A lease that cannot be given back runs out by
+// itself; warn, which may be nil, hears of it. Errors are those of
+// AcquireLease.
+func HoldLease(ctx context.Context, store storage.Store, name string, by Claim, now func() time.Time, warn func(error)) (held context.Context, release func(), err error) {
+	lease, err := AcquireLease(ctx, store, name, by, now())
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(RenewEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if err := lease.Renew(ctx, now()); err != nil && ctx.Err() == nil {
+					cancel(fmt.Errorf("renew the lease %s: %w", name, err))
+				}
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-done
+		end, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer stop()
+		if err := lease.Release(end); err != nil && warn != nil {
+			warn(err)
+		}
+	}, nil
+}
+
 func leaseKey(name string, gen uint64) string {
 	return fmt.Sprintf("%s%s/%0*d", leasesPrefix, name, leaseGens, gen)
 }

@@ -82,7 +82,7 @@ func receiveTail(ctx context.Context, conn string, asked ServerState, from postg
 	if system != asked.System || tl != asked.Timeline {
 		return nil, fmt.Errorf("the server is now system %s on timeline %s", system, tl)
 	}
-	if err := c.start(ctx, "", tl, from); err != nil {
+	if err := c.startWithoutSlot(ctx, tl, from); err != nil {
 		return nil, err
 	}
 	var w waiting

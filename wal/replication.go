@@ -109,6 +109,30 @@ func (c *replication) start(ctx context.Context, slot string, tl postgres.Timeli
 	return nil
 }
 
+// startWithoutSlot is start without a slot: the server keeps nothing for it.
+// pglogrepl knows no such form ("Streaming Replication Protocol" in the manual).
+func (c *replication) startWithoutSlot(ctx context.Context, tl postgres.Timeline, at postgres.LSN) error {
+	wrap := func(err error) error { return fmt.Errorf("stream timeline %s from %s on: %w", tl, at, err) }
+	c.conn.Frontend().SendQuery(&pgproto3.Query{String: fmt.Sprintf("START_REPLICATION PHYSICAL %s TIMELINE %d", at, tl)})
+	if err := c.conn.Frontend().Flush(); err != nil {
+		return wrap(err)
+	}
+	for {
+		msg, err := c.conn.ReceiveMessage(ctx)
+		if err != nil {
+			return wrap(err)
+		}
+		switch m := msg.(type) {
+		case *pgproto3.CopyBothResponse:
+			return nil
+		case *pgproto3.ErrorResponse:
+			return wrap(pgconn.ErrorResponseToPgError(m))
+		case *pgproto3.ReadyForQuery:
+			return wrap(errors.New("the server has nothing from there on"))
+		}
+	}
+}
+
 // errWoken means that receive was interrupted, by its time limit or by wake.
 var errWoken = errors.New("woken")
 

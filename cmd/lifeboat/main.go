@@ -6,11 +6,26 @@
 // calls; they know nothing of flags, environment, clock or exit codes.
 package main
 
-import "os"
+import (
+	"fmt"
+	"os"
+
+	"github.com/lifeboat-dr/lifeboat/verify/fence"
+)
 
 // version is the released version; the linker sets it (-X main.version=1.2.3).
 var version = "dev"
 
 func main() {
+	enterFence()
 	os.Exit(newApp().run(os.Args[1:]))
+}
+
+// enterFence does what a drill has started this program once more for: to go
+// behind the fence and let PostgreSQL take its place.
+func enterFence() {
+	if len(os.Args) > 1 && os.Args[1] == fence.Argument {
+		fmt.Fprintln(os.Stderr, fence.Enter(os.Args[2:], os.Environ()))
+		os.Exit(int(exitFailed))
+	}
 }

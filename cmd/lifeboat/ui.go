@@ -23,6 +23,7 @@ type ui struct {
 	json, quiet    bool
 	terminal       bool // stderr is one
 	colour         bool
+	colourOut      bool       // of results: stdout is a terminal too
 	width          func() int // of the terminal, in columns
 
 	mu       sync.Mutex // holds stderr together
@@ -34,6 +35,7 @@ func newUI(stdout, stderr *os.File) *ui {
 	fd := int(stderr.Fd())
 	u := &ui{stdout: stdout, stderr: stderr, terminal: term.IsTerminal(fd)}
 	u.colour = u.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	u.colourOut = u.colour && term.IsTerminal(int(stdout.Fd()))
 	u.width = func() int {
 		if w, _, err := term.GetSize(fd); err == nil && w > 0 {
 			return w

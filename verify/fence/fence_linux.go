@@ -83,7 +83,7 @@ func (v View) mount() error {
 		return err
 	}
 	// Nothing of /proc is for writing; a user namespace can show it as a whole only.
-	if err := v.bind("/proc", "/proc", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID); err != nil {
+	if err := v.bindAll("/proc", "/proc", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID); err != nil {
 		return err
 	}
 	if err := v.scratch("/tmp", "mode=1777,size=64m"); err != nil {
@@ -118,13 +118,23 @@ func (v View) show(dir string) error {
 		}
 		return os.Symlink(to, v.inside(dir))
 	}
-	return v.bind(dir, dir, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID)
+	return v.bindAll(dir, dir, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID)
 }
 
 func (v View) inside(path string) string { return filepath.Join(v.Root, path) }
 
-// bind shows the folder or file outside at the path inside.
+// bindAll shows a folder with all that is mounted below it.
+func (v View) bindAll(outside, inside string, attributes uint64) error {
+	return v.mountAt(outside, inside, unix.MS_BIND|unix.MS_REC, attributes)
+}
+
+// bind shows the folder or file outside at the path inside, and nothing that is
+// mounted below it: the new root may be.
 func (v View) bind(outside, inside string, attributes uint64) error {
+	return v.mountAt(outside, inside, unix.MS_BIND, attributes)
+}
+
+func (v View) mountAt(outside, inside string, how uintptr, attributes uint64) error {
 	to := v.inside(inside)
 	info, err := os.Stat(outside)
 	if err != nil {
@@ -133,7 +143,7 @@ func (v View) bind(outside, inside string, attributes uint64) error {
 	if err := makePlace(to, info.IsDir()); err != nil {
 		return fmt.Errorf("make a place for %s: %w", inside, err)
 	}
-	if err := unix.Mount(outside, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+	if err := unix.Mount(outside, to, "", how, ""); err != nil {
 		return fmt.Errorf("show %s: %w", inside, err)
 	}
 	attr := &unix.MountAttr{Attr_set: attributes}

@@ -1,0 +1,377 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/restore"
+	"github.com/lifeboat-dr/lifeboat/verify/drill"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/report"
+)
+
+func drillCommand(a *app) *cli.Command {
+	return &cli.Command{
+		Name:  "drill",
+		Usage: "restore into staging, prove the data, report the RPO and RTO achieved",
+		Description: `
+Restores the newest backup and its WAL into a folder of its own, starts the
+server fenced off from network and files, checks the data, measures what would
+have been lost and how long it took, removes everything, and stores signed
+evidence in the repository. Nothing passes by default: what was not proven is
+unknown.
+
+Levels: quick reads manifests, packs and WAL and starts nothing; standard
+restores, recovers and checks; deep also reads every page (pg_checksums), every
+index (pg_amcheck) and every row (pg_dump). Your own checks stand in the
+configuration: docs/drill.md.
+
+A newest backup that cannot be restored is a failure, and no older one takes
+its place. The primary is asked for its clock and position if conn leads to
+it; else the loss is bounded by this host's clock, and the report says so.
+
+With --due 7d nothing is done while the last drill that passed is younger, so
+any scheduler may call it often. Of two drills at once the second leaves with
+75. --keep leaves the server running and prints how to connect.`,
+		Flags: append(drillFlags(), configFlags("repository", "identity", "signer", "conn", "jobs", "pg_bindir",
+			"drill.staging", "drill.level", "drill.rpo", "drill.rto", "drill.owner", "drill.timeout")...),
+		Action: func(c *cli.Context) error {
+			if _, err := operands(c); err != nil {
+				return err
+			}
+			d, err := a.newDrill(c)
+			if err != nil {
+				return err
+			}
+			return d.do(c.Context)
+		},
+	}
+}
+
+func drillFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "pick", Usage: "which backup: latest, random or a `LABEL`", Value: drill.Latest},
+		&cli.StringFlag{Name: "target-time", Usage: "recover up to `TIME`, or to a random one: random"},
+		&cli.StringFlag{Name: "due", Usage: "do nothing while the last drill that passed is younger than `TIME`, such as 7d"},
+		&cli.BoolFlag{Name: "keep", Usage: "leave the server running and its folder in place"},
+		&cli.StringFlag{Name: "junit", Usage: "write the checks as JUnit XML to `FILE`"},
+		&cli.StringFlag{Name: "html", Usage: "write the report as one page to `FILE`"},
+		&cli.StringFlag{Name: "prometheus", Usage: "write metrics for node_exporter's textfile collector to `FILE` (*.prom)"},
+	}
+}
+
+// drillRun is one run of "lifeboat drill".
+type drillRun struct {
+	*app
+	cfg      *Config
+	pick     string
+	time     time.Time
+	random   bool
+	due      time.Duration
+	keep     bool
+	outputs  outputs
+	progress *progress
+}
+
+// outputs are the files that a drill or a report writes.
+type outputs struct{ junit, html, prometheus string }
+
+func (a *app) newDrill(c *cli.Context) (*drillRun, error) {
+	cfg, err := a.config(c, "repository", "identity")
+	if err != nil {
+		return nil, err
+	}
+	d := &drillRun{app: a, cfg: cfg, pick: c.String("pick"), keep: c.Bool("keep")}
+	if d.pick != drill.Latest && d.pick != drill.Random {
+		if err := repo.CheckLabel(d.pick); err != nil {
+			return nil, usage("--pick: %v", err).hinted("latest, random, or a label as \"lifeboat backups\" lists them")
+		}
+	}
+	switch text := c.String("target-time"); text {
+	case "":
+	case drill.Random:
+		d.random = true
+	default:
+		if d.time, _, err = restore.ParseTime(text, time.Local); err != nil {
+			return nil, usage("--target-time: %w", err)
+		}
+	}
+	if c.IsSet("due") {
+		if d.due, err = parseDuration(c.String("due")); err != nil {
+			return nil, usage("--due: %w", err)
+		}
+	}
+	d.outputs, err = a.newOutputs(c)
+	return d, err
+}
+
+func (a *app) newOutputs(c *cli.Context) (o outputs, err error) {
+	for name, field := range map[string]*string{"junit": &o.junit, "html": &o.html, "prometheus": &o.prometheus} {
+		if *field, err = a.abs(c.String(name)); err != nil {
+			return o, err
+		}
+		if *field == "" {
+			continue
+		}
+		// Better now than after the drill.
+		if info, err := os.Stat(filepath.Dir(*field)); err != nil || !info.IsDir() {
+			return o, usage("--%s: there is no folder %s", name, filepath.Dir(*field))
+		}
+	}
+	return o, nil
+}
+
+// do runs the drill, tells what came of it, and fails by its verdict.
+func (d *drillRun) do(ctx context.Context) error {
+	debug.SetGCPercent(25) // as for a restore
+	r, err := openRepo(ctx, d.cfg)
+	if err != nil {
+		return err
+	}
+	key, err := d.signingKey(r)
+	if err != nil {
+		return err
+	}
+	if done, err := d.notDue(ctx, r, key); done || err != nil {
+		return err
+	}
+	held, release, err := repo.HoldLease(ctx, r.Store(), "drill",
+		repo.Claim{Holder: hostName() + " (drill)", Process: processName(), Gone: processGone}, d.now, nil)
+	if err != nil {
+		return err
+	}
+	defer release()
+	// Another one may have passed while this one waited for its turn.
+	if done, err := d.notDue(ctx, r, key); done || err != nil {
+		return err
+	}
+	result, err := d.run(held, r, key)
+	if err != nil {
+		return err
+	}
+	return d.tell(ctx, r, key, result)
+}
+
+func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (*drill.Result, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program's own path: %w", err)
+	}
+	d.progress = d.newProgress(drillPhases[evidence.PhasePlan])
+	defer d.progress.close()
+	c := d.cfg.Drill
+	return drill.Run(ctx, r, drill.Options{
+		Level: evidence.Level(c.Level), Pick: d.pick, Time: d.time, RandomTime: d.random,
+		Staging: c.Staging, Owner: c.Owner, RPO: c.RPO, RTO: c.RTO, Checks: c.Checks,
+		Libraries: drill.Libraries{Listed: len(c.Libraries) > 0, Names: c.Libraries},
+		Conn:      d.primary(), Role: c.Role, Heartbeat: c.Heartbeat,
+		Find: func(major int) (server.Install, error) { return server.Find(major, d.cfg.PGBinDir) },
+		Self: self, Jobs: d.cfg.Jobs, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
+		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Now: d.now,
+		Observe: d.observe, Note: func(s string) { d.note("%s", s) },
+	})
+}
+
+// primary is where the primary can be asked; "" when nothing says where.
+func (d *drillRun) primary() string {
+	if _, set := d.cfg.origins["conn"]; !set {
+		return ""
+	}
+	if d.cfg.Conn == "" {
+		return "application_name=lifeboat"
+	}
+	return d.cfg.Conn
+}
+
+func performer() evidence.Performer {
+	p := evidence.Performer{Host: hostName(), User: fmt.Sprintf("uid %d", os.Geteuid())}
+	if u, err := user.Current(); err == nil {
+		p.User = u.Username
+	}
+	return p
+}
+
+func (d *drillRun) observe(e drill.Progress) {
+	d.progress.setPhase(drillPhases[e.Phase])
+	if e.Total > 0 {
+		d.progress.update(e.Done, e.Total)
+	}
+}
+
+var drillPhases = map[string]string{
+	evidence.PhasePlan:       "reading the archive",
+	evidence.PhaseFiles:      "restoring",
+	evidence.PhaseWAL:        "fetching WAL",
+	evidence.PhaseConsistent: "recovering",
+	evidence.PhaseReplay:     "recovering",
+	evidence.PhaseAccepting:  "opening the server",
+	evidence.PhaseChecks:     "checking",
+}
+
+// notDue says whether a drill has passed lately enough.
+func (d *drillRun) notDue(ctx context.Context, r *repo.Repo, key repo.SigningKey) (bool, error) {
+	if d.due == 0 {
+		return false, nil
+	}
+	h, err := d.history(ctx, r, []repo.PublicKey{key.Public()}, time.Time{})
+	if err != nil {
+		return false, err
+	}
+	last := h.LastPassed()
+	if last == nil || d.now().Sub(last.Drill.Ended) >= d.due {
+		return false, nil
+	}
+	age := d.now().Sub(last.Drill.Ended)
+	return true, d.outcome(map[string]any{"due": false, "last_passed": last.Drill.ID}, func(w io.Writer) {
+		_, _ = fmt.Fprintf(w, "Not due: drill %s passed %s ago\n", last.Drill.ID, span(age))
+	})
+}
+
+// tell prints the report, writes the files, and turns the verdict into an exit
+// code. A file that cannot be written fails a drill that passed, and no other.
+func (d *drillRun) tell(ctx context.Context, r *repo.Repo, key repo.SigningKey, result *drill.Result) error {
+	d.progress.close()
+	doc := result.Document
+	wrote := d.writeOutputs(ctx, r, key, doc)
+	if err := d.result(doc.Drill, func(w io.Writer) {
+		_ = report.Text(w, &doc.Drill, d.painter())
+		writeKept(w, result.Kept)
+	}); err != nil {
+		return err
+	}
+	if err := interruption(ctx); err != nil {
+		return err
+	}
+	switch doc.Drill.Verdict {
+	case evidence.Passed:
+		return wrote
+	case evidence.Failed:
+		return verdictError(exitMissed, "the drill failed", &doc.Drill, result.Err)
+	}
+	return verdictError(exitUnknown, "the drill proved nothing either way", &doc.Drill, result.Err)
+}
+
+// verdictError is the error of a drill that did not pass; the hint is that of
+// what ended it.
+func verdictError(code exitCode, what string, d *evidence.Drill, cause error) error {
+	reason := ""
+	if len(d.Reasons) > 0 {
+		reason = ": " + d.Reasons[0]
+	}
+	err := failed(code, "%s%s", what, reason)
+	if cause != nil {
+		if _, hint := classify(cause); hint != "" {
+			return err.hinted("%s", hint)
+		}
+	}
+	return err.hinted("the report above names every reason; \"lifeboat drill --keep\" leaves the server for a look")
+}
+
+// writeKept says how to reach a server that was left running.
+func writeKept(w io.Writer, k *drill.Kept) {
+	if k == nil {
+		return
+	}
+	as := ""
+	if k.Account != "" {
+		as = "runuser -u " + postgres.ShellWord(k.Account) + " -- "
+	}
+	_, _ = fmt.Fprintf(w, "\nThe server was kept. It is writable, and it is a copy.\nConnect:  %spsql %s\nStop:     %s%s -D %s stop -m immediate\nRemove:   rm -rf %s\n",
+		as, postgres.ShellWord(k.Conn), as, postgres.ShellWord(k.PGCtl), postgres.ShellWord(k.DataDir), postgres.ShellWord(k.Folder))
+}
+
+// painter colours a report where colours are shown: on a terminal.
+func (u *ui) painter() report.Paint {
+	if !u.colourOut {
+		return nil
+	}
+	return func(s, sgr string) string { return "\x1b[" + sgr + "m" + s + "\x1b[0m" }
+}
+
+// writeOutputs writes the files that were asked for.
+func (d *drillRun) writeOutputs(ctx context.Context, r *repo.Repo, key repo.SigningKey, doc *evidence.Document) error {
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	o := d.outputs
+	if o == (outputs{}) {
+		return nil
+	}
+	h, err := d.history(after, r, []repo.PublicKey{key.Public()}, time.Time{})
+	if err != nil {
+		return err
+	}
+	var first error
+	for path, write := range map[string]func(io.Writer) error{
+		o.junit:      func(w io.Writer) error { return report.JUnit(w, &doc.Drill) },
+		o.html:       func(w io.Writer) error { return h.HTML(w, doc) },
+		o.prometheus: h.Prometheus,
+	} {
+		if path == "" {
+			continue
+		}
+		var b bytes.Buffer
+		err := write(&b)
+		if err == nil {
+			err = report.WriteFile(path, b.Bytes())
+		}
+		if err != nil {
+			d.warn("%v", err)
+			first = err
+		}
+	}
+	return first
+}
+
+// signingKey reads the key of this host, and makes it if there is none.
+func (d *drillRun) signingKey(r *repo.Repo) (repo.SigningKey, error) {
+	path := d.cfg.drillKeyPath(r.Marker().Cluster)
+	if _, err := os.Lstat(path); err == nil {
+		f, err := readKeyFile(path, "drill.key")
+		if err != nil {
+			return repo.SigningKey{}, err
+		}
+		if f.Signing == nil {
+			return repo.SigningKey{}, usage("drill.key: %s holds no signing key", path)
+		}
+		return *f.Signing, nil
+	}
+	f, err := repo.NewHostKey(r.Marker().Cluster, r.Marker().Repository)
+	if err != nil {
+		return repo.SigningKey{}, err
+	}
+	text := f.Marshal("Lifeboat drill key: this host signs the evidence of its drills with it.\nWhoever has it can forge evidence. It opens and signs nothing else.")
+	if err := writeNew(path, text); err != nil {
+		return repo.SigningKey{}, fmt.Errorf("make this host's drill key: %w", err)
+	}
+	d.note("made the key that signs this host's evidence: %s", path)
+	d.note("its public half, for drill.trust on hosts that verify: %s", f.Signing.Public())
+	return *f.Signing, nil
+}
+
+// drillKeyPath is where the key of this host lies.
+func (c *Config) drillKeyPath(cluster string) string {
+	if c.Drill.Key != "" {
+		return c.Drill.Key
+	}
+	dir := "."
+	for _, beside := range []string{c.File, c.Identity} {
+		if beside != "" {
+			dir = filepath.Dir(beside)
+			break
+		}
+	}
+	return filepath.Join(dir, strings.ToLower(cluster)+"-drill.key")
+}
