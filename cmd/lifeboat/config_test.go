@@ -67,6 +67,18 @@ var samples = map[string][]string{
 	"pg_bindir":           {"/usr/lib/postgresql/15/bin"},
 	"wal_timeout":         {"90s"},
 	"store_timeout":       {"20s"},
+	"drill.staging":       {"/srv/staging"},
+	"drill.level":         {"deep"},
+	"drill.rpo":           {"1m"},
+	"drill.rto":           {"15m"},
+	"drill.key":           {"/etc/lifeboat/drill.key"},
+	"drill.trust":         {testSigner},
+	"drill.owner":         {"postgres:postgres"},
+	"drill.role":          {"admin"},
+	"drill.libraries":     {"timescaledb", "citus"},
+	"drill.heartbeat":     {"30s"},
+	"drill.timeout":       {"2h"},
+	"drill.stall":         {"90s"},
 }
 
 // Every key must work in the file, in the environment and as a flag, and
@@ -112,14 +124,19 @@ func TestKeysEverywhere(t *testing.T) {
 
 func TestConfigTextEmpty(t *testing.T) {
 	settings, err := parseConfig("x", configText(nil))
-	if err != nil || len(settings) != 0 {
+	if err != nil || len(settings.settings) != 0 {
 		t.Errorf("a file with nothing set reads as %v, %v", settings, err)
 	}
 	for _, k := range keys() {
-		if !strings.Contains(string(configText(nil)), "#"+strings.TrimPrefix(k.name, "s3.")+": ") {
+		if !strings.Contains(string(configText(nil)), "#"+lastOf(k.name)+": ") {
 			t.Errorf("key %s is missing", k.name)
 		}
 	}
+}
+
+func lastOf(name string) string {
+	_, last := sectionOf(name)
+	return last
 }
 
 func TestPrecedence(t *testing.T) {
@@ -409,6 +426,7 @@ func TestRequire(t *testing.T) {
 func FuzzConfig(f *testing.F) {
 	f.Add(configText(samples))
 	f.Add([]byte("s3: {region: x}\nrecipients: [" + testRecipient + "]\n"))
+	f.Add([]byte("drill:\n  rpo: 7d\n  checks:\n  - {name: a, sql: select 1, min: 1, newer_than: 1h}\n  - name: b\n    command: [x, y]\n"))
 	f.Add([]byte("cluster: &a b\nidentity: *a\n"))
 	f.Add([]byte("? {a: b}\n: c\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -420,14 +438,14 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		set := map[string][]string{}
-		for _, s := range settings {
+		for _, s := range settings.settings {
 			set[s.key.name] = s.values
 		}
 		again, err := parseConfig("/etc/x.yaml", configText(set))
 		if err != nil {
 			t.Fatalf("%q: %v\n%s", set, err, configText(set))
 		}
-		for _, s := range again {
+		for _, s := range again.settings {
 			if !reflect.DeepEqual(s.values, set[s.key.name]) {
 				t.Fatalf("%s: wrote %q, read %q", s.key.name, set[s.key.name], s.values)
 			}

@@ -84,6 +84,7 @@ type drillRun struct {
 	keep     bool
 	outputs  outputs
 	progress *progress
+	began    time.Time
 }
 
 // outputs are the files that a drill or a report writes.
@@ -137,6 +138,7 @@ func (a *app) newOutputs(c *cli.Context) (o outputs, err error) {
 // do runs the drill, tells what came of it, and fails by its verdict.
 func (d *drillRun) do(ctx context.Context) error {
 	debug.SetGCPercent(25) // as for a restore
+	d.began = d.now()
 	r, err := openRepo(ctx, d.cfg)
 	if err != nil {
 		return err
@@ -180,7 +182,7 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (
 		Conn:      d.primary(), Role: c.Role, Heartbeat: c.Heartbeat,
 		Find: func(major int) (server.Install, error) { return server.Find(major, d.cfg.PGBinDir) },
 		Self: self, Jobs: d.cfg.Jobs, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
-		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Now: d.now,
+		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Now: d.now, Began: d.began,
 		Observe: d.observe, Note: func(s string) { d.note("%s", s) },
 	})
 }

@@ -85,14 +85,20 @@ func (s *site) command(t *testing.T, args string) string {
 	return line
 }
 
-// exec runs the program and returns its exit code and what it printed.
+// exec runs the program with the site's configuration and returns its exit code
+// and what it printed.
 func (s *site) exec(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	return runProgram(t, s.dir, s.env, append(args, "--config", s.config)...)
+}
+
+func runProgram(t *testing.T, dir string, env []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, servertest.Command(t, "lifeboat"), append(args, "--config", s.config)...)
-	cmd.Env = append(os.Environ(), s.env...)
-	cmd.Dir = s.dir
+	cmd := exec.CommandContext(ctx, servertest.Command(t, "lifeboat"), args...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Dir = dir
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()

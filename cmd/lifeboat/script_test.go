@@ -19,6 +19,7 @@ import (
 func TestMain(m *testing.M) {
 	servertest.Main(m, map[string]func() int{
 		"lifeboat": func() int {
+			enterFence()
 			cleanEnvironment()
 			return newApp().run(os.Args[1:])
 		},

@@ -54,6 +54,7 @@ type Options struct {
 	By      evidence.Performer
 	Key     repo.SigningKey // signs the evidence
 	Now     func() time.Time
+	Began   time.Time      // from when on the recovery time counts; zero is now
 	Observe func(Progress) // may be nil; called from several goroutines, often
 	Note    func(string)   // may be nil; something a person should know, one line
 }

@@ -39,7 +39,10 @@ type Kept struct {
 // when that fails too the evidence says so. A cancelled context ends the drill
 // and is no reason to leave anything.
 func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
-	d := &run{o: o, repo: r, began: o.Now(), result: &Result{}}
+	d := &run{o: o, repo: r, began: o.Began, result: &Result{}}
+	if d.began.IsZero() {
+		d.began = o.Now()
+	}
 	d.begin()
 	work := ctx
 	if o.Timeout > 0 {

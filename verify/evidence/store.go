@@ -51,7 +51,9 @@ func Began(id string) time.Time {
 
 // Put links the drill to the newest document of the repository, signs it and
 // stores it; it is never overwritten. The one drill that may run at a time must
-// hold a lease, or two documents name the same one before them.
+// hold a lease, or two documents name the same one before them. Ids ascend along
+// the chain: one that would not, because clocks differ or two drills began in the
+// same second, is replaced.
 func Put(ctx context.Context, store storage.Store, d *Drill, key repo.SigningKey) (*Document, error) {
 	ids, err := List(ctx, store, time.Time{})
 	if err != nil {
@@ -63,7 +65,11 @@ func Put(ctx context.Context, store storage.Store, d *Drill, key repo.SigningKey
 		if err != nil {
 			return nil, fmt.Errorf("link to the drill before: %w", err)
 		}
-		d.Previous = &Link{ID: ids[len(ids)-1], SHA256: sumOf(before)}
+		newest := ids[len(ids)-1]
+		d.Previous = &Link{ID: newest, SHA256: sumOf(before)}
+		if d.ID <= newest {
+			d.ID = NewID(Began(newest).Add(time.Second))
+		}
 	}
 	doc, err := Sign(d, key)
 	if err != nil {
