@@ -154,6 +154,9 @@ func (r *Repo) Store() storage.Store { return r.store }
 // Marker says whose repository this is.
 func (r *Repo) Marker() Marker { return r.marker }
 
+// Host is what the envelopes that are stored say of where they were made.
+func (r *Repo) Host() string { return r.host }
+
 // CanOpenData says whether an identity for data was given. Whether it fits is
 // known only when something is opened.
 func (r *Repo) CanOpenData() bool { return len(r.keys.Identities) > 0 }

@@ -63,7 +63,6 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 	if err != nil {
 		return stored, 0, fmt.Errorf("push %s: %w", filepath.Base(path), err)
 	}
-	defer src.Close()
 	own, err := src.seal(ctx, r, o, repo.SealOptions{})
 	if err != nil {
 		return stored, 0, err
@@ -224,7 +223,6 @@ func (l *lookAhead) seal(name postgres.WALName) (*sealedFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer src.Close()
 	return src.seal(l.ctx, l.repo, l.options, repo.SealOptions{Workers: 1, Memory: aheadSpool})
 }
 

@@ -297,7 +297,8 @@ func TestPushAheadUnderFaults(t *testing.T) {
 		_, _, err = PushAhead(t.Context(), r, d.file(d.names[0]), PushOptions{System: testSystem}, a.ahead(d))
 		return s, err
 	}, func(mode fault.Mode, fired string, err error) {
-		own := strings.HasSuffix(fired, d.names[0]) || !strings.HasPrefix(fired, "create wal/")
+		_, key, _ := strings.Cut(fired, " ")
+		own := !strings.HasPrefix(key, "wal/") || strings.Contains(key, "/"+d.names[0])
 		if own != (err != nil) || err == nil && !a.has(t, d, d.names[0]) {
 			t.Errorf("%v: %s failed, and the push said %v", mode, fired, err)
 		}

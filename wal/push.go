@@ -57,14 +57,14 @@ func (e *TwoPrimariesError) Unwrap() error { return e.ConflictError }
 // only after the store has acknowledged the object, or when the very same
 // content is stored already. What is there is never replaced:
 // *TwoPrimariesError. *HeaderError when a segment is not what its name says;
-// *ChangedError when the file is written to meanwhile. After an error the
-// archive holds nothing new of it, or all of it.
+// *ChangedError when the file is written to meanwhile. A segment of which
+// slices are stored must hold the same bytes: *TwoPrimariesError too. After an
+// error the archive holds nothing new of it, or all of it.
 func Push(ctx context.Context, r *repo.Repo, path string, o PushOptions) (repo.Stored, error) {
 	src, err := openSource(path)
 	if err != nil {
 		return repo.Stored{}, fmt.Errorf("push %s: %w", filepath.Base(path), err)
 	}
-	defer src.Close()
 	f, err := src.seal(ctx, r, o, repo.SealOptions{})
 	if err != nil {
 		return repo.Stored{}, err
@@ -76,36 +76,73 @@ func Push(ctx context.Context, r *repo.Repo, path string, o PushOptions) (repo.S
 // sealedFile is a file that can be stored.
 type sealedFile struct {
 	*repo.Sealed
-	name  postgres.WALName
-	facts fileFacts // when it was opened
+	src    *source
+	name   postgres.WALName
+	facts  fileFacts    // when it was opened
+	slices *slicesCheck // nil for what is no whole segment
 }
 
-// seal checks the file and makes the envelope of it.
+// seal checks the file and makes the envelope of it. Meanwhile a whole segment
+// is held against its slices. Closing the result closes the source; after an
+// error it is closed already.
 func (s *source) seal(ctx context.Context, r *repo.Repo, o PushOptions, so repo.SealOptions) (*sealedFile, error) {
-	name, err := postgres.ParseWALName(filepath.Base(s.Name()))
-	if err != nil {
+	f := &sealedFile{src: s, facts: s.facts}
+	if err := f.seal(ctx, r, o, so); err != nil {
+		f.Close()
 		return nil, fmt.Errorf("push %s: %w", s.Name(), err)
 	}
-	system, body, err := s.check(name, o)
-	if err != nil {
-		return nil, fmt.Errorf("push %s: %w", s.Name(), err)
-	}
-	sealed, err := r.Seal(repo.WALKey(system, name), repo.KindWAL, &endingReader{ctx, body}, s.size, so)
-	if err != nil {
-		return nil, fmt.Errorf("push %s: %w", name, err)
-	}
-	return &sealedFile{Sealed: sealed, name: name, facts: s.facts}, nil
+	return f, nil
 }
 
-func (f *sealedFile) store(ctx context.Context, r *repo.Repo) (repo.Stored, error) {
-	stored, err := r.StoreSealed(ctx, f.Sealed)
+func (f *sealedFile) seal(ctx context.Context, r *repo.Repo, o PushOptions, so repo.SealOptions) (err error) {
+	if f.name, err = postgres.ParseWALName(filepath.Base(f.src.Name())); err != nil {
+		return err
+	}
+	system, body, err := f.src.check(f.name, o)
+	if err != nil {
+		return err
+	}
+	if f.name.Kind == postgres.WALSegment {
+		f.slices = beginSlicesCheck(ctx, r, system, f.name, f.src.File, f.src.size)
+	}
+	f.Sealed, err = r.Seal(repo.WALKey(system, f.name), repo.KindWAL, &endingReader{ctx, body}, f.src.size, so)
+	return err
+}
+
+// Close frees what the file takes. The second call does nothing.
+func (f *sealedFile) Close() {
+	if f.slices != nil {
+		f.slices.cancel()
+	}
+	if f.Sealed != nil {
+		_ = f.Sealed.Close()
+	}
+	_ = f.src.Close()
+}
+
+func (f *sealedFile) store(ctx context.Context, r *repo.Repo) (stored repo.Stored, err error) {
+	if f.slices != nil {
+		err = f.slices.wait(ctx)
+	}
+	if err == nil {
+		stored, err = r.StoreSealed(ctx, f.Sealed)
+	}
+	return stored, storeError("push", f.name.String(), err)
+}
+
+// storeError names what was being done with which file; what is archived
+// otherwise already is *TwoPrimariesError, which tells all by itself.
+func storeError(doing, name string, err error) error {
+	if _, told := errors.AsType[*TwoPrimariesError](err); told {
+		return err
+	}
 	if conflict, ok := errors.AsType[*repo.ConflictError](err); ok {
-		return stored, &TwoPrimariesError{f.name.String(), conflict}
+		return &TwoPrimariesError{name, conflict}
 	}
 	if err != nil {
-		return stored, fmt.Errorf("push %s: %w", f.name, err)
+		return fmt.Errorf("%s %s: %w", doing, name, err)
 	}
-	return stored, nil
+	return nil
 }
 
 // endingReader ends with its context: to seal 1 GiB takes seconds, and a server

@@ -120,7 +120,7 @@ func (t *tail) open(ctx context.Context, seg postgres.Segment) (*part, error) {
 		}
 		use, held := chain(all)
 		p.sliced, p.leftover = held, len(all) > 0
-		if p.earlier, err = readEarlier(ctx, t.repo, t.system, seg, use); err != nil {
+		if p.earlier, err = readEarlier(ctx, t.repo, t.system, seg.Timeline, seg.Name(), use); err != nil {
 			return nil, err
 		}
 	}

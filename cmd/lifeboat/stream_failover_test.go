@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 )
@@ -97,7 +98,7 @@ func TestStreamFailover(t *testing.T) {
 	// A second standby that was promoted to the same timeline, and writes other
 	// WAL under the same names.
 	promote(t, three)
-	three.Exec(t, "create table other as select generate_series(1, 50000)")
+	three.Exec(t, "create table other as select generate_series(1, 150000)")
 	var failed string
 	eventually(t, "the archiver of the third server to fail", func() bool {
 		failed = three.QueryString(t, "select coalesce(last_failed_wal, '') from pg_stat_archiver")
@@ -105,8 +106,26 @@ func TestStreamFailover(t *testing.T) {
 	})
 	path := filepath.Join(three.DataDir(), "pg_wal", failed)
 	s.refuses(t, 1, "two primaries", "wal", "push", path, "--pgdata", three.DataDir())
+	// Nor does a whole segment hide what was streamed of one that was not complete.
+	streamed := s.slicedOn(t, 2)
+	path = filepath.Join(three.DataDir(), "pg_wal", streamed)
+	s.refuses(t, 1, "another slice of "+streamed, "wal", "push", path, "--pgdata", three.DataDir())
 	again := s.restoreTo(t)
 	sameContent(t, again, want)
+}
+
+// slicedOn is the segment of a timeline that is archived in slices only.
+func (s *site) slicedOn(t *testing.T, tl postgres.Timeline) string {
+	t.Helper()
+	objects := s.objects(t)
+	for key := range objects {
+		whole, _, slice := strings.Cut(key, ".d/")
+		if _, stored := objects[whole]; slice && !stored && strings.Contains(whole, "/"+tl.Hex()+"/") {
+			return filepath.Base(whole)
+		}
+	}
+	t.Fatalf("no segment of timeline %s is there in slices only", tl)
+	return ""
 }
 
 // Stopping the server in order waits for the stream no longer than one
