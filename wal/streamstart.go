@@ -145,13 +145,7 @@ func (s *streamer) removed(err error) error {
 // storeFile archives a small file that the server sent.
 func storeFile(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, content []byte) error {
 	_, err := r.CreateEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL, bytes.NewReader(content), int64(len(content)))
-	if conflict, ok := errors.AsType[*repo.ConflictError](err); ok {
-		return &TwoPrimariesError{name.String(), conflict}
-	}
-	if err != nil {
-		return fmt.Errorf("store %s: %w", name, err)
-	}
-	return nil
+	return storeError("store", name.String(), err)
 }
 
 // events hands events on, one at a time.

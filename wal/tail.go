@@ -324,23 +324,13 @@ func (t *tail) storeSlice(ctx context.Context, p *part, from int64, raw []byte) 
 func (t *tail) createSlice(ctx context.Context, seg postgres.Segment, from int64, raw []byte) error {
 	key := repo.SliceKey(t.system, seg.Timeline, seg.Name(), from, from+int64(len(raw)))
 	_, err := t.repo.CreateEnvelope(ctx, key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)))
-	return t.named(err, "slice of "+seg.Name())
+	return storeError("store", "slice of "+seg.Name(), err)
 }
 
 func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte) {
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: p.seg.Timeline, Segment: p.seg.Name()}
 	err := storeSegment(ctx, t.repo, t.system, name, raw)
-	t.report(stored{part: p, what: storedWhole, err: t.named(err, name.String())})
-}
-
-func (t *tail) named(err error, what string) error {
-	if conflict, ok := errors.AsType[*repo.ConflictError](err); ok {
-		return &TwoPrimariesError{what, conflict}
-	}
-	if err != nil {
-		return fmt.Errorf("store %s: %w", what, err)
-	}
-	return nil
+	t.report(stored{part: p, what: storedWhole, err: storeError("store", name.String(), err)})
 }
 
 func (t *tail) report(r stored) {
@@ -348,7 +338,9 @@ func (t *tail) report(r stored) {
 	t.wake()
 }
 
-// storeSegment stores a whole segment, unless archive_command has done so.
+// storeSegment archives a whole segment. It may be there already, from
+// archive_command: that shows when the store refuses the name, and by then it
+// has been sealed once more.
 func storeSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, raw []byte) error {
 	_, err := checkSegment(name, raw[:postgres.SegmentHeaderSize], int64(len(raw)), PushOptions{System: system})
 	if err != nil {
