@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -157,32 +156,4 @@ func (f *fetch) findSystem(ctx context.Context, r *repo.Repo) (postgres.SystemID
 		}
 	}
 	return onlySystem(ctx, r)
-}
-
-func parseSystem(text string) (postgres.SystemID, error) {
-	id, err := postgres.ParseSystemID(text)
-	if err != nil {
-		return 0, usage("--system: %v", err)
-	}
-	return id, nil
-}
-
-func onlySystem(ctx context.Context, r *repo.Repo) (postgres.SystemID, error) {
-	systems, err := r.Systems(ctx)
-	if err != nil {
-		return 0, err
-	}
-	hint := "add --system ID, the system identifier that pg_controldata prints"
-	switch len(systems) {
-	case 0:
-		return 0, usage("no backup was taken yet, so the repository does not tell whose WAL is wanted").hinted("%s", hint)
-	case 1:
-		return systems[0], nil
-	}
-	names := make([]string, len(systems))
-	for i, s := range systems {
-		names[i] = s.String()
-	}
-	return 0, usage("the repository holds WAL of %d systems (%s), and which one is wanted is not said", len(systems), strings.Join(names, ", ")).
-		hinted("%s", hint)
 }

@@ -136,24 +136,14 @@ func (s *walStatus) loadBackups(ctx context.Context) error {
 // all that the repository knows.
 func (s *walStatus) systems(ctx context.Context, named string) ([]postgres.SystemID, error) {
 	if named != "" {
-		id, err := postgres.ParseSystemID(named)
-		if err != nil {
-			return nil, usage("--system: %v", err)
-		}
-		return []postgres.SystemID{id}, nil
+		id, err := parseSystem(named)
+		return []postgres.SystemID{id}, err
 	}
-	switch id, err := expectedSystem(ctx, s.cfg); {
-	case err != nil:
-		return nil, err
-	case id != 0:
-		return []postgres.SystemID{id}, nil
+	id, err := expectedSystem(ctx, s.cfg)
+	if err != nil || id != 0 {
+		return []postgres.SystemID{id}, err
 	}
-	all, err := s.repo.Systems(ctx)
-	if err == nil && len(all) == 0 {
-		err = usage("no backup was taken yet, so the repository does not tell whose WAL is wanted").
-			hinted("add --system ID, the system identifier that pg_controldata prints")
-	}
-	return all, err
+	return knownSystems(ctx, s.repo)
 }
 
 // system reports on the archive of one system. A gap is looked at again:

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -96,19 +94,6 @@ func (a *app) streamWAL(ctx context.Context, cfg *Config, o wal.StreamOptions) e
 	return a.outcome(report, func(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "Stopped: timeline %s is in the archive up to %s\n", report.Timeline, report.Durable)
 	})
-}
-
-// expectedSystem is the system of the data directory, if it is on this host; 0
-// when the server may be any.
-func expectedSystem(ctx context.Context, cfg *Config) (postgres.SystemID, error) {
-	if cfg.PGData == "" {
-		return 0, nil
-	}
-	control, err := wal.ReadControl(ctx, cfg.PGData)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return 0, nil
-	}
-	return control.SystemID, err
 }
 
 // streamLog prints what a stream tells: at once what is new, else a line a
