@@ -194,6 +194,8 @@ func (s *streamer) rest() error {
 	return nil
 }
 
+// hopeless says whether a session failed for a reason that another one would
+// meet again, so that a person must see to it.
 func hopeless(err error) bool {
 	_, other := errors.AsType[*OtherSystemError](err)
 	_, slot := errors.AsType[*MissingSlotError](err)

@@ -106,19 +106,15 @@ func (s *streamer) follow(ctx context.Context, c *replication, server peer) erro
 				"it may lag behind, or be of another branch", server.timeline, t.timeline)
 		}
 		if t.received() < span.End {
-			err := s.receive(ctx, c)
-			if !errors.Is(err, errEndOfTimeline) {
-				return err
-			}
-			if err := s.settle(ctx); err != nil {
-				return err
-			}
-			if span.End == postgres.EndOfTime {
+			if err := s.receive(ctx, c); !errors.Is(err, errEndOfTimeline) {
 				return err
 			}
 		}
 		if err := s.settle(ctx); err != nil {
 			return err
+		}
+		if span.End == postgres.EndOfTime {
+			return errEndOfTimeline
 		}
 		next := nextSpan(server.history, t.timeline)
 		at := postgres.SegmentAt(next.Timeline, next.Begin, t.size).Start()

@@ -125,7 +125,8 @@ func newestOn(ix *Index, h postgres.History) (postgres.Timeline, postgres.LSN) {
 }
 
 // removed turns the server's word that WAL is gone into a jump to where the
-// slot stands, once, and told aloud; or into a *RemovedError.
+// slot stands, once, and told aloud; or into a *RemovedError. The session ends
+// either way; the next one goes on from there.
 func (s *streamer) removed(err error) error {
 	if sqlState(err) != "58P01" { // undefined_file, WalSndSegmentOpen in walsender.c
 		return err
@@ -136,8 +137,8 @@ func (s *streamer) removed(err error) error {
 		return &RemovedError{Timeline: s.tail.timeline, From: from}
 	}
 	s.event(StreamWarned, &RemovedError{s.tail.timeline, from, to})
-	if err := s.tail.begin(s.storing, s.tail.timeline, to, to); err != nil {
-		return err
+	if failed := s.tail.begin(s.storing, s.tail.timeline, to, to); failed != nil {
+		return failed
 	}
 	return err
 }

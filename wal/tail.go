@@ -99,11 +99,12 @@ func newTail(r *repo.Repo, system postgres.SystemID, size postgres.SegmentSize, 
 	return &tail{repo: r, system: system, size: size, policy: policy, wake: wake, results: make(chan stored, maxStoring+2)}
 }
 
-// begin makes the tail ready for WAL of a timeline from the start of the
-// segment at. Slices that do not reach notYet are not stored: in the first segment of a
-// timeline recovery would take them, and not go on to the segment of the
-// older timeline, which holds more. Nothing of an earlier timeline may be
-// outstanding.
+// begin makes the tail ready for WAL of a timeline from at on, the start of a
+// segment. Nothing of an earlier timeline may be outstanding.
+//
+// Slices that do not reach notYet are not stored: in the first segment of a
+// timeline recovery would take them, and not go on to the segment of the older
+// timeline, which holds more.
 func (t *tail) begin(ctx context.Context, tl postgres.Timeline, at, notYet postgres.LSN) error {
 	t.timeline, t.notYet, t.floor, t.parts = tl, notYet, at, nil
 	_, err := t.open(ctx, postgres.SegmentAt(tl, at, t.size))
