@@ -24,7 +24,7 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, 
 	for {
 		rec, err := rd.Next()
 		if err != nil {
-			if err := v.ended(err, segmentAt(ix, way, rd.Position()), reach); err != nil {
+			if err := v.ended(err, ix.SegmentAt(way, rd.Position()), reach); err != nil {
 				return nil, fmt.Errorf("read the WAL from %s on: %w", rd.Position(), err)
 			}
 			break
@@ -157,14 +157,6 @@ func (v *surveyor) parameters(e postgres.ParameterChange) {
 	p.MaxWALSenders = max(p.MaxWALSenders, e.MaxWALSenders)
 	p.MaxPreparedXacts = max(p.MaxPreparedXacts, e.MaxPreparedXacts)
 	p.MaxLocksPerXact = max(p.MaxLocksPerXact, e.MaxLocksPerXact)
-}
-
-// segmentAt is the segment that recovery reads at a position.
-func segmentAt(ix *wal.Index, way wal.Path, at postgres.LSN) postgres.Segment {
-	for seg := range ix.Segments(way, at, at+1) {
-		return seg
-	}
-	return postgres.Segment{}
 }
 
 // ended tells the end of the archive, which is no fault, from WAL that is

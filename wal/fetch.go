@@ -27,10 +27,18 @@ type GapError struct {
 	Later   string // the first later segment that is archived
 }
 
+func (e *GapError) Error() string {
+	return fmt.Sprintf("the archive has a gap: %s is missing, and %s, which comes later, is there", e.Missing, e.Later)
+}
+
 // UnknownSystemError says that nothing at all is archived of a system. A
 // cluster that is recovered has archived something; more likely the
 // identifier is wrong.
 type UnknownSystemError struct{ System postgres.SystemID }
+
+func (e *UnknownSystemError) Error() string {
+	return fmt.Sprintf("no WAL of system %s is in the archive", e.System)
+}
 
 // HistoryLostError says that a timeline history file is missing from the
 // archive although WAL of the timeline is there. PostgreSQL archives the
@@ -45,20 +53,12 @@ func (e *HistoryLostError) Error() string {
 	return fmt.Sprintf("the history file of timeline %s is lost: %s is archived, %s is not", e.Timeline, e.Segment, e.Timeline.HistoryName())
 }
 
-func (e *UnknownSystemError) Error() string {
-	return fmt.Sprintf("no WAL of system %s is in the archive", e.System)
-}
-
-func (e *GapError) Error() string {
-	return fmt.Sprintf("the archive has a gap: %s is missing, and %s, which comes later, is there", e.Missing, e.Later)
-}
-
 // Fetch puts the archived file of this name at dest, whole or not at all; a
 // file that is there is replaced. A segment that is archived in slices only is
-// filled up with zeros, which recovery takes for the end of the WAL. It is not synced to disk: PostgreSQL does
-// that itself when it moves what it asked for to its place
-// (KeepFileRestoredFromArchive in access/transam/xlogarchive.c uses
-// durable_rename).
+// filled up with zeros, which recovery takes for the end of the WAL. It is not
+// synced to disk: PostgreSQL does that itself when it moves what it asked for
+// to its place (KeepFileRestoredFromArchive in access/transam/xlogarchive.c
+// uses durable_rename).
 //
 // ErrNotArchived only when it is proven: the store said that there is no such
 // object, the repository's marker is there and genuine, other WAL of the system

@@ -175,6 +175,14 @@ func (ix *Index) Segments(p Path, from, to postgres.LSN) iter.Seq2[postgres.Segm
 	}
 }
 
+// SegmentAt is the segment that recovery along the path reads at a position.
+func (ix *Index) SegmentAt(p Path, at postgres.LSN) postgres.Segment {
+	for seg := range ix.Segments(p, at, at+1) {
+		return seg
+	}
+	return postgres.Segment{}
+}
+
 // choose finds the timeline to read seg on, when it is wanted up to an LSN.
 func (ix *Index) choose(p Path, seg postgres.Segment, upTo postgres.LSN) (postgres.Segment, bool) {
 	ought := seg
