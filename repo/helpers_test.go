@@ -13,6 +13,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
+	"github.com/lifeboat-dr/lifeboat/storage/storetest/suite"
 )
 
 var testTime = time.Date(2026, 1, 31, 2, 0, 0, 0, time.UTC)
@@ -82,17 +83,7 @@ func (w *world) put(t testing.TB, key string, b []byte) {
 
 func (w *world) get(t testing.TB, key string) []byte {
 	t.Helper()
-	return getObject(t, w.store, key)
-}
-
-func getObject(t testing.TB, s storage.Store, key string) []byte {
-	t.Helper()
-	rc, err := s.Open(t.Context(), key, 0, -1)
-	check(t, err)
-	defer rc.Close()
-	b, err := io.ReadAll(rc)
-	check(t, err)
-	return b
+	return suite.Read(t, w.store, key)
 }
 
 func check(t testing.TB, err error) {

@@ -18,8 +18,8 @@ import (
 	"filippo.io/age"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
-	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/file"
+	"github.com/lifeboat-dr/lifeboat/storage/storetest/suite"
 )
 
 // The repositories in testdata/repos are whole ones of format 1, with the keys
@@ -407,7 +407,7 @@ func TestOldRepositoryFlips(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(15, 16))
 	for info, err := range store.List(t.Context(), "") {
 		check(t, err)
-		whole := getObject(t, storage.Store(store), info.Key)
+		whole := suite.Read(t, store, info.Key)
 		for range 20 {
 			b := bytes.Clone(whole)
 			b[rnd.IntN(len(b))] ^= byte(1 + rnd.IntN(255))

@@ -2,8 +2,6 @@ package wal
 
 import (
 	"context"
-	"encoding/binary"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,6 +10,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/waltest"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
@@ -65,41 +64,12 @@ func (a *archive) writer(store storage.Store) (*repo.Repo, error) {
 	return repo.OpenWriter(context.Background(), open, a.keys(), "db1")
 }
 
-// segmentBytes makes a segment with the header that PostgreSQL 15 would write
-// and a body that half compresses.
-func segmentBytes(seg postgres.Segment, system postgres.SystemID, seed uint64) []byte {
-	b := make([]byte, seg.Size)
-	binary.LittleEndian.PutUint16(b, 0xD110)
-	binary.LittleEndian.PutUint16(b[2:], 2)
-	binary.LittleEndian.PutUint32(b[4:], uint32(seg.Timeline))
-	binary.LittleEndian.PutUint64(b[8:], uint64(seg.Start()))
-	binary.LittleEndian.PutUint64(b[24:], uint64(system))
-	binary.LittleEndian.PutUint32(b[32:], uint32(seg.Size))
-	binary.LittleEndian.PutUint32(b[36:], 8192)
-	rnd := rand.New(rand.NewPCG(seed, seg.No))
-	for i := postgres.SegmentHeaderSize; i+16 <= len(b); i += 16 {
-		binary.LittleEndian.PutUint64(b[i:], rnd.Uint64())
-	}
-	return b
-}
-
-func segment(t testing.TB, name string, size postgres.SegmentSize) postgres.Segment {
-	t.Helper()
-	seg, err := postgres.ParseSegment(name, size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return seg
-}
-
-func walName(t testing.TB, s string) postgres.WALName {
-	t.Helper()
-	n, err := postgres.ParseWALName(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
+// What waltest makes, by the names that the tests here use.
+var (
+	segmentBytes = waltest.SegmentBytes
+	segment      = waltest.Segment
+	walName      = waltest.Name
+)
 
 // writeFile writes a file into a new folder and returns its path.
 func writeFile(t testing.TB, name string, content []byte) string {

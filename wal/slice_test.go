@@ -89,20 +89,6 @@ func (a *archive) putSlice(t testing.TB, name string, content []byte, from, to i
 	}
 }
 
-// fetched fetches a file that must be there.
-func (a *archive) fetched(t testing.TB, name string) []byte {
-	t.Helper()
-	dest := filepath.Join(t.TempDir(), "RECOVERYXLOG")
-	if err := Fetch(context.Background(), a.Repo, testSystem, walName(t, name), dest); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(dest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return got
-}
-
 func TestFetchSlices(t *testing.T) {
 	const name = "000000010000000000000003"
 	eachStore(t, func(t *testing.T, store storage.Store) {
@@ -116,7 +102,7 @@ func TestFetchSlices(t *testing.T) {
 		a.putSlice(t, name, b, 0, 100000)
 		a.putSlice(t, name, b, 90000, 200000)
 		want := append(slices.Clone(b[:200000]), make([]byte, 1<<20-200000)...)
-		if got := a.fetched(t, name); !bytes.Equal(got, want) {
+		if got := a.fetch(t, name); !bytes.Equal(got, want) {
 			t.Error("not the slices, filled up with zeros")
 		}
 		if err := tryFetch(t, a.Repo, testSystem, "000000010000000000000004"); !errors.Is(err, ErrNotArchived) {
@@ -131,7 +117,7 @@ func TestFetchSlices(t *testing.T) {
 			t.Errorf("slices that end before their segment, with a later one: %v", gap)
 		}
 		a.putSlice(t, name, b, 200000, 1<<20)
-		if got := a.fetched(t, name); !bytes.Equal(got, b) {
+		if got := a.fetch(t, name); !bytes.Equal(got, b) {
 			t.Error("not the whole segment")
 		}
 		// The whole segment is what counts, whatever the slices are.
@@ -143,7 +129,7 @@ func TestFetchSlices(t *testing.T) {
 		if err != nil || len(left) != 0 {
 			t.Errorf("slices are left: %v %v", left, err)
 		}
-		if got := a.fetched(t, name); !bytes.Equal(got, b) {
+		if got := a.fetch(t, name); !bytes.Equal(got, b) {
 			t.Error("not the whole segment")
 		}
 	})

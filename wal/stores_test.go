@@ -3,7 +3,6 @@ package wal
 import (
 	"bytes"
 	"context"
-	"io"
 	"path/filepath"
 	"testing"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/file"
 	"github.com/lifeboat-dr/lifeboat/storage/s3"
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
+	"github.com/lifeboat-dr/lifeboat/storage/storetest/suite"
 )
 
 // eachStore runs a test on every store that a user can have.
@@ -43,19 +43,7 @@ func fileStoreAt(t testing.TB, root string) *file.Store {
 }
 
 // rawObject reads the bytes of an object.
-func rawObject(t testing.TB, store storage.Store, key string) []byte {
-	t.Helper()
-	rc, err := store.Open(context.Background(), key, 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
-	raw, err := io.ReadAll(rc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
+var rawObject = suite.Read
 
 // replaceObject does what no one may: it puts other bytes under a key.
 func replaceObject(t testing.TB, store storage.Store, key string, raw []byte) {

@@ -134,7 +134,7 @@ func sameWAL(t *testing.T, a *archive, begin postgres.LSN, want []byte) {
 	t.Helper()
 	for seg := postgres.SegmentAt(1, begin, 1<<20); len(want) > 0; seg = seg.Next() {
 		n := min(len(want), 1<<20)
-		got := a.fetched(t, seg.Name())
+		got := a.fetch(t, seg.Name())
 		if !bytes.Equal(got[:n], want[:n]) || bytes.ContainsFunc(got[n:], func(r rune) bool { return r != 0 }) {
 			t.Errorf("%s is not what was sent", seg)
 		}

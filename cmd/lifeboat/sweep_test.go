@@ -27,6 +27,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/storage/file"
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
+	"github.com/lifeboat-dr/lifeboat/storage/storetest/suite"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -382,7 +383,7 @@ func (s *sweepSite) copyStore(t *testing.T, prefixes []string, without string) *
 			if info.Key == without {
 				continue
 			}
-			raw := readAll(t, s.store, info.Key)
+			raw := suite.Read(t, s.store, info.Key)
 			if err := out.Create(context.Background(), info.Key, bytes.NewReader(raw)); err != nil {
 				t.Fatal(err)
 			}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -126,19 +125,4 @@ func (s *sweepSite) sweepFetch(t *testing.T) {
 			})
 		})
 	}
-}
-
-// readAll reads an object.
-func readAll(t *testing.T, store storage.Store, key string) []byte {
-	t.Helper()
-	rc, err := store.Open(context.Background(), key, 0, -1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
-	raw, err := io.ReadAll(rc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
 }

@@ -3,11 +3,9 @@ package queue
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,43 +15,18 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/waltest"
 )
 
 const testSystem postgres.SystemID = 7300000000000000001
 
-// segmentBytes makes a segment with the header that PostgreSQL 15 would write.
+var (
+	segment = waltest.Segment
+	walName = waltest.Name
+)
+
 func segmentBytes(seg postgres.Segment, system postgres.SystemID) []byte {
-	b := make([]byte, seg.Size)
-	binary.LittleEndian.PutUint16(b, 0xD110)
-	binary.LittleEndian.PutUint16(b[2:], 2)
-	binary.LittleEndian.PutUint32(b[4:], uint32(seg.Timeline))
-	binary.LittleEndian.PutUint64(b[8:], uint64(seg.Start()))
-	binary.LittleEndian.PutUint64(b[24:], uint64(system))
-	binary.LittleEndian.PutUint32(b[32:], uint32(seg.Size))
-	binary.LittleEndian.PutUint32(b[36:], 8192)
-	rnd := rand.New(rand.NewPCG(1, seg.No))
-	for i := postgres.SegmentHeaderSize; i+16 <= len(b); i += 512 {
-		binary.LittleEndian.PutUint64(b[i:], rnd.Uint64())
-	}
-	return b
-}
-
-func segment(t testing.TB, name string, size postgres.SegmentSize) postgres.Segment {
-	t.Helper()
-	seg, err := postgres.ParseSegment(name, size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return seg
-}
-
-func walName(t testing.TB, s string) postgres.WALName {
-	t.Helper()
-	n, err := postgres.ParseWALName(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return waltest.SegmentBytes(seg, system, 1)
 }
 
 // recovering is a data directory with a queue, and what is archived.

@@ -1,9 +1,11 @@
-// Package suite runs package storetest's checks as tests. It stands apart
-// from storetest so that the program does not link the testing package.
+// Package suite runs package storetest's checks as tests, and holds what tests
+// of any store share. It stands apart from storetest so that the program does
+// not link the testing package.
 package suite
 
 import (
 	"context"
+	"io"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
@@ -32,4 +34,19 @@ func report(t *testing.T, results []storetest.Result) {
 			}
 		})
 	}
+}
+
+// Read reads all of an object that must be there.
+func Read(t testing.TB, store storage.Store, key string) []byte {
+	t.Helper()
+	rc, err := store.Open(context.Background(), key, 0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rc.Close()
+	raw, err := io.ReadAll(rc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
 }
