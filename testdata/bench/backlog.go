@@ -98,19 +98,9 @@ func (b *bench) backlogWAL(ctx context.Context) ([]string, error) {
 // archiver may begin to the moment at which the last of them is done. The CPU
 // time is that of the whole machine, the S3 server included.
 func (b *bench) drain(ctx context.Context, t tool, p place, round int, segments []string, remembered *series) (u usage, err error) {
-	dir := filepath.Join(b.dir, "round")
-	at, files := filepath.Join(dir, "repository"), filepath.Join(dir, "repository")
-	if p.s3 != nil {
-		at = "backlog-" + strconv.FormatInt(time.Now().UnixNano(), 36)
-		files = filepath.Join(p.s3.Data, at)
-	}
-	if err := b.mkdir(dir); err != nil {
-		return u, err
-	}
-	defer func() {
-		err = errors.Join(err, b.archiveWith("exit 0"), b.discard(dir), b.discard(files))
-	}()
-	if err := t.prepare(ctx, p, at, dir); err != nil {
+	dir, files, discard, err := b.freshRepository(ctx, t, p, "backlog")
+	defer func() { err = errors.Join(err, discard()) }()
+	if err != nil {
 		return u, err
 	}
 	release, err := b.hold(ctx, dir, segments)

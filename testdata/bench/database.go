@@ -126,25 +126,32 @@ func (b *bench) archiveWith(line string) error {
 	return os.Rename(next, d.archiver())
 }
 
-// buildDatabase fills a fresh cluster, and then keeps the WAL of a mixed load.
-func (b *bench) buildDatabase(ctx context.Context, d *database) (err error) {
+// freshCluster starts a new cluster in the place of what was there, which
+// archives nothing yet, and makes the folder for segments that are to be kept.
+func (b *bench) freshCluster(ctx context.Context, d *database) (segments string, err error) {
 	if err := os.RemoveAll(d.dir); err != nil {
-		return err
+		return "", err
 	}
-	segments := filepath.Join(d.dir, "segments")
+	segments = filepath.Join(d.dir, "segments")
 	for _, dir := range []string{d.dir, segments} {
 		if err := b.mkdir(dir); err != nil {
-			return err
+			return "", err
 		}
 	}
 	err = b.install.Initdb(ctx, server.InitdbOptions{DataDir: d.dataDir(), Checksums: true, NoSync: true, Account: b.account})
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := b.archiveWith("exit 0"); err != nil {
-		return err
+		return "", err
 	}
-	if err := b.startServer(ctx, d); err != nil {
+	return segments, b.startServer(ctx, d)
+}
+
+// buildDatabase fills a fresh cluster, and then keeps the WAL of a mixed load.
+func (b *bench) buildDatabase(ctx context.Context, d *database) (err error) {
+	segments, err := b.freshCluster(ctx, d)
+	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()

@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/lifeboat-dr/lifeboat/postgres/server"
 )
 
 const (
@@ -59,23 +57,8 @@ func (b *bench) openFeedDatabase(ctx context.Context) error {
 // buildFeed fills a fresh cluster, backs it up, and then keeps the WAL of
 // pgbench, and of large updates, from the beginning of the backup on.
 func (b *bench) buildFeed(ctx context.Context, d *database) (err error) {
-	if err := os.RemoveAll(d.dir); err != nil {
-		return err
-	}
-	segments := filepath.Join(d.dir, "segments")
-	for _, dir := range []string{d.dir, segments} {
-		if err := b.mkdir(dir); err != nil {
-			return err
-		}
-	}
-	err = b.install.Initdb(ctx, server.InitdbOptions{DataDir: d.dataDir(), Checksums: true, NoSync: true, Account: b.account})
+	segments, err := b.freshCluster(ctx, d)
 	if err != nil {
-		return err
-	}
-	if err := b.archiveWith("exit 0"); err != nil {
-		return err
-	}
-	if err := b.startServer(ctx, d); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.stop()) }()

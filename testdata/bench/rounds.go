@@ -36,22 +36,30 @@ func (b *bench) compare(ctx context.Context, p place) error {
 	return nil
 }
 
+// freshRepository makes the folder of a round, and in the place a repository
+// that is told from others by the name. files is the folder in which it lies.
+// discard removes both, also after an error.
+func (b *bench) freshRepository(ctx context.Context, t tool, p place, name string) (dir, files string, discard func() error, err error) {
+	dir = filepath.Join(b.dir, "round")
+	at := filepath.Join(dir, "repository")
+	files = at
+	if p.s3 != nil {
+		at = name + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+		files = filepath.Join(p.s3.Data, at)
+	}
+	discard = func() error { return errors.Join(b.archiveWith("exit 0"), b.discard(dir), b.discard(files)) }
+	if err = b.mkdir(dir); err == nil {
+		err = t.prepare(ctx, p, at, dir)
+	}
+	return dir, files, discard, err
+}
+
 // round takes a backup into a fresh repository, restores it, pushes WAL, and
 // discards everything. Round 0 warms up: its times do not count, its memory does.
 func (b *bench) round(ctx context.Context, t tool, p place, round, pushes int, into *sample) (err error) {
-	dir := filepath.Join(b.dir, "round")
-	at, files := filepath.Join(dir, "repository"), filepath.Join(dir, "repository")
-	if p.s3 != nil {
-		at = "round-" + strconv.FormatInt(time.Now().UnixNano(), 36)
-		files = filepath.Join(p.s3.Data, at)
-	}
-	if err := b.mkdir(dir); err != nil {
-		return err
-	}
-	defer func() {
-		err = errors.Join(err, b.archiveWith("exit 0"), b.discard(dir), b.discard(files))
-	}()
-	if err := t.prepare(ctx, p, at, dir); err != nil {
+	dir, files, discard, err := b.freshRepository(ctx, t, p, "round")
+	defer func() { err = errors.Join(err, discard()) }()
+	if err != nil {
 		return err
 	}
 
