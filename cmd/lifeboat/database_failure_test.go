@@ -16,6 +16,7 @@ import (
 // later ones count on from the first. The first file is made long with a hole:
 // pages of zeros are new ones to PostgreSQL, which goes on behind them.
 func TestRelationOverOneGiB(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{Checksums: true}})
 	s.Exec(t, "create table big (n int, x text); alter table big alter x set storage external; insert into big values (0, 'the first page')")
 	big := filepath.Join(s.DataDir(), s.QueryString(t, "select pg_relation_filepath('big')"))

@@ -83,6 +83,7 @@ func TestEndToEnd(t *testing.T) {
 	t.Parallel()
 	for _, store := range []string{"file", "s3"} {
 		t.Run(store, func(t *testing.T) {
+			t.Parallel()
 			endToEnd(t, siteOptions{s3: store == "s3", server: servertest.Options{Checksums: true}})
 		})
 	}

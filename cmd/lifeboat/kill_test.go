@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	kills    = flag.Int("kills", 12, "how often TestKill9 kills each command")
+	kills    = flag.Int("kills", 6, "how often TestKill9 kills each command")
 	killSeed = flag.Uint64("kill-seed", 0, "seed of the moments at which TestKill9 kills; 0 is a new one")
 )
 

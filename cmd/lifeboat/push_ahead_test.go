@@ -93,8 +93,10 @@ func (s *site) settle(t *testing.T) {
 // One call archives the whole backlog; the calls that follow need no store at
 // all. Then the server goes on by itself, and everything restores.
 func TestBacklogIsPushedAhead(t *testing.T) {
+	t.Parallel()
 	for name, o := range map[string]siteOptions{"folder": {}, "s3": {s3: true}} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			o.server.WALSegmentSize = 1 << 20
 			s := newSite(t, o)
 			s.run(t, "backup")
@@ -172,6 +174,7 @@ func TestMemoryIsOfOneRepository(t *testing.T) {
 // size, content that does not compress, and a store so far away that all that
 // may be on its way is.
 func TestPushAheadMemory(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		mib   int
 		noise int64 // every how many bytes are random
@@ -273,6 +276,7 @@ func (s *site) fakeBacklog(t *testing.T, n int, noise int64) (names []string) {
 // The store goes away under a server that archives, and comes back: WAL stays,
 // the archiver lives, and the backlog drains without a person.
 func TestBacklogDrainsAfterAnOutage(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{s3: true, server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.run(t, "backup")
 	archiver := s.QueryString(t, archiverSQL)

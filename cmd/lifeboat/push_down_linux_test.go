@@ -122,6 +122,7 @@ func TestPushIsStopped(t *testing.T) {
 // TestStoreDown: whatever is wrong with the way to the store, the push fails
 // within its limit, in one line that names the reason, and one hint.
 func TestStoreDown(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{s3: true, server: servertest.Options{WALSegmentSize: 1 << 20}})
 	path := filepath.Join(s.DataDir(), "pg_wal", s.pileUp(t, 3)[0])
 	mute, _ := silent(t)
@@ -133,6 +134,7 @@ func TestStoreDown(t *testing.T) {
 		"throttled":      {"--s3-endpoint " + throttling(t), "SlowDown"},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel() // they wait
 			const limit = 3 * time.Second
 			begin := time.Now()
 			code, _, stderr := s.exec(t, append([]string{"wal", "push", path, "--store-timeout", limit.String()}, strings.Fields(far.flags)...)...)
