@@ -2,6 +2,7 @@ package wal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,7 +20,7 @@ const maxHistory = maxSmallFile
 // Index is what the archive of one system held at one moment.
 type Index struct {
 	system    postgres.SystemID
-	size      postgres.SegmentSize // 0 while no segment is archived
+	size      postgres.SegmentSize // 0 while it is not known
 	timelines map[postgres.Timeline]*timeline
 	foreign   int
 }
@@ -56,9 +57,11 @@ func (r Range) Segments(size postgres.SegmentSize) int {
 
 // LoadIndex lists the archive of a system. It reads the names of all objects,
 // the header of one segment, for the segment size, and the timeline history
-// files; it reads neither segments nor slices. Slices count as soon as one whole
-// segment tells the segment size. A history file that cannot be read, also
-// for want of an identity, is reported by History and Path, when it matters.
+// files; it reads neither segments nor slices. Where no segment is archived
+// whole, the first slice tells the segment size, which takes an identity;
+// without one, slices count after LearnSegmentSize. A history file that cannot be
+// read, also for want of an identity, is reported by History and Path, when it
+// matters.
 //
 // No archive at all is an empty index, not an error, if the repository is there.
 func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*Index, error) {
@@ -82,6 +85,8 @@ func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*In
 			return nil, fmt.Errorf("tell the segment size of the archive: %w", err)
 		}
 		ix.size = postgres.SegmentSize(h.Size)
+	} else if err := ix.sizeFromSlices(ctx, r); err != nil {
+		return nil, err
 	}
 	if err := ix.number(); err != nil {
 		return nil, err
@@ -120,6 +125,54 @@ func (ix *Index) note(rest string, size int64) bool {
 		t.partials = append(t.partials, name.Segment)
 	case postgres.WALHistory:
 		t.hasHistory = true
+	}
+	return false
+}
+
+// sizeFromSlices reads the segment size in the first page of a segment that is
+// there in slices. It stays unknown without the right identity, and when the
+// slice has been replaced meanwhile.
+func (ix *Index) sizeFromSlices(ctx context.Context, r *repo.Repo) error {
+	for tl, t := range ix.timelines {
+		for name, all := range t.slices {
+			use, held := chain(all)
+			if held == 0 {
+				continue
+			}
+			size, err := slicedSize(ctx, r, ix.system, postgres.WALName{Kind: postgres.WALSegment, Timeline: tl, Segment: name}, use[0])
+			if errors.Is(err, repo.ErrNoIdentity) || errors.Is(err, repo.ErrWrongIdentity) || errors.Is(err, errSliceGone) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("tell the segment size of the archive: %w", err)
+			}
+			ix.size = size
+			return nil
+		}
+	}
+	return nil
+}
+
+// LearnSegmentSize takes the segment size from somebody who knows it, such as a
+// backup of the system or its control file, where the archive has not told it.
+func (ix *Index) LearnSegmentSize(size postgres.SegmentSize) error {
+	if ix.size != 0 || !size.Valid() {
+		return nil
+	}
+	ix.size = size
+	return ix.number()
+}
+
+// UncountedSlices says whether there are slices that do not count, because the
+// segment size is not known.
+func (ix *Index) UncountedSlices() bool {
+	if ix.size != 0 {
+		return false
+	}
+	for _, t := range ix.timelines {
+		if len(t.slices) > 0 {
+			return true
+		}
 	}
 	return false
 }
@@ -195,7 +248,7 @@ func ReadHistory(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl
 // System is the system whose archive this is.
 func (ix *Index) System() postgres.SystemID { return ix.system }
 
-// SegmentSize is the size of the archived segments, 0 when there are none.
+// SegmentSize is the size of the archived segments, 0 when it is not known.
 func (ix *Index) SegmentSize() postgres.SegmentSize { return ix.size }
 
 // Foreign is the number of objects in the archive's folder that do not bear

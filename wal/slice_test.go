@@ -308,6 +308,44 @@ func TestIndexOfSlices(t *testing.T) {
 	}
 }
 
+// Before any segment is whole, slices count as soon as the segment size is known:
+// from the first of them with an identity, else from somebody else.
+func TestIndexOfSlicesAlone(t *testing.T) {
+	const name = "000000010000000000000003"
+	a := newArchive(t, mem.New())
+	b := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
+	a.putSlice(t, name, b, 0, 1000)
+	a.putSlice(t, name, b, 1000, 5000)
+	want := []Range{{1, 3 * mib, 3*mib + 5000}}
+	ix, err := LoadIndex(t.Context(), a.Repo, testSystem)
+	check(t, err)
+	if got := ix.Ranges(1); !slices.Equal(got, want) || ix.UncountedSlices() || ix.SegmentSize() != 1<<20 {
+		t.Errorf("with an identity: %v", got)
+	}
+	blind := a.open(t, a.store, "db2")
+	ix, err = LoadIndex(t.Context(), blind, testSystem)
+	check(t, err)
+	if got := ix.Ranges(1); len(got) != 0 || !ix.UncountedSlices() {
+		t.Errorf("without an identity: %v", got)
+	}
+	check(t, ix.LearnSegmentSize(1<<20))
+	if got := ix.Ranges(1); !slices.Equal(got, want) || ix.UncountedSlices() {
+		t.Errorf("after learning the size: %v", got)
+	}
+	check(t, ix.LearnSegmentSize(16<<20)) // it is known
+	if ix.SegmentSize() != 1<<20 {
+		t.Error("it changed its mind")
+	}
+	// What is damaged is told, not passed over.
+	key := repo.SliceKey(testSystem, 1, name, 0, 1000)
+	raw := rawObject(t, a.store, key)
+	raw[len(raw)-5] ^= 1
+	replaceObject(t, a.store, key, raw)
+	if _, err := LoadIndex(t.Context(), a.Repo, testSystem); err == nil {
+		t.Error("a damaged slice told the segment size")
+	}
+}
+
 // On two timelines: the new one is believed where it has slices, and the old
 // one's slices past the point where it was left do not lead recovery astray.
 func TestReachOfSlicesOnTwoTimelines(t *testing.T) {

@@ -219,10 +219,24 @@ func (v *systemView) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := v.learnHistories(ctx, ix); err != nil {
+	if err := errors.Join(v.learnSegmentSize(ctx, ix), v.learnHistories(ctx, ix)); err != nil {
 		return err
 	}
 	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
+	return nil
+}
+
+// learnSegmentSize is for an archive in which there is no whole segment yet: its
+// slices do not tell it without an identity.
+func (v *systemView) learnSegmentSize(ctx context.Context, ix *wal.Index) error {
+	if ix.UncountedSlices() && len(v.backups) > 0 {
+		return ix.LearnSegmentSize(v.backups[0].SegSize)
+	}
+	if ix.UncountedSlices() && v.cfg.PGData != "" {
+		if control, err := wal.ReadControl(ctx, v.cfg.PGData); err == nil && control.SystemID == v.id {
+			return ix.LearnSegmentSize(control.WALSegmentSize)
+		}
+	}
 	return nil
 }
 

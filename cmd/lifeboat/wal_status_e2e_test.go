@@ -299,6 +299,35 @@ func TestWALStatusSlices(t *testing.T) {
 	st.stop(t)
 }
 
+// Before the first segment is complete, its slices are all that there is.
+func TestWALStatusSlicesAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteOptions{})
+	st := s.stream(t, "--create-slot")
+	s.Exec(t, "create table t as select 1 n")
+	s.Exec(t, "checkpoint") // so that the server is quiet
+	s.waitDurable(t, s.QueryString(t, "select pg_current_wal_flush_lsn()"))
+	st.stop(t)
+	id := s.QueryString(t, "select system_identifier from pg_control_system()")
+	flags := []string{"--system", id, "--identity", s.identity}
+	r, _ := s.statusOf(t, 0, flags...)
+	if len(r.Timelines) != 1 || len(r.Timelines[0].Ranges) != 1 || !r.Timelines[0].Ranges[0].InSlices {
+		t.Fatalf("%+v", r)
+	}
+	if e := r.Exposure; e.Bytes == nil || *e.Bytes != 0 || e.Archived != r.Timelines[0].Ranges[0].End || r.Newest.Time == nil || len(r.Windows) != 0 {
+		t.Errorf("%+v", r)
+	}
+	// The data directory tells the segment size as well, else it is unknown.
+	r, _ = s.statusOf(t, 0, flags[:2]...)
+	if len(r.Timelines[0].Ranges) != 1 || r.Exposure.Bytes == nil {
+		t.Errorf("without an identity: %+v", r)
+	}
+	r, _ = s.statusOf(t, 0, append(flags[:2:2], "--pgdata", t.TempDir())...)
+	if len(r.Timelines[0].Ranges) != 0 || !strings.Contains(strings.Join(r.Notes, "\n"), "no whole one") {
+		t.Errorf("with neither: %+v", r)
+	}
+}
+
 // A server in recovery tells what it has replayed; its primary may be further
 // on, so it is never proven that nothing would be lost.
 func TestWALStatusStandby(t *testing.T) {

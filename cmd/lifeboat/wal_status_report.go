@@ -217,6 +217,9 @@ func (v *systemView) notes() []string {
 		out = append(out, fmt.Sprintf("the server is on timeline %s, and the archive has gone on to timeline %s: if conn leads to an old primary, stop it",
 			v.server.Timeline, timelines[len(timelines)-1]))
 	}
+	if v.index.UncountedSlices() {
+		out = append(out, "a stream has stored the beginning of a segment, and no whole one: how far it gets is known where the recovery key is, with --identity FILE")
+	}
 	if n := v.index.Foreign(); n > 0 {
 		out = append(out, fmt.Sprintf("%d objects in the archive's folder are no WAL files", n))
 	}
