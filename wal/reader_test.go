@@ -137,11 +137,17 @@ func records(t *testing.T, rd *postgres.WALReader) (lines []string, end postgres
 // TestReader shares one pair of servers among its parts.
 func TestReader(t *testing.T) {
 	w := makeTwoTimelines(t, 1<<20)
+	// All is read again for each fault: too slow for the race detector, which
+	// looks for something else and gets every seventh.
+	step := int64(1)
+	if testing.Short() {
+		step = 7
+	}
 	for name, test := range map[string]func(*testing.T, twoTimelines){
 		"follows timelines": testReaderFollowsTimelines,
 		"stops at a switch": testReaderStopsAtSwitch,
 		"reports gaps":      testReaderReportsGapsAndErrors,
-		"under faults":      testReaderUnderFaults,
+		"under faults":      func(t *testing.T, w twoTimelines) { testReaderUnderFaults(t, w, step) },
 	} {
 		t.Run(name, func(t *testing.T) { test(t, w) })
 	}
@@ -295,7 +301,7 @@ func testReaderReportsGapsAndErrors(t *testing.T, w twoTimelines) {
 
 // An object that vanishes after it was listed, and any failure of the store,
 // must not look like the end of the WAL.
-func testReaderUnderFaults(t *testing.T, w twoTimelines) {
+func testReaderUnderFaults(t *testing.T, w twoTimelines, step int64) {
 	a := newArchive(t, mem.New())
 	w.pushAll(t, a.Repo, everything)
 	ix, err := LoadIndex(context.Background(), a.Repo, w.system)
@@ -305,12 +311,6 @@ func testReaderUnderFaults(t *testing.T, w twoTimelines) {
 	p, err := ix.Path(LatestTimeline, 1, w.start)
 	if err != nil {
 		t.Fatal(err)
-	}
-	// Each read again for each fault: too slow for the race detector, which
-	// looks for something else and gets every seventh.
-	step := int64(1)
-	if testing.Short() {
-		step = 7
 	}
 	for _, fails := range []error{storage.ErrUnavailable, fs.ErrNotExist, io.EOF} {
 		for n := int64(2); ; n += step { // the first opens the repository
