@@ -67,6 +67,9 @@ func TestStreamFailover(t *testing.T) {
 	s.caughtUp(t, three)
 
 	s.Kill9(t)
+	// The third server stays where it is when the old primary comes back.
+	three.Exec(t, "alter system set primary_conninfo = ''")
+	three.Exec(t, "select pg_reload_conf()")
 	promote(t, two)
 	st.waitFor(t, "streaming timeline 2")
 	two.Exec(t, "insert into t select generate_series(1, 500), 'two'")
