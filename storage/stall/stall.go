@@ -264,10 +264,75 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	return <-found, nil
 }
 
-// List implements storage.Store, without a limit: what is waited for lists
-// nothing.
+// entriesAhead is how many entries of a listing may wait to be asked for. It
+// is less than a page of any store, so that who wants only the first few does
+// not make it fetch another one.
+const entriesAhead = 100
+
+// entry is one step of a listing.
+type entry struct {
+	info storage.Info
+	err  error
+}
+
+// List implements storage.Store. The limit holds for each step, while the caller
+// waits for it.
 func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
-	return s.inner.List(ctx, prefix)
+	return func(yield func(storage.Info, error) bool) {
+		listing, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		quit := make(chan struct{}) // nobody takes entries any more
+		defer close(quit)
+		entries := make(chan entry, entriesAhead)
+		go func() {
+			defer close(entries)
+			for info, err := range s.inner.List(listing, prefix) {
+				select {
+				case entries <- entry{info, err}:
+				case <-quit:
+					return
+				}
+			}
+		}()
+		for {
+			e, more := s.nextEntry(listing, cancel, prefix, entries, quit)
+			if !more || !yield(e.info, e.err) || e.err != nil {
+				return
+			}
+		}
+	}
+}
+
+// nextEntry waits for the next entry; more is false at the end.
+func (s *Store) nextEntry(listing context.Context, cancel context.CancelCauseFunc, prefix string, entries <-chan entry, quit <-chan struct{}) (e entry, more bool) {
+	select {
+	case e, more = <-entries: // without any cost, mostly
+		return e, more
+	default:
+	}
+	came := make(chan entry, 1)
+	err := s.run(listing, "list "+prefix, func(ctx context.Context, _ *watch) error {
+		stop := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
+		defer stop()
+		select {
+		case e, ok := <-entries:
+			if ok {
+				came <- e
+			}
+			return e.err
+		case <-quit:
+			return context.Cause(ctx)
+		}
+	})
+	if err != nil {
+		return entry{err: err}, true
+	}
+	select {
+	case e := <-came:
+		return e, true
+	default:
+		return entry{}, false
+	}
 }
 
 // Delete implements storage.Store.

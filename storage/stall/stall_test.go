@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -71,6 +72,29 @@ func (h *hanging) Stat(ctx context.Context, key string) (storage.Info, error) {
 
 func (h *hanging) Delete(ctx context.Context, key string) error { return h.wait(ctx) }
 
+// List gives one entry before it hangs.
+func (h *hanging) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		if !yield(storage.Info{Key: prefix + "1"}, nil) {
+			return
+		}
+		if err := h.wait(ctx); err != nil {
+			yield(storage.Info{}, err)
+		}
+	}
+}
+
+// listed lists, and returns the error that ended it.
+func listed(ctx context.Context, s storage.Store, prefix string) (keys []string, err error) {
+	for info, err := range s.List(ctx, prefix) {
+		if err != nil {
+			return keys, err
+		}
+		keys = append(keys, info.Key)
+	}
+	return keys, nil
+}
+
 func TestHangingStore(t *testing.T) {
 	for what, heed := range map[string]bool{"heeds its context": true, "hangs": false} {
 		h := newHanging(t, heed)
@@ -80,6 +104,13 @@ func TestHangingStore(t *testing.T) {
 			"open":   func(ctx context.Context) error { _, err := s.Open(ctx, "k", 0, -1); return err },
 			"stat":   func(ctx context.Context) error { _, err := s.Stat(ctx, "k"); return err },
 			"delete": func(ctx context.Context) error { return s.Delete(ctx, "k") },
+			"list": func(ctx context.Context) error {
+				keys, err := listed(ctx, s, "k")
+				if len(keys) != 1 && ctx.Err() == nil {
+					t.Errorf("%v were listed before it hung", keys)
+				}
+				return err
+			},
 			"open the store": func(ctx context.Context) error {
 				_, err := stall.Open(ctx, limit, func(ctx context.Context) (storage.Store, error) { return nil, h.wait(ctx) })
 				return err
@@ -176,6 +207,43 @@ func TestSlowStore(t *testing.T) {
 	inner := &reading{Store: mem.New(), pause: pause, passes: 5}
 	if err := stall.New(inner, limit).Create(t.Context(), "k", bytes.NewReader(body)); !errors.Is(err, storage.ErrUnavailable) || inner.done > 2 {
 		t.Errorf("a store that reads again and again: %v, after %d times", err, inner.done)
+	}
+}
+
+// pacing is a store whose listings take their time for each entry.
+type pacing struct {
+	storage.Store
+	pause time.Duration
+}
+
+func (p pacing) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		for range 6 {
+			time.Sleep(p.pause)
+			if !yield(storage.Info{Key: prefix}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Each entry of a listing is a sign of life, and who takes his time with one is
+// not taken for the store.
+func TestSlowListing(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	if keys, err := listed(t.Context(), stall.New(pacing{pause: limit / 3}, limit), "k"); len(keys) != 6 || err != nil {
+		t.Errorf("%v, %v", keys, err)
+	}
+	n := 0
+	for _, err := range stall.New(pacing{}, limit/10).List(t.Context(), "k") {
+		if err != nil {
+			t.Error(err)
+		}
+		time.Sleep(limit / 5)
+		n++
+	}
+	if n != 6 {
+		t.Errorf("%d entries", n)
 	}
 }
 
