@@ -37,21 +37,26 @@ programs, no cloud, and not to be root (root becomes postgres or nobody).`,
 			if _, err := operands(c); err != nil {
 				return err
 			}
-			bindir, err := a.abs(c.String("pg-bindir"))
-			if err != nil {
-				return err
-			}
-			dir, remove, err := a.demoDir(c.String("dir"))
-			if err != nil {
-				return err
-			}
-			defer remove()
-			if os.Geteuid() == 0 {
-				return a.demoUnprivileged(c.Context, dir)
-			}
-			return a.demo(c.Context, dir, bindir)
+			return a.inScratch(c, a.demo)
 		},
 	}
+}
+
+// inScratch does work in a scratch folder as an account that can run servers.
+func (a *app) inScratch(c *cli.Context, work func(ctx context.Context, dir, bindir string) error) error {
+	bindir, err := a.abs(c.String("pg-bindir"))
+	if err != nil {
+		return err
+	}
+	dir, remove, err := a.demoDir(c.String("dir"))
+	if err != nil {
+		return err
+	}
+	defer remove()
+	if os.Geteuid() == 0 {
+		return a.demoUnprivileged(c.Context, dir)
+	}
+	return work(c.Context, dir, bindir)
 }
 
 // demoDir makes the scratch folder; remove takes it away again if it is ours.
@@ -114,7 +119,7 @@ func (a *app) demoUnprivileged(ctx context.Context, dir string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: account.UID, Gid: account.GID, Groups: account.Groups}}
 	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return &commandError{code: exitCode(exit.ExitCode()), err: errors.New("the demo failed, see above")}
+		return &commandError{code: exitCode(exit.ExitCode()), err: errors.New("it failed, see above")}
 	}
 	return err
 }

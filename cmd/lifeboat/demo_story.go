@@ -34,6 +34,7 @@ type story struct {
 	config    string
 	install   server.Install
 	report    demoReport
+	silent    bool // tell no story
 }
 
 // demoReport is the JSON document of the demo. Seconds are measured here.
@@ -100,6 +101,9 @@ func stopServer(srv *server.Server) {
 
 // step prints a line of the story, on stderr with --json.
 func (s *story) step(format string, args ...any) {
+	if s.silent {
+		return
+	}
 	if s.json || s.quiet {
 		s.note(format, args...)
 		return

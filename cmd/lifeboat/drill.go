@@ -25,8 +25,9 @@ import (
 
 func drillCommand(a *app) *cli.Command {
 	return &cli.Command{
-		Name:  "drill",
-		Usage: "restore into staging, prove the data, report the RPO and RTO achieved",
+		Name:        "drill",
+		Subcommands: []*cli.Command{selftestCommand(a)},
+		Usage:       "restore into staging, prove the data, report the RPO and RTO achieved",
 		Description: `
 Restores the newest backup and its WAL into a folder of its own, starts the
 server fenced off from network and files, checks the data, measures what would
@@ -183,7 +184,7 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (
 		Find: func(major int) (server.Install, error) { return server.Find(major, d.cfg.PGBinDir) },
 		Self: self, Jobs: d.cfg.Jobs, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
 		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Now: d.now, Began: d.began,
-		Observe: d.observe, Note: func(s string) { d.note("%s", s) },
+		Observe: d.observe,
 	})
 }
 

@@ -25,6 +25,7 @@ type Options struct {
 
 	// Staging is an existing folder, in which each drill makes one of its own.
 	Staging string
+	Reserve int64  // bytes that must stay free in it
 	Owner   string // account for files and server, "USER[:GROUP]"; for root only
 
 	RPO, RTO  time.Duration // objectives; 0 is none
@@ -56,7 +57,6 @@ type Options struct {
 	Now     func() time.Time
 	Began   time.Time      // from when on the recovery time counts; zero is now
 	Observe func(Progress) // may be nil; called from several goroutines, often
-	Note    func(string)   // may be nil; something a person should know, one line
 }
 
 // What Options.Pick can be, beside a label.
@@ -87,11 +87,5 @@ const (
 func (o Options) observe(phase string, done, total int64) {
 	if o.Observe != nil {
 		o.Observe(Progress{phase, done, total})
-	}
-}
-
-func (o Options) note(s string) {
-	if o.Note != nil {
-		o.Note(s)
 	}
 }

@@ -42,7 +42,7 @@ func (r *run) preflight() error {
 // checkDisk asks for room for all the WAL; the plan has made sure of the files.
 func (r *run) checkDisk() error {
 	raw := r.plan.WAL.Segments * int64(r.plan.Backup.SegSize)
-	more := max(0, raw-walMargin)
+	more := max(0, raw-walMargin) + r.o.Reserve
 	for _, d := range r.plan.Disks {
 		if d.Need+more > d.Free {
 			return &restore.SpaceError{Paths: d.Paths, Need: d.Need + more, Free: d.Free}
