@@ -176,7 +176,7 @@ func (r *run) coverage(ctx context.Context) {
 		return
 	}
 	tested := map[string]time.Time{}
-	if history, err := evidence.History(ctx, r.repo.Store(), time.Time{}); err == nil {
+	if history, err := evidence.History(ctx, r.repo.Store(), r.doc.Repository, time.Time{}); err == nil {
 		for _, e := range history {
 			if e.Err == nil && e.Doc.TrustedBy(r.trusted()) {
 				noteTested(tested, &e.Doc.Drill)

@@ -112,9 +112,12 @@ func TestChain(t *testing.T) {
 	if docs[0].Drill.Previous != nil || docs[3].Drill.Previous.SHA256 != docs[2].SHA256 {
 		t.Fatalf("the links are %+v and %+v", docs[0].Drill.Previous, docs[3].Drill.Previous)
 	}
-	history, err := evidence.History(ctx, store, time.Time{})
+	history, err := evidence.History(ctx, store, strings.Repeat("ab", 16), time.Time{})
 	if err != nil || len(history) != 4 {
 		t.Fatalf("the history has %d entries: %v", len(history), err)
+	}
+	if foreign, err := evidence.History(ctx, store, strings.Repeat("cd", 16), time.Time{}); err != nil || foreign[0].Err == nil {
+		t.Errorf("documents of another repository are accepted: %v", err)
 	}
 	if breaks := evidence.CheckChain(docs); len(breaks) > 0 {
 		t.Errorf("the whole chain: %v", breaks)

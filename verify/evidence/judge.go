@@ -64,6 +64,7 @@ func (d *Drill) Measure(total float64, done bool) {
 			d.RTO.Costliest = p.Name
 		}
 	}
+	d.RTO.Achieved = nil
 	if done {
 		d.RTO.Achieved = &total
 	}

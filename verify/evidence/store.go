@@ -103,12 +103,13 @@ type Entry struct {
 	ID  string
 	Doc *Document
 	Err error
+	Raw []byte // as it lies in the store
 }
 
-// History reads the documents that began at or after since, oldest first. One
-// that cannot be used is an Entry with an error; an error of its own when the
-// store fails.
-func History(ctx context.Context, store storage.Store, since time.Time) ([]Entry, error) {
+// History reads the documents of a repository that began at or after since,
+// oldest first. One that cannot be used is an Entry with an error; an error of
+// its own when the store fails.
+func History(ctx context.Context, store storage.Store, repository string, since time.Time) ([]Entry, error) {
 	ids, err := List(ctx, store, since)
 	if err != nil {
 		return nil, err
@@ -122,11 +123,18 @@ func History(ctx context.Context, store storage.Store, since time.Time) ([]Entry
 			if err != nil {
 				return err
 			}
-			all[i] = Entry{ID: id}
-			all[i].Doc, all[i].Err = Parse(raw)
-			if all[i].Err == nil && all[i].Doc.Drill.ID != id {
-				all[i] = Entry{ID: id, Err: fmt.Errorf("it is the document of drill %s", all[i].Doc.Drill.ID)}
+			doc, err := Parse(raw)
+			switch {
+			case err != nil:
+			case doc.Drill.ID != id:
+				err = fmt.Errorf("it is the document of drill %s", doc.Drill.ID)
+			case doc.Drill.Repository != repository:
+				err = fmt.Errorf("it is a document of repository %.40s", doc.Drill.Repository)
 			}
+			if err != nil {
+				doc = nil
+			}
+			all[i] = Entry{ID: id, Doc: doc, Err: err, Raw: raw}
 			return nil
 		})
 	}

@@ -106,7 +106,7 @@ func draw(title string, points []point) chart {
 		if p.value != nil {
 			m.Y = s.y(*p.value)
 			m.Low = m.Y
-			if p.low != nil {
+			if p.low != nil && *p.low > 0 { // "up to" says nothing about the least
 				m.Low = s.y(*p.low)
 			}
 		} else {
@@ -163,7 +163,7 @@ func describe(points []point) string {
 	s := fmt.Sprintf("%d drills from %s to %s: %d passed, %d failed, %d unknown.", len(points), day(points[0].when),
 		day(points[len(points)-1].when), n[evidence.Passed], n[evidence.Failed], n[evidence.Unknown])
 	if len(values) > 0 {
-		s += fmt.Sprintf(" Lowest %s, highest %s, newest %s.", evidence.Seconds(slices.Min(values)), evidence.Seconds(slices.Max(values)), points[len(points)-1].text)
+		s += fmt.Sprintf(" Lowest %s, highest %s, newest %s.", valueText(slices.Min(values)), valueText(slices.Max(values)), points[len(points)-1].text)
 	}
 	if without := len(points) - len(values); without > 0 {
 		s += fmt.Sprintf(" %s no figure.", count(without, "drill has", "drills have"))
@@ -172,6 +172,13 @@ func describe(points []point) string {
 		s += fmt.Sprintf(" Objective met in %d of %d.", met, asked)
 	}
 	return s
+}
+
+func valueText(v float64) string {
+	if v == 0 {
+		return "0"
+	}
+	return evidence.Seconds(v)
 }
 
 // scale places values. It is logarithmic when they are far apart.
@@ -188,7 +195,7 @@ func niceSteps() []float64 {
 }
 
 func decades() []float64 {
-	return []float64{0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400}
+	return []float64{0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 86400, 7 * 86400, 30 * 86400, 365 * 86400}
 }
 
 func newScale(points []point) scale {

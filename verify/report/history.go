@@ -1,6 +1,7 @@
 package report
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -49,7 +50,20 @@ func NewHistory(cluster string, entries []evidence.Entry, keys []repo.PublicKey,
 	slices.SortFunc(h.Drills, func(a, b *evidence.Document) int { return strings.Compare(a.Drill.ID, b.Drill.ID) })
 	slices.SortFunc(h.Unusable, func(a, b Unusable) int { return strings.Compare(a.ID, b.ID) })
 	h.Breaks = evidence.CheckChain(links)
+	for i := range h.Breaks {
+		h.nameUnusable(&h.Breaks[i])
+	}
 	return h
+}
+
+// nameUnusable corrects what CheckChain cannot know: a document that it was not
+// given is not missing when it is there and cannot be used.
+func (h *History) nameUnusable(b *evidence.Break) {
+	for _, u := range h.Unusable {
+		if b.Reason == fmt.Sprintf("the document before it, %s, is missing", u.ID) {
+			b.Reason = fmt.Sprintf("the document before it, %s, is there and cannot be used", u.ID)
+		}
+	}
 }
 
 // Restores says whether drills of a level restore anything: a quick one reads

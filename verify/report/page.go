@@ -28,7 +28,10 @@ func (h *History) HTML(w io.Writer, doc *evidence.Document) error {
 	if doc == nil {
 		doc = h.Newest()
 	}
-	v := &pageView{History: h, Doc: doc, Charts: h.charts(), Last: h.lastPassedWords(), LastOK: h.LastPassed() != nil}
+	v := &pageView{History: h, Doc: doc, Charts: h.charts(), Last: capital(h.lastPassedWords())}
+	if d := h.LastPassed(); d != nil {
+		v.Last, v.LastDrill = ago(d.Drill.Ended, h.Made)+" ago", &d.Drill
+	}
 	for _, d := range slices.Backward(h.Drills) {
 		if len(v.Past) < maxRows {
 			v.Past = append(v.Past, &d.Drill)
@@ -67,7 +70,7 @@ type pageView struct {
 	Past         []*evidence.Drill // newest first
 	Older        int
 	Last         string
-	LastOK       bool
+	LastDrill    *evidence.Drill
 }
 
 // figure is one of the few numbers that count.
@@ -115,9 +118,9 @@ func figures(d *evidence.Drill) []figure {
 		rpo.Note += ": " + clean(d.RPO.Reason)
 	}
 	rpo.target(d.RPO.Objective, d.RPO.Verdict)
-	rto := figure{Name: "RTO", Long: "from the start to the last required check", Value: capital(achievedRTO(d.RTO)), Words: objectiveWords(d.RTO.Objective, d.RTO.Verdict)}
+	rto := figure{Name: "RTO", Long: "until the required checks passed", Value: capital(achievedRTO(d.RTO)), Words: objectiveWords(d.RTO.Objective, d.RTO.Verdict)}
 	if d.RTO.Costliest != "" {
-		rto.Note = "most of it went into " + evidence.PhaseWords(clean(d.RTO.Costliest))
+		rto.Note = "most time went into " + evidence.PhaseWords(clean(d.RTO.Costliest))
 	}
 	rto.target(d.RTO.Objective, d.RTO.Verdict)
 	return []figure{rpo, rto}
@@ -196,6 +199,18 @@ func capital(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
+// unbroken keeps a length of time on one line: "9 h 10 min to 9 h 12 min" may
+// break before "9 h 12 min" only.
+func unbroken(s string) string {
+	parts := strings.Split(s, " to ")
+	for i, p := range parts {
+		if strings.ContainsAny(p, "0123456789") {
+			parts[i] = strings.ReplaceAll(p, " ", "\u00a0")
+		}
+	}
+	return strings.Join(parts, " to ")
+}
+
 // render writes a page of the set, with the style in it and a policy that lets
 // nothing else in.
 func render(w io.Writer, name, title string, data any) error {
@@ -205,8 +220,8 @@ func render(w io.Writer, name, title string, data any) error {
 	}
 	sum := sha256.Sum256(css)
 	funcs := template.FuncMap{
-		"clean": clean, "utc": utc, "minute": minute, "day": day, "size": size, "verdict": verdictOf, "upper": strings.ToUpper,
-		"shortLoss": shortLoss, "achievedRTO": achievedRTO, "seconds": evidence.Seconds, "join": strings.Join, "add": func(a, b float64) float64 { return a + b },
+		"unbroken": unbroken, "clean": clean, "utc": utc, "minute": minute, "day": day, "size": size, "verdict": verdictOf, "upper": strings.ToUpper,
+		"shortLoss": shortLoss, "achievedRTO": achievedRTO, "seconds": evidence.Seconds, "add": func(a, b float64) float64 { return a + b },
 		"str":   func(v any) string { return fmt.Sprint(v) },
 		"title": func() string { return title },
 		"style": func() template.CSS { return template.CSS(css) },

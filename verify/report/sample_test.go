@@ -182,9 +182,6 @@ func season(n int, last func(time.Time) *evidence.Drill) []*evidence.Drill {
 		d := passed(when)
 		*d.RPO.Upper = 14 + 9*math.Sin(float64(i)*1.7) + float64(i%5)
 		total := 230 + 40*math.Sin(float64(i)/4) + float64(3*i)
-		if i < n/3 {
-			d.RPO.Objective = ptr(120.0)
-		}
 		d.Measure(total, true)
 		d.Judge()
 		switch {
@@ -194,6 +191,9 @@ func season(n int, last func(time.Time) *evidence.Drill) []*evidence.Drill {
 			d = unknown(when)
 		case i%7 == 3:
 			d.RPO.Zero, d.RPO.Upper = true, ptr(0.0)
+		}
+		if i < n/3 {
+			d.RPO.Objective = ptr(120.0)
 		}
 		out = append(out, d)
 	}

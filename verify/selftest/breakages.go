@@ -199,7 +199,7 @@ func check(c drill.Check) func(context.Context, *bench) error {
 
 // hangingRecovery has each commit wait for an hour.
 func hangingRecovery(_ context.Context, w *bench) error {
-	w.drill.Settings = map[string]string{"recovery_min_apply_delay": "1d2h"}
+	w.drill.Settings = map[string]string{"recovery_min_apply_delay": "1d"}
 	w.drill.Stall = 2 * time.Second
 	return nil
 }
