@@ -90,6 +90,9 @@ func (r *WALReader) Major() int { return r.major }
 // SystemID is the system identifier in the segments; zero before the first.
 func (r *WALReader) SystemID() SystemID { return r.systemID }
 
+// BlockSize is the size of the WAL's pages; zero before the first segment.
+func (r *WALReader) BlockSize() LSN { return r.blockSize }
+
 // Position is where the next record begins, or the rest of it would.
 func (r *WALReader) Position() LSN { return r.next }
 

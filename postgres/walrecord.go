@@ -64,10 +64,10 @@ func (m Rmgr) valid(major int) bool { return m < rmgrCount || (m >= 128 && major
 // until the next call of WALReader.Next.
 type Record struct {
 	LSN      LSN
-	End      LSN // where the next record begins, or its page's header
-	Prev     LSN // the record before
-	Timeline Timeline
-	XID      uint32 // zero for what belongs to no transaction
+	End      LSN      // where the next record begins, or its page's header
+	Prev     LSN      // the record before
+	Timeline Timeline // of the page in which it ends
+	XID      uint32   // zero for what belongs to no transaction
 	Rmgr     Rmgr
 	Info     uint8
 

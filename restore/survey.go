@@ -16,7 +16,7 @@ import (
 // replay. It proves that all of it can be fetched, opened and replayed, and
 // finds where recovery would stop. Each segment is fetched once.
 func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, info repo.Info, point Point, o Options) (*Survey, error) {
-	v := &surveyor{point: point, info: info}
+	v := &surveyor{point: point, info: info, way: way}
 	rd := ix.Reader(ctx, r, way, info.StartLSN)
 	defer rd.Close()
 	reach := ix.Reach(way, info.StartLSN)
@@ -27,6 +27,10 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, 
 			if err := v.ended(err, ix.SegmentAt(way, rd.Position()), reach); err != nil {
 				return nil, fmt.Errorf("read the WAL from %s on: %w", rd.Position(), err)
 			}
+			break
+		}
+		if wrong := v.wrongTimeline(rec, rd.BlockSize()); wrong != nil {
+			v.s.Broken, v.s.BrokenSegment = wrong, ix.SegmentAt(way, rec.LSN).Name()
 			break
 		}
 		stop, err := v.see(rec)
@@ -81,6 +85,21 @@ type surveyor struct {
 	s     Survey
 	point Point
 	info  repo.Info
+	way   wal.Path
+}
+
+// wrongTimeline is the error of a record on a page that another timeline wrote
+// than the path has there. PostgreSQL does not look: it would replay, under the
+// name of the new timeline, what the old one went on to write. The page in which
+// a timeline begins was begun by the older one.
+func (v *surveyor) wrongTimeline(rec postgres.Record, pageSize postgres.LSN) error {
+	page := rec.LSN / pageSize * pageSize
+	for _, s := range v.way.Spans {
+		if page >= s.Begin && rec.LSN < s.End && rec.Timeline != s.Timeline {
+			return fmt.Errorf("the record at %s was written on timeline %s, and timeline %s is wanted there", rec.LSN, rec.Timeline, s.Timeline)
+		}
+	}
+	return nil
 }
 
 // see takes the next record and says whether recovery stops there.

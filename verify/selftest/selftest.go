@@ -123,6 +123,9 @@ func (b breakage) judge(d *evidence.Drill, took time.Duration) Outcome {
 			break
 		}
 	}
+	if d.Verdict == evidence.Passed && d.WAL != nil {
+		o.By = fmt.Sprintf("nothing: it passed, on timeline %d to %s", d.Target.Timeline, d.WAL.End)
+	}
 	if !d.Cleanup.Done {
 		o.By = "the staging folder was not removed: " + d.Cleanup.Detail
 	}
