@@ -37,7 +37,9 @@ type commitLoad struct {
 
 const loadClients = 4
 
-func startLoad(t *testing.T, c *servertest.Cluster, first int64) *commitLoad {
+// startLoad begins with the row first; pause is what each client waits between
+// its commits.
+func startLoad(t *testing.T, c *servertest.Cluster, first int64, pause time.Duration) *commitLoad {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &commitLoad{acked: map[int64]time.Time{}, cancel: cancel}
@@ -52,6 +54,9 @@ func startLoad(t *testing.T, c *servertest.Cluster, first int64) *commitLoad {
 			defer l.wg.Done()
 			defer conn.Close(context.Background())
 			for n := first + client; l.commit(ctx, conn, n); n += loadClients {
+				if pause > 0 {
+					time.Sleep(pause)
+				}
 			}
 		}()
 	}
@@ -144,7 +149,7 @@ func newDisasters(t *testing.T, random *rand.Rand, flags []string) *disasters {
 func (d *disasters) strike(t *testing.T) time.Duration {
 	t.Helper()
 	st := d.stream(t, d.flags...)
-	l := startLoad(t, d.Cluster, d.next)
+	l := startLoad(t, d.Cluster, d.next, 0)
 	timer := time.NewTimer(500*time.Millisecond + time.Duration(d.random.Int64N(int64(2500*time.Millisecond))))
 	<-timer.C
 	killed := time.Now()
