@@ -22,18 +22,19 @@ import (
 
 // Options says what to back up and how.
 type Options struct {
-	DataDir    string // of the server; read directly
-	Conn       string // libpq connection string or URL; the server of DataDir
-	Jobs       int    // workers; at least 1
-	Level      repo.Level
-	WALTimeout time.Duration             // how long to wait for WAL in the archive, each time
-	Host       string                    // this host, for the manifest and the lease
-	Process    string                    // this process, for the lease; may be ""
-	Gone       func(process string) bool // may be nil; see repo.Claim
-	Program    string                    // version, for the manifest
-	Now        func() time.Time
-	Observe    func(Progress) // may be nil; called from one goroutine at a time
-	Warn       func(string)   // may be nil; one line a call
+	DataDir      string // of the server; read directly
+	Conn         string // libpq connection string or URL; the server of DataDir
+	Jobs         int    // workers; at least 1
+	Level        repo.Level
+	Fingerprints bool                      // note what is in the tables, for drills
+	WALTimeout   time.Duration             // how long to wait for WAL in the archive, each time
+	Host         string                    // this host, for the manifest and the lease
+	Process      string                    // this process, for the lease; may be ""
+	Gone         func(process string) bool // may be nil; see repo.Claim
+	Program      string                    // version, for the manifest
+	Now          func() time.Time
+	Observe      func(Progress) // may be nil; called from one goroutine at a time
+	Warn         func(string)   // may be nil; one line a call
 }
 
 // Progress is where a running backup stands.
@@ -114,8 +115,12 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	needed := stop.LSN
+	if o.Fingerprints {
+		needed = max(needed, fingerprints(ctx, r, srv, label, o))
+	}
 	o.observe(Progress{Phase: "wal"})
-	if err := waitArchived(ctx, r, srv, facts, start.Timeline, start.LSN, stop.LSN, o); err != nil {
+	if err := waitArchived(ctx, r, srv, facts, start.Timeline, start.LSN, needed, o); err != nil {
 		return nil, err
 	}
 

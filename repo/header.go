@@ -13,10 +13,11 @@ import (
 type Kind string
 
 const (
-	KindManifest Kind = "manifest"
-	KindInfo     Kind = "info"
-	KindWAL      Kind = "wal"
-	KindSystem   Kind = "system"
+	KindManifest     Kind = "manifest"
+	KindInfo         Kind = "info"
+	KindWAL          Kind = "wal"
+	KindSystem       Kind = "system"
+	KindFingerprints Kind = "fingerprints"
 )
 
 // Header is the readable first line of an envelope. It is what a host without

@@ -27,6 +27,10 @@ func ManifestKey(label string) string { return backupsPrefix + label + "/manifes
 // backups does not read whole manifests.
 func InfoKey(label string) string { return backupsPrefix + label + "/info" }
 
+// FingerprintsKey holds the fingerprints of the tables, for backups that took
+// some.
+func FingerprintsKey(label string) string { return backupsPrefix + label + "/fingerprints" }
+
 // PackKey is where the pack with this id (64 hex digits) lies.
 func PackKey(id string) string { return packsPrefix + id }
 

@@ -28,7 +28,7 @@ before leaves nothing but unused objects. Pages with a bad checksum are named,
 the backup is kept, and the command fails.`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "full", Usage: "refer to no older backup (every backup is a full one in this version)"},
-		}, configFlags("pgdata", "conn", "repository", "jobs", "compression", "wal_timeout")...),
+		}, configFlags("pgdata", "conn", "repository", "jobs", "compression", "wal_timeout", "fingerprints")...),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
 				return err
@@ -66,7 +66,7 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config) (*repo.Info, error) {
 	p := a.newProgress("starting")
 	defer p.close()
 	return backup.Run(ctx, r, backup.Options{
-		DataDir: cfg.PGData, Conn: cfg.Conn, Jobs: workers(cfg.Jobs), Level: level, WALTimeout: cfg.WALTimeout,
+		DataDir: cfg.PGData, Conn: cfg.Conn, Jobs: workers(cfg.Jobs), Level: level, WALTimeout: cfg.WALTimeout, Fingerprints: cfg.Fingerprints,
 		Host: hostName(), Process: processName(), Gone: processGone, Program: "lifeboat " + version, Now: a.now,
 		Warn: func(s string) { a.warn("%s", s) },
 		Observe: func(e backup.Progress) {
@@ -106,6 +106,7 @@ var backupPhases = map[string]string{
 	"archive":    "checking the WAL archive",
 	"checkpoint": "waiting for a checkpoint",
 	"copy":       "backing up",
+	"tables":     "noting what is in the tables",
 	"wal":        "waiting for WAL to be archived",
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 	Compression  string // fastest, default or better
 	PGBinDir     string
 	WALTimeout   time.Duration
+	Fingerprints bool
 	StoreTimeout time.Duration
 	Drill        DrillConfig
 
@@ -173,6 +174,9 @@ func keys() []*key {
 		{name: "wal_timeout", value: "TIME", def: "5m",
 			help:  "how long a backup waits for its WAL to be archived",
 			field: func(c *Config) any { return &c.WALTimeout }},
+		{name: "fingerprints", def: "false",
+			help:  "note at each backup what is in the tables (rows, a hash of a sample), for drills to compare; reads up to 1 GiB of each table",
+			field: func(c *Config) any { return &c.Fingerprints }},
 		{name: "store_timeout", value: "TIME", def: "30s", check: checkStoreTimeout,
 			help:  "how long wal push and wal stream wait for a store that shows no sign of life; a slow one is not given up",
 			field: func(c *Config) any { return &c.StoreTimeout }},

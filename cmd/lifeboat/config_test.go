@@ -66,6 +66,7 @@ var samples = map[string][]string{
 	"compression":         {"better"},
 	"pg_bindir":           {"/usr/lib/postgresql/15/bin"},
 	"wal_timeout":         {"90s"},
+	"fingerprints":        {"true"},
 	"store_timeout":       {"20s"},
 	"drill.staging":       {"/srv/staging"},
 	"drill.level":         {"deep"},
@@ -78,7 +79,7 @@ var samples = map[string][]string{
 	"drill.libraries":     {"timescaledb", "citus"},
 	"drill.heartbeat":     {"30s"},
 	"drill.timeout":       {"2h"},
-	"drill.stall":         {"90s"},
+	"drill.stall":         {"1m30s"},
 }
 
 // Every key must work in the file, in the environment and as a flag, and
@@ -221,8 +222,8 @@ func TestConfigErrors(t *testing.T) {
 		{file: "a: b: c\n", want: `FILE:1: not valid YAML: mapping values are not allowed in this context`, hint: "quote"},
 		{file: "cluster: a\n---\njobs: 1\n", want: `FILE: more than one YAML document`},
 		{file: "cluster: &x a\nidentity: *x\n", want: `FILE:2: identity: YAML aliases are not supported`},
-		{file: "wal_timeout: 5\n", want: `FILE:1: wal_timeout: "5" is not a length of time such as 90s, 5m or 1h30m`},
-		{file: "wal_timeout: -5s\n", want: `FILE:1: wal_timeout: "-5s" is not a length of time such as 90s, 5m or 1h30m`},
+		{file: "wal_timeout: 5\n", want: `FILE:1: wal_timeout: "5" is not a length of time such as 90s, 5m, 1h30m or 7d`},
+		{file: "wal_timeout: -5s\n", want: `FILE:1: wal_timeout: "-5s" is not a length of time such as 90s, 5m, 1h30m or 7d`},
 		{file: "compression: best\n", want: `FILE:1: compression: "best" is none of fastest, default, better`},
 		{file: "s3:\n  path_style: maybe\n", want: `FILE:2: s3.path_style: "maybe" is neither true nor false`},
 		{file: "recipients: [age1x]\n", want: `FILE:1: recipients: not an age recipient (age1… or age1pq1…)`},

@@ -218,6 +218,7 @@ var drillPhases = map[string]string{
 	evidence.PhasePlan:       "reading the archive",
 	evidence.PhaseFiles:      "restoring",
 	evidence.PhaseWAL:        "fetching WAL",
+	evidence.PhaseTables:     "comparing tables",
 	evidence.PhaseConsistent: "recovering",
 	evidence.PhaseReplay:     "recovering",
 	evidence.PhaseAccepting:  "opening the server",

@@ -110,7 +110,7 @@ func (s *story) seed(ctx context.Context, srv *server.Server) (*selftest.Scratch
 	if err := change(ctx, selftest.Table(selftestRows/2)); err != nil {
 		return nil, nil, err
 	}
-	if err := s.lifeboat(ctx, "backup"); err != nil {
+	if err := s.lifeboat(ctx, "backup", "--fingerprints"); err != nil {
 		return nil, nil, err
 	}
 	// Several segments, so that one can be missing in the middle.

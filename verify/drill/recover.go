@@ -73,6 +73,9 @@ func (r *run) recover(ctx context.Context) error {
 	if err := r.writeConf(r.plan); err != nil {
 		return err
 	}
+	if err := r.compareTables(ctx); err != nil {
+		return err
+	}
 	began := r.o.Now()
 	if err := r.start(ctx); err != nil {
 		return err
@@ -99,9 +102,12 @@ func (r *run) start(ctx context.Context) error {
 		o.Account = account
 	}
 	var err error
-	if o.SocketDir, err = r.socketDir(); err != nil {
-		return err
+	if r.socket == "" {
+		if r.socket, err = r.socketDir(); err != nil {
+			return err
+		}
 	}
+	o.SocketDir = r.socket
 	if r.fenced {
 		v := r.view()
 		v.Writable = append(v.Writable, o.SocketDir)
@@ -130,8 +136,14 @@ func (r *run) socketDir() (string, error) {
 	return dir, nil
 }
 
-// waitOpen waits for the end of recovery, as long as it makes progress.
+// waitOpen waits for the end of recovery.
 func (r *run) waitOpen(ctx context.Context) error {
+	return r.watched(ctx, r.server.WaitWritable)
+}
+
+// watched waits for something that recovery will come to, as long as it makes
+// progress.
+func (r *run) watched(ctx context.Context, wait func(context.Context) error) error {
 	wctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watched := make(chan struct{})
@@ -141,7 +153,7 @@ func (r *run) waitOpen(ctx context.Context) error {
 			cancel(hang)
 		}
 	}()
-	err := r.server.WaitWritable(wctx)
+	err := wait(wctx)
 	if cause := context.Cause(wctx); err != nil && cause != nil {
 		err = cause
 	}
@@ -207,13 +219,17 @@ func (r *run) recoveryPhases(began time.Time) {
 	now := r.o.Now()
 	at := began
 	r.o.observe(evidence.PhaseAccepting, 0, 0)
+	first, second := r.plan.WAL.Begin, r.plan.ConsistentLSN
+	if r.paused != 0 { // all before was replayed in another phase
+		first, second = r.paused, r.paused
+	}
 	for _, p := range []struct {
 		name  string
 		end   time.Time
 		bytes int64
 	}{
-		{evidence.PhaseConsistent, l.consistent, int64(r.plan.ConsistentLSN - r.plan.WAL.Begin)},
-		{evidence.PhaseReplay, l.replayed, int64(max(r.plan.StopLSN, r.plan.ConsistentLSN) - r.plan.ConsistentLSN)},
+		{evidence.PhaseConsistent, l.consistent, int64(second - first)},
+		{evidence.PhaseReplay, l.replayed, int64(max(r.plan.StopLSN, second) - second)},
 		{evidence.PhaseAccepting, now, 0},
 	} {
 		end := p.end

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
@@ -82,8 +83,10 @@ type run struct {
 	install server.Install
 	server  *server.Server
 	fenced  bool
-	sockets string   // folder of the socket, where it is not in the staging folder
-	missing []string // libraries that are not installed here
+	paused  postgres.LSN // where recovery was paused to compare tables; 0 when it was not
+	socket  string       // folder of the socket
+	sockets string       // folder of the socket, where it is not in the staging folder
+	missing []string     // libraries that are not installed here
 
 	proven bool // all required checks passed
 	took   float64

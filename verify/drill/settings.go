@@ -63,7 +63,7 @@ func (r *run) writeConf(p *restore.Plan) error {
 			return fmt.Errorf("write the configuration: %w", err)
 		}
 	}
-	if err := r.autoConf(p); err != nil {
+	if err := r.autoConf(p.Settings); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
 	if p.Owner == nil {
@@ -89,12 +89,12 @@ func globAll(dir string) []string {
 // autoConf leaves in postgresql.auto.conf what the restore has put there and
 // nothing that production's administrators had: a server reads that file
 // whatever its command line says.
-func (r *run) autoConf(p *restore.Plan) error {
+func (r *run) autoConf(settings []restore.Setting) error {
 	var b strings.Builder
-	for _, s := range p.Settings {
+	for _, s := range settings {
 		fmt.Fprintf(&b, "%s = '%s'\n", s.Name, strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(s.Value))
 	}
-	root, err := os.OpenRoot(p.DataDir)
+	root, err := os.OpenRoot(r.plan.DataDir)
 	if err != nil {
 		return err
 	}

@@ -156,6 +156,7 @@ const (
 	PhasePlan       = "plan"       // read the repository and the WAL, choose, check room and rights
 	PhaseFiles      = "files"      // fetch, open and write the files of the backup
 	PhaseWAL        = "wal"        // fetch the WAL
+	PhaseTables     = "tables"     // recovery to where the backup noted its tables, and comparing them
 	PhaseConsistent = "consistent" // start the server and replay to the end of the backup
 	PhaseReplay     = "replay"     // replay to the end
 	PhaseAccepting  = "accepting"  // until it takes connections for writing

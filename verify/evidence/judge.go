@@ -128,6 +128,8 @@ func PhaseWords(name string) string {
 		return "restoring the files"
 	case PhaseWAL:
 		return "fetching the WAL"
+	case PhaseTables:
+		return "comparing the tables with the backup's"
 	case PhaseConsistent:
 		return "recovery to the end of the backup"
 	case PhaseReplay:

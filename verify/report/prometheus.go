@@ -14,7 +14,7 @@ var levels = []evidence.Level{evidence.Quick, evidence.Standard, evidence.Deep}
 
 // phases are all there are.
 var phases = []string{
-	evidence.PhasePlan, evidence.PhaseFiles, evidence.PhaseWAL, evidence.PhaseConsistent,
+	evidence.PhasePlan, evidence.PhaseFiles, evidence.PhaseWAL, evidence.PhaseTables, evidence.PhaseConsistent,
 	evidence.PhaseReplay, evidence.PhaseAccepting, evidence.PhaseChecks,
 }
 

@@ -161,6 +161,8 @@ func (t *textWriter) phases(d *evidence.Drill) {
 // phaseName is short enough for a column.
 func phaseName(name string) string {
 	switch name {
+	case evidence.PhaseTables:
+		return "comparing the tables"
 	case evidence.PhaseConsistent:
 		return "recovery to consistency"
 	case evidence.PhaseReplay:

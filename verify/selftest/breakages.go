@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
 	"strings"
 	"time"
 
@@ -35,6 +36,7 @@ func breakages() []breakage {
 			SQL: "select max(at) from lifeboat_selftest", NewerThan: time.Hour}), says: "before the disaster"},
 		{name: "a check that hangs", apply: check(drill.Check{SQL: "select pg_sleep(3600)", Timeout: time.Second}), says: "did not end within"},
 		{name: "a recovery that hangs", apply: hangingRecovery, says: "recovery hangs"},
+		{name: "a table that is not as it was at the backup", apply: otherTables, says: "rows, not 999999"},
 		{name: "a table that lost rows", apply: loseRows, says: "at least"},
 		{name: "an index that does not match its table", level: evidence.Deep, apply: breakIndex, says: "pg_amcheck"},
 	}
@@ -202,6 +204,26 @@ func hangingRecovery(_ context.Context, w *bench) error {
 	w.drill.Settings = map[string]string{"recovery_min_apply_delay": "1d"}
 	w.drill.Stall = 2 * time.Second
 	return nil
+}
+
+// otherTables has the backup say of a table that it had other rows than it has.
+func otherTables(ctx context.Context, w *bench) error {
+	r, err := repo.Open(ctx, w.store, w.keys, "selftest")
+	if err != nil {
+		return err
+	}
+	key := repo.FingerprintsKey(w.info.Label)
+	text, _, err := r.ReadEnvelope(ctx, key, repo.KindFingerprints, 1<<20)
+	if err != nil {
+		return err
+	}
+	changed := regexp.MustCompile(`"rows":\d+`).ReplaceAll(text, []byte(`"rows":999999`))
+	if bytes.Equal(changed, text) {
+		return errNothing
+	}
+	w.store.remove(key)
+	_, err = r.CreateEnvelope(ctx, key, repo.KindFingerprints, bytes.NewReader(changed), int64(len(changed)))
+	return err
 }
 
 func loseRows(ctx context.Context, w *bench) error {
