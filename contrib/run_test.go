@@ -1,0 +1,141 @@
+package contrib_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+)
+
+// host is a machine as the README sets it up, below a scratch folder: a
+// configuration, the recovery key, and a repository with one backup.
+type host struct {
+	etc, state string
+	paths      *strings.Replacer // from the paths of the README to those here
+}
+
+func newHost(t *testing.T) host {
+	t.Helper()
+	program, dir := os.Getenv(programVariable), t.TempDir()
+	h := host{etc: filepath.Join(dir, "etc"), state: filepath.Join(dir, "state")}
+	if err := os.MkdirAll(filepath.Join(h.state, "staging"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(h.etc, "lifeboat.yaml")
+	h.paths = strings.NewReplacer("/usr/bin/lifeboat", program, "/etc/lifeboat", h.etc, "${CREDENTIALS_DIRECTORY}", h.etc, "/var/lib/lifeboat", h.state)
+
+	c := servertest.New(t, servertest.Options{Stopped: true})
+	run := func(args ...string) {
+		t.Helper()
+		cmd := exec.Command(program, append([]string{"--config", config}, args...)...)
+		cmd.Env = []string{"PATH=/usr/bin:/bin"}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("lifeboat %v: %v: %s", args, err, out)
+		}
+	}
+	if err := os.Mkdir(h.etc, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run("init", "--cluster", "orders", "--pgdata", c.DataDir(), "--repository", "file://"+filepath.Join(dir, "repository"), "--conn", c.ConnString())
+	c.Setting(t, "archive_mode", "on")
+	// The tests' own LIFEBOAT_ variables are none that the program knows.
+	c.Setting(t, "archive_command", "env -i "+postgres.ShellWord(program)+" --config "+postgres.ShellWord(config)+` wal push "%p"`)
+	c.Start(t)
+	run("backup")
+	if err := os.Rename(filepath.Join(h.etc, "orders-recovery.key"), filepath.Join(h.etc, "recovery.key")); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// The line of the unit, in its environment and under its account's rights: no
+// new ones. What else systemd would take away was tried under systemd (README).
+func TestDrillUnitRuns(t *testing.T) {
+	setpriv := tool(t, "setpriv", "package util-linux")
+	h, u := newHost(t), readUnit(t, "systemd/lifeboat-drill.service")
+	line := strings.ReplaceAll(h.paths.Replace(u["Service.ExecStart"][0]), "$DRILL_FLAGS", "--json")
+	cmd := exec.Command(setpriv, append([]string{"--no-new-privs"}, strings.Fields(line)...)...)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + t.TempDir()}
+	for _, e := range u["Service.Environment"] {
+		cmd.Env = append(cmd.Env, h.paths.Replace(e))
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v: %s%s", line, err, out, stderr.String())
+	}
+	var d evidence.Drill
+	if err := json.Unmarshal(out, &d); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if d.Verdict != evidence.Passed || !d.Cleanup.Done || d.Fence == nil {
+		t.Errorf("%s", out)
+	} else {
+		t.Logf("network of the server: %s", d.Fence.Network)
+	}
+	if _, err := os.Stat(filepath.Join(h.state, "drill.key")); err != nil {
+		t.Errorf("the drill key is not where the unit says: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(h.state, "staging")); err != nil || len(left) > 0 {
+		t.Errorf("left in staging: %v %v", left, err)
+	}
+}
+
+// Every line of the crontab has six fields, a command that a shell takes, and
+// no % in it, at which cron would end it; the nightly one is run, twice: the
+// second time nothing is due.
+func TestCrontab(t *testing.T) {
+	var commands []string
+	for line := range strings.Lines(read(t, "cron/lifeboat")) {
+		line = strings.TrimSuffix(line, "\n")
+		if rest, ok := strings.CutPrefix(line, "#"); ok && strings.HasPrefix(rest, "31 ") {
+			line = rest // offered as a comment
+		}
+		if line == "" || strings.HasPrefix(line, "#") || !strings.ContainsAny(line[:1], "0123456789*") {
+			continue
+		}
+		schedule, command, ok := strings.Cut(line, "  ")
+		if fields := strings.Fields(schedule); !ok || len(fields) != 6 {
+			t.Errorf("not five times and an account: %s", line)
+			continue
+		}
+		if strings.Contains(command, "%") {
+			t.Errorf("cron would end this at its %%: %s", command)
+		}
+		checkShell(t, "sh", "#!/bin/sh\n"+command+"\n")
+		checkDrillLines(t, command)
+		commands = append(commands, command)
+	}
+	if len(commands) != 3 {
+		t.Fatalf("%d lines, want 3", len(commands))
+	}
+
+	h, bin := newHost(t), t.TempDir()
+	if err := os.Symlink(os.Getenv(programVariable), filepath.Join(bin, "lifeboat")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/bin/true", filepath.Join(bin, "sleep")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		cmd := exec.Command("/bin/sh", "-c", h.paths.Replace(commands[0]))
+		cmd.Dir = t.TempDir()
+		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "HOME=" + cmd.Dir, "SHELL=/bin/sh",
+			"LIFEBOAT_DRILL_STAGING=" + filepath.Join(h.state, "staging")}
+		out, err := cmd.CombinedOutput()
+		if err != nil || len(out) > 0 {
+			t.Errorf("cron would mail: %v: %s", err, out)
+		}
+	}
+	documents, err := filepath.Glob(filepath.Join(filepath.Dir(h.etc), "repository", "drills", "*"))
+	if err != nil || len(documents) != 1 {
+		t.Errorf("the documents are %v, want one: %v", documents, err)
+	}
+}
