@@ -23,10 +23,10 @@ const module = "github.com/lifeboat-dr/lifeboat/"
 // An entry covers the packages below it, "storage" alone is the interface only:
 // which store there is, is for cmd to say.
 var mayImport = map[string][]string{
-	"cmd":      {"cmd/lifeboat/early", "wal/queue", "verify/...", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
-	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
+	"cmd":      {"cmd/lifeboat/early", "wal/queue", "verify", "verify/...", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
+	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server"},
 	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
-	"backup":   {"backup/...", "wal", "repo", "storage", "postgres", "postgres/fingerprint"},
+	"backup":   {"backup/...", "wal", "repo", "storage", "postgres"},
 	"wal":      {"wal/...", "repo", "storage", "postgres"},
 	"repo":     {"repo/...", "storage", "postgres"},
 	"storage":  {"storage", "storage/..."},
