@@ -20,6 +20,15 @@ type host struct {
 	paths      *strings.Replacer // from the paths of the README to those here
 }
 
+// environ is next to nothing, but for the PostgreSQL to test with.
+func environ() []string {
+	env := []string{"PATH=/usr/bin:/bin"}
+	if dir := os.Getenv("LIFEBOAT_PG_BINDIR"); dir != "" {
+		env = append(env, "LIFEBOAT_PG_BINDIR="+dir)
+	}
+	return env
+}
+
 func newHost(t *testing.T) host {
 	t.Helper()
 	program, dir := os.Getenv(programVariable), t.TempDir()
@@ -34,7 +43,7 @@ func newHost(t *testing.T) host {
 	run := func(args ...string) {
 		t.Helper()
 		cmd := exec.Command(program, append([]string{"--config", config}, args...)...)
-		cmd.Env = []string{"PATH=/usr/bin:/bin"}
+		cmd.Env = environ()
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("lifeboat %v: %v: %s", args, err, out)
 		}
@@ -61,7 +70,7 @@ func TestDrillUnitRuns(t *testing.T) {
 	h, u := newHost(t), readUnit(t, "systemd/lifeboat-drill.service")
 	line := strings.ReplaceAll(h.paths.Replace(u["Service.ExecStart"][0]), "$DRILL_FLAGS", "--json")
 	cmd := exec.Command(setpriv, append([]string{"--no-new-privs"}, strings.Fields(line)...)...)
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "TMPDIR=" + t.TempDir()}
+	cmd.Env = append(environ(), "TMPDIR="+t.TempDir())
 	for _, e := range u["Service.Environment"] {
 		cmd.Env = append(cmd.Env, h.paths.Replace(e))
 	}
@@ -127,8 +136,8 @@ func TestCrontab(t *testing.T) {
 	for range 2 {
 		cmd := exec.Command("/bin/sh", "-c", h.paths.Replace(commands[0]))
 		cmd.Dir = t.TempDir()
-		cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "HOME=" + cmd.Dir, "SHELL=/bin/sh",
-			"LIFEBOAT_DRILL_STAGING=" + filepath.Join(h.state, "staging")}
+		cmd.Env = append(environ(), "PATH="+bin+":/usr/bin:/bin", "HOME="+cmd.Dir, "SHELL=/bin/sh",
+			"LIFEBOAT_DRILL_STAGING="+filepath.Join(h.state, "staging"))
 		out, err := cmd.CombinedOutput()
 		if err != nil || len(out) > 0 {
 			t.Errorf("cron would mail: %v: %s", err, out)

@@ -62,8 +62,9 @@ var onlyCmd = map[string][]string{
 
 // forTests says whether a folder holds helpers for tests, such as servertest:
 // they may do what tests may, and no program that users get is built with them.
+// A selftest is none of them: users run it.
 func forTests(folder string) bool {
-	return strings.HasPrefix(folder, "testdata") || slices.ContainsFunc(strings.Split(folder, "/"), func(name string) bool { return strings.HasSuffix(name, "test") })
+	return strings.HasPrefix(folder, "testdata") || slices.ContainsFunc(strings.Split(folder, "/"), func(name string) bool { return strings.HasSuffix(name, "test") && name != "selftest" })
 }
 
 // inProgram are the helpers that a program needs after all: lifeboat
