@@ -24,9 +24,9 @@ const module = "github.com/lifeboat-dr/lifeboat/"
 // which store there is, is for cmd to say.
 var mayImport = map[string][]string{
 	"cmd":      {"cmd/lifeboat/early", "wal/queue", "verify", "verify/...", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
-	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server"},
+	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
 	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
-	"backup":   {"backup/...", "wal", "repo", "storage", "postgres"},
+	"backup":   {"backup/...", "wal", "repo", "storage", "postgres", "postgres/fingerprint"},
 	"wal":      {"wal/...", "repo", "storage", "postgres"},
 	"repo":     {"repo/...", "storage", "postgres"},
 	"storage":  {"storage", "storage/..."},

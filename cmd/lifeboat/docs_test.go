@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/report"
 )
 
 var update = flag.Bool("update", false, "write the generated parts of docs/ anew")
@@ -110,6 +113,11 @@ func jsonReports() map[string]any {
 		"lifeboat restore":    restoreReport{},
 		"lifeboat demo":       demoReport{},
 
+		"lifeboat drill":           evidence.Drill{},
+		"lifeboat drill selftest":  selftestReport{},
+		"lifeboat report":          report.Summary{},
+		"lifeboat evidence verify": verifiedReport{},
+
 		"lifeboat check-repository": checkReport{},
 	}
 }
@@ -131,13 +139,13 @@ func TestDocsJSON(t *testing.T) {
 			t.Errorf("docs/json.md has no section `%s`", name)
 		}
 	}
-	for title, report := range jsonReports() {
+	for title, document := range jsonReports() {
 		body, ok := sections[title]
 		if !ok {
 			t.Errorf("docs/json.md has no section %q", title)
 			continue
 		}
-		for _, field := range jsonFields(reflect.TypeOf(report), map[reflect.Type]bool{}) {
+		for _, field := range jsonFields(reflect.TypeOf(document), map[reflect.Type]bool{}) {
 			if !strings.Contains(body, "`"+field+"`") {
 				t.Errorf("docs/json.md, section %q, does not describe `%s`", title, field)
 			}
@@ -149,7 +157,7 @@ func TestDocsJSON(t *testing.T) {
 		for _, e := range examples {
 			dec := json.NewDecoder(strings.NewReader(e[1]))
 			dec.DisallowUnknownFields()
-			if err := dec.Decode(reflect.New(reflect.TypeOf(report)).Interface()); err != nil {
+			if err := dec.Decode(reflect.New(reflect.TypeOf(document)).Interface()); err != nil {
 				t.Errorf("docs/json.md, section %q: the example is not such a document: %v", title, err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,6 +174,10 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (
 	if err != nil {
 		return nil, fmt.Errorf("find this program's own path: %w", err)
 	}
+	trusted, err := d.cfg.trustedHosts(r.Marker().Cluster)
+	if err != nil {
+		return nil, err
+	}
 	d.progress = d.newProgress(drillPhases[evidence.PhasePlan])
 	defer d.progress.close()
 	c := d.cfg.Drill
@@ -183,7 +188,7 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (
 		Conn:      d.primary(), Role: c.Role, Heartbeat: c.Heartbeat,
 		Find: func(major int) (server.Install, error) { return server.Find(major, d.cfg.PGBinDir) },
 		Self: self, Jobs: d.cfg.Jobs, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
-		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Now: d.now, Began: d.began,
+		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Trusted: trusted, Now: d.now, Began: d.began,
 		Observe: d.observe,
 	})
 }
@@ -230,11 +235,11 @@ func (d *drillRun) notDue(ctx context.Context, r *repo.Repo, key repo.SigningKey
 	if d.due == 0 {
 		return false, nil
 	}
-	h, err := d.history(ctx, r, []repo.PublicKey{key.Public()}, time.Time{})
+	h, err := d.pastDrills(ctx, r, key)
 	if err != nil {
 		return false, err
 	}
-	last := h.LastPassed()
+	last := lastPassed(h, evidence.Level(d.cfg.Drill.Level))
 	if last == nil || d.now().Sub(last.Drill.Ended) >= d.due {
 		return false, nil
 	}
@@ -242,6 +247,27 @@ func (d *drillRun) notDue(ctx context.Context, r *repo.Repo, key repo.SigningKey
 	return true, d.outcome(map[string]any{"due": false, "last_passed": last.Drill.ID}, func(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "Not due: drill %s passed %s ago\n", last.Drill.ID, span(age))
 	})
+}
+
+// pastDrills are those of all hosts that are trusted, this one included.
+func (d *drillRun) pastDrills(ctx context.Context, r *repo.Repo, key repo.SigningKey) (*report.History, error) {
+	trusted, err := d.cfg.trustedHosts(r.Marker().Cluster)
+	if err != nil {
+		return nil, err
+	}
+	return d.history(ctx, r, append(trusted, key.Public()), time.Time{})
+}
+
+// lastPassed is the newest drill that passed and proved at least as much as one
+// of this level.
+func lastPassed(h *report.History, level evidence.Level) *evidence.Document {
+	order := []evidence.Level{evidence.Quick, evidence.Standard, evidence.Deep}
+	for _, doc := range slices.Backward(h.Drills) {
+		if doc.Drill.Verdict == evidence.Passed && slices.Index(order, doc.Drill.Level) >= slices.Index(order, level) {
+			return doc
+		}
+	}
+	return nil
 }
 
 // tell prints the report, writes the files, and turns the verdict into an exit
@@ -313,7 +339,7 @@ func (d *drillRun) writeOutputs(ctx context.Context, r *repo.Repo, key repo.Sign
 	if o == (outputs{}) {
 		return nil
 	}
-	h, err := d.history(after, r, []repo.PublicKey{key.Public()}, time.Time{})
+	h, err := d.pastDrills(after, r, key)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -205,15 +206,23 @@ func (c connection) value(ctx context.Context, database, sql string) (*string, e
 
 // environ is the environment of a program that shall reach the server.
 func (c connection) environ(database string) []string {
-	var env []string
-	for _, v := range c.env {
-		if !strings.HasPrefix(v, "PG") && !strings.HasPrefix(v, "LIFEBOAT_") && !strings.HasPrefix(v, "AWS_") {
-			env = append(env, v)
-		}
-	}
-	return append(env, "PGHOST="+c.socketDir, "PGPORT="+strconv.Itoa(c.port), "PGUSER="+c.role, "PGDATABASE="+database,
+	return append(plainEnv(c.env), "PGHOST="+c.socketDir, "PGPORT="+strconv.Itoa(c.port), "PGUSER="+c.role, "PGDATABASE="+database,
 		"PGOPTIONS=", "PGCONNECT_TIMEOUT=10",
 		fmt.Sprintf("LIFEBOAT_DRILL_CONN=host=%s port=%d user=%s dbname=%s", quoted(c.socketDir), c.port, quoted(c.role), quoted(database)))
+}
+
+// plainEnv leaves of an environment what says nothing of credentials: the
+// restored server and the commands that look at it are not to have this
+// program's.
+func plainEnv(env []string) []string {
+	out := []string{}
+	for _, v := range env {
+		name, _, _ := strings.Cut(v, "=")
+		if slices.Contains([]string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "TERM"}, name) || strings.HasPrefix(name, "LC_") {
+			out = append(out, v)
+		}
+	}
+	return out
 }
 
 // quoted quotes a value of a connection string.

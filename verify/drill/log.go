@@ -16,7 +16,7 @@ type serverLog struct {
 	consistent time.Time
 	replayed   time.Time    // redo was done
 	last       postgres.LSN // of the last record that was replayed
-	commit     time.Time    // of the newest transaction that was replayed
+	ended      time.Time    // when the newest transaction that was replayed ended, by commit or abort
 	accepting  time.Time
 	timeline   postgres.Timeline // that it has begun
 	lastLine   string
@@ -76,7 +76,7 @@ func (l *serverLog) see(at time.Time, message string) {
 		l.replayed = at
 		l.last, _ = postgres.ParseLSN(word(redoDone))
 	case strings.HasPrefix(message, lastCommit):
-		l.commit, _ = parseTime(strings.TrimPrefix(message, lastCommit))
+		l.ended, _ = parseTime(strings.TrimPrefix(message, lastCommit))
 	case strings.HasPrefix(message, newTimeline):
 		n, _ := strconv.ParseUint(word(newTimeline), 10, 32)
 		l.timeline = postgres.Timeline(n)

@@ -28,7 +28,7 @@ func (r *run) measureLoss(ctx context.Context) {
 		return
 	}
 	rpo.Recovered = end.String()
-	commit := r.newestCommit(l)
+	commit := r.newestCommit()
 	rpo.Commit = at(commit)
 	if r.o.Heartbeat > 0 {
 		h := r.o.Heartbeat.Seconds()
@@ -38,7 +38,7 @@ func (r *run) measureLoss(ctx context.Context) {
 		// Our clock stands in for the primary's; by how far they differ is not
 		// known, and Reason says why it could not be asked.
 		rpo.Basis, rpo.Disaster = "archive", at(r.listed)
-		r.bound(r.listed.Sub(commit), r.listed.Sub(commit))
+		r.bound(r.listed.Sub(commit), 0)
 		return
 	}
 	rpo.Basis, rpo.Disaster, rpo.Flushed = "primary", at(r.primary.Now), r.primary.Flushed.String()
@@ -52,7 +52,7 @@ func (r *run) lossTo(ctx context.Context, end postgres.LSN, commit time.Time) {
 	rpo, since := &r.doc.RPO, r.primary.Now.Sub(commit)
 	if r.primary.Timeline != r.plan.Timeline {
 		rpo.Reason = fmt.Sprintf("the primary is on timeline %s, and recovery followed %s", r.primary.Timeline, r.plan.Timeline)
-		r.bound(since, since)
+		r.bound(since, 0)
 		return
 	}
 	rctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -61,39 +61,42 @@ func (r *run) lossTo(ctx context.Context, end postgres.LSN, commit time.Time) {
 	switch {
 	case err != nil:
 		rpo.Reason = oneLine("what the primary wrote after the recovered end could not be looked through: " + err.Error())
-		r.bound(since, since)
+		r.bound(since, 0)
 	case first.Time.IsZero():
 		rpo.Zero = true
 		r.bound(0, 0)
 	default:
 		rpo.FirstLost = at(first.Time)
-		r.bound(since, r.primary.Now.Sub(first.Time))
+		r.bound(r.primary.Now.Sub(first.Time), r.atLeast(since, first.Time.Sub(commit)))
 	}
 }
 
-// bound sets the bounds. since is from the newest commit that was brought back,
-// most from the oldest that was not, where that is known. With a heartbeat each
-// H something was committed within H of the newest commit, so at least since-H
-// is lost; without, nothing is said below.
-func (r *run) bound(since, most time.Duration) {
-	upper, lower := max(0, most).Seconds(), 0.0
-	if r.o.Heartbeat > 0 && upper > 0 {
-		lower = min(upper, max(0, since-r.o.Heartbeat).Seconds())
+// atLeast is what is lost at least: with a heartbeat each H something was
+// committed within H of the newest commit that was brought back. That holds only
+// while heartbeats are written, and they were if the oldest lost commit came
+// within H.
+func (r *run) atLeast(since, pause time.Duration) time.Duration {
+	if r.o.Heartbeat <= 0 || pause > r.o.Heartbeat {
+		return 0
 	}
-	upper, lower = round(upper), round(lower)
+	return since - r.o.Heartbeat
+}
+
+func (r *run) bound(most, least time.Duration) {
+	upper := round(max(0, most).Seconds())
+	lower := min(upper, round(max(0, least).Seconds()))
 	r.doc.RPO.Upper, r.doc.RPO.Lower = &upper, &lower
 }
 
-// newestCommit is the newest commit that was brought back: what the server
-// says that it replayed, else all that was committed before the backup began.
-func (r *run) newestCommit(l serverLog) time.Time {
-	switch {
-	case !l.commit.IsZero():
-		return l.commit
-	case !r.plan.StopTime.IsZero():
-		return r.plan.StopTime
+// newestCommit is the newest commit that was brought back, by the records that
+// the plan has read; the check of the recovery end has shown that all of them
+// were replayed. What the server itself says counts aborts too. Without any,
+// all is there that was committed before the backup began.
+func (r *run) newestCommit() time.Time {
+	if r.plan.StopTime.IsZero() {
+		return r.plan.Backup.StartTime
 	}
-	return r.plan.Backup.StartTime
+	return r.plan.StopTime
 }
 
 func at(t time.Time) *time.Time {

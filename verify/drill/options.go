@@ -50,10 +50,11 @@ type Options struct {
 
 	Settings map[string]string // more settings for the server, for tests of the drill itself
 
-	Env     []string // of this process, for commands; without what concerns PG, AWS and Lifeboat
+	Env     []string // of this process, for commands; only PATH, HOME, locale and the like are handed on
 	Program string   // version of Lifeboat
 	By      evidence.Performer
-	Key     repo.SigningKey // signs the evidence
+	Key     repo.SigningKey  // signs the evidence
+	Trusted []repo.PublicKey // hosts whose evidence of earlier drills counts, beside this one
 	Now     func() time.Time
 	Began   time.Time      // from when on the recovery time counts; zero is now
 	Observe func(Progress) // may be nil; called from several goroutines, often

@@ -195,7 +195,9 @@ func (r *run) coverage(ctx context.Context) {
 	r.doc.Coverage = c
 }
 
-func (r *run) trusted() []repo.PublicKey { return []repo.PublicKey{r.o.Key.Public()} }
+func (r *run) trusted() []repo.PublicKey {
+	return append([]repo.PublicKey{r.o.Key.Public()}, r.o.Trusted...)
+}
 
 func noteTested(tested map[string]time.Time, d *evidence.Drill) {
 	if d.Verdict == evidence.Passed && d.Level != evidence.Quick && d.Backup != nil {

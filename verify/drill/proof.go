@@ -25,7 +25,9 @@ var wanted = map[string]string{
 func (r *run) proveFence(ctx context.Context) (evidence.Verdict, string) {
 	f := r.doc.Fence
 	f.User = r.serverUser()
-	r.lookAtNamespaces(f)
+	if err := r.lookAtNamespaces(f); err != nil {
+		return evidence.Unknown, err.Error()
+	}
 	if err := r.lookAtSettings(ctx, f); err != nil {
 		return evidence.Unknown, err.Error()
 	}
@@ -50,18 +52,17 @@ func (r *run) serverUser() string {
 }
 
 // lookAtNamespaces says what the kernel keeps away.
-func (r *run) lookAtNamespaces(f *evidence.Fence) {
+func (r *run) lookAtNamespaces(f *evidence.Fence) error {
 	if !r.fenced {
 		f.Network, f.Files = "not isolated", "not isolated"
 		if r.o.Self != "" {
 			f.Network, f.Files = r.whyUnfenced(), r.whyUnfenced()
 		}
-		return
+		return nil
 	}
 	seen, err := fence.Look(r.server.PID())
 	if err != nil {
-		f.Missing = append(f.Missing, "the namespaces of the server cannot be seen: "+err.Error())
-		return
+		return fmt.Errorf("the namespaces of the server cannot be seen: %w", err)
 	}
 	if seen.Network {
 		f.Network = "isolated"
@@ -80,6 +81,7 @@ func (r *run) lookAtNamespaces(f *evidence.Fence) {
 		f.Files = "isolated"
 		f.Proven = append(f.Proven, "nothing but the staging folder can be written to")
 	}
+	return nil
 }
 
 func (r *run) newPaths() []string {

@@ -91,7 +91,7 @@ func (r *run) start(ctx context.Context) error {
 	r.doc.Fence = &evidence.Fence{Loaded: load, Left: slices.Concat(missing, left), Proven: []string{}}
 	o := server.Options{
 		DataDir: r.plan.DataDir, LogFile: r.stage.log(), Settings: r.settings(r.install, load),
-		Role: r.o.Role, DieWithParent: !r.o.Keep,
+		Role: r.o.Role, DieWithParent: !r.o.Keep, Env: plainEnv(r.o.Env),
 	}
 	if r.plan.Owner != nil {
 		account, err := server.LookupAccount(r.plan.Owner.User)

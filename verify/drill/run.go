@@ -96,7 +96,7 @@ func (r *run) begin() {
 	m := r.repo.Marker()
 	r.doc = evidence.Drill{
 		Schema: evidence.Schema, ID: evidence.NewID(r.began), Repository: m.Repository, Cluster: m.Cluster,
-		Program: r.o.Program, Started: r.began.UTC(), Level: r.o.Level, By: r.o.By,
+		Program: r.o.Program, Started: r.began.UTC().Truncate(time.Microsecond), Level: r.o.Level, By: r.o.By,
 		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU(), MemoryBytes: totalMemory()},
 		Target: evidence.Target{Kind: "end"}, RPO: evidence.RPO{Basis: "none"},
 		Phases: []evidence.Phase{}, Checks: []evidence.Check{},
@@ -202,7 +202,7 @@ func (r *run) cleanUp(ctx context.Context, err error) {
 // conclude comes to the verdict.
 func (r *run) conclude(ctx context.Context, err error) {
 	d := &r.doc
-	d.Ended = r.o.Now().UTC()
+	d.Ended = r.o.Now().UTC().Truncate(time.Microsecond)
 	var faults []string
 	if err != nil {
 		if provesFailure(err) {

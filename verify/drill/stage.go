@@ -63,7 +63,11 @@ func makeStage(staging string, m marker) (*stage, error) {
 		return nil, &StagingError{staging, err.Error()}
 	}
 	s := &stage{dir: dir}
-	if err := s.mark(m); err != nil {
+	err = os.Chmod(dir, 0o711) // a umask may have taken away what others need to pass
+	if err == nil {
+		err = s.mark(m)
+	}
+	if err != nil {
 		_ = os.RemoveAll(dir)
 		return nil, fmt.Errorf("mark the staging folder: %w", err)
 	}

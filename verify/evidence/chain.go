@@ -12,8 +12,8 @@ import (
 
 // Break is a place where the chain of documents does not hold.
 type Break struct {
-	ID     string // of the document that shows it
-	Reason string
+	ID     string `json:"id"` // of the document that shows it
+	Reason string `json:"reason"`
 }
 
 // CheckChain looks at documents of one repository, in any order: each must

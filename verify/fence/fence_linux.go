@@ -59,8 +59,13 @@ func enter(v View, path string, args, env []string) error {
 	return fmt.Errorf("fence: run %s: %w", path, syscall.Exec(path, args, env))
 }
 
-// system are the folders of programs, libraries and their configuration.
-var system = []string{"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc"}
+// system are the folders of programs and libraries, and the files of /etc that
+// they need. The rest of /etc holds secrets: Lifeboat's own keys may be there.
+var system = []string{
+	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
+	"/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+	"/etc/localtime", "/etc/timezone", "/etc/alternatives", "/etc/locale.alias",
+}
 
 // devices are the files of /dev that a program may expect.
 var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
@@ -102,7 +107,7 @@ func (v View) mount() error {
 	return v.pivot()
 }
 
-// show makes a folder readable at its own path; a link stays one, and what is
+// show makes a folder or file readable at its own path; a link stays one, and what is
 // not there is left out.
 func (v View) show(dir string) error {
 	info, err := os.Lstat(dir)
@@ -114,6 +119,9 @@ func (v View) show(dir string) error {
 	case info.Mode()&fs.ModeSymlink != 0:
 		to, err := os.Readlink(dir)
 		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(v.inside(dir)), 0o755); err != nil {
 			return err
 		}
 		return os.Symlink(to, v.inside(dir))
@@ -156,6 +164,9 @@ func (v View) mountAt(outside, inside string, how uintptr, attributes uint64) er
 func makePlace(path string, folder bool) error {
 	if folder {
 		return os.MkdirAll(path, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {

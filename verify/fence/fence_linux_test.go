@@ -68,7 +68,7 @@ echo x > "`+staging+`/file" && echo staging
 (echo x > /usr/lifeboat) 2>/dev/null && echo usr
 (echo x > /lifeboat) 2>/dev/null && echo slash
 ls "`+base+`"
-ls -d /home /root /var 2>/dev/null
+ls -d /home /root /var /etc/shadow /etc/ssl 2>/dev/null
 grep -c : /proc/net/dev
 grep CapEff /proc/self/status
 grep NoNewPrivs /proc/self/status
