@@ -112,6 +112,7 @@ func (r *run) disaster(ctx context.Context, system postgres.SystemID) {
 	actx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	state, err := wal.AskServer(actx, r.o.Conn, "")
+	middle := r.listed.Add(r.o.Now().Sub(r.listed) / 2) // when it answered, about
 	switch {
 	case err != nil:
 		r.doc.RPO.Reason = oneLine("the primary could not be asked: " + err.Error())
@@ -121,6 +122,8 @@ func (r *run) disaster(ctx context.Context, system postgres.SystemID) {
 		r.doc.RPO.Reason = "the server that was asked is a standby"
 	default:
 		r.primary, r.doc.RPO.Reason = &state, ""
+		skew := round(middle.Sub(state.Now).Seconds())
+		r.doc.RPO.Skew = &skew
 	}
 }
 

@@ -131,7 +131,7 @@ type RPO struct {
 	FirstLost *time.Time `json:"first_lost,omitempty"` // oldest commit that was not, where the WAL after the end could be read
 	LostBytes *int64     `json:"lost_bytes,omitempty"` // of WAL
 	Heartbeat *float64   `json:"heartbeat,omitempty"`  // interval, where it is known
-	Skew      *float64   `json:"clock_skew,omitempty"` // by how far clocks may differ; the bounds are wider by it
+	Skew      *float64   `json:"clock_skew,omitempty"` // by how far the clock of the drill host is ahead of the primary's
 }
 
 // RTO is the recovery time: from the start to the last required check.

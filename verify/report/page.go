@@ -187,7 +187,7 @@ func facts(d *evidence.Drill) []fact {
 		add("WAL that did not come back", "%s", size(*d.RPO.LostBytes))
 	}
 	if d.RPO.Skew != nil {
-		add("Clocks may differ by", "%s; the RPO is wider by it", evidence.Seconds(*d.RPO.Skew))
+		add("Clock of the drill host", "%s", skewWords(*d.RPO.Skew))
 	}
 	return out
 }
@@ -234,4 +234,16 @@ func render(w io.Writer, name, title string, data any) error {
 		return fmt.Errorf("templates: %w", err)
 	}
 	return t.ExecuteTemplate(w, name, data)
+}
+
+// skewWords says by how far the drill host's clock is wrong, if the primary's is
+// right.
+func skewWords(s float64) string {
+	switch {
+	case s > 0:
+		return evidence.Seconds(s) + " ahead of the primary's"
+	case s < 0:
+		return evidence.Seconds(-s) + " behind the primary's"
+	}
+	return "the same as the primary's"
 }
