@@ -15,7 +15,7 @@ func evidenceCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:        "evidence",
 		Usage:       "the signed documents of drills",
-		Subcommands: []*cli.Command{evidenceVerify(a)},
+		Subcommands: []*cli.Command{evidenceVerify(a), evidencePack(a)},
 	}
 }
 

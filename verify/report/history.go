@@ -27,6 +27,7 @@ type History struct {
 type Unusable struct {
 	ID     string `json:"id"`
 	Reason string `json:"reason"`
+	Raw    []byte `json:"-"` // as it lies in the store
 }
 
 // NewHistory sorts what evidence.History found. A document that is not signed
@@ -38,10 +39,10 @@ func NewHistory(cluster string, entries []evidence.Entry, keys []repo.PublicKey,
 	for _, e := range entries {
 		switch {
 		case e.Err != nil:
-			h.Unusable = append(h.Unusable, Unusable{e.ID, e.Err.Error()})
+			h.Unusable = append(h.Unusable, Unusable{e.ID, e.Err.Error(), e.Raw})
 			continue
 		case h.Trusted && !e.Doc.TrustedBy(keys):
-			h.Unusable = append(h.Unusable, Unusable{e.ID, "signed by " + e.Doc.Key.String() + ", which is not trusted"})
+			h.Unusable = append(h.Unusable, Unusable{e.ID, "signed by " + e.Doc.Key.String() + ", which is not trusted", e.Raw})
 		default:
 			h.Drills = append(h.Drills, e.Doc)
 		}

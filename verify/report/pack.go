@@ -61,41 +61,45 @@ type PackDrill struct {
 const PackSchema = "lifeboat-pack-1"
 
 // Pack writes a zip file with the evidence of a period: the documents as they
-// are, a page, what they show of the controls that auditors ask for, and how to
-// check all of it without Lifeboat. The bytes depend on the arguments alone.
-// Give it the whole history: a break of the chain shows only against the
-// documents before it. It is an error when the period is empty.
-func (h *History) Pack(w io.Writer, p Period) error {
+// are, those that cannot be used too, a page, what they show of the controls
+// that auditors ask for, and how to check all of it without Lifeboat. The bytes
+// depend on the arguments alone. Give it the whole history: a break of the chain
+// shows only against the documents before it. It is an error when the period is
+// empty. The manifest is that of the pack.
+func (h *History) Pack(w io.Writer, p Period) (*Manifest, error) {
 	if !p.From.Before(p.To) {
-		return fmt.Errorf("the period from %s to %s is empty", utc(p.From), utc(p.To))
+		return nil, fmt.Errorf("the period from %s to %s is empty", utc(p.From), utc(p.To))
 	}
 	v := h.packView(p)
 	files, err := v.files()
 	if err != nil {
-		return fmt.Errorf("write the pack: %w", err)
+		return nil, fmt.Errorf("write the pack: %w", err)
 	}
 	m := v.manifest(files)
 	raw, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
-		return fmt.Errorf("write the pack: %w", err)
+		return nil, fmt.Errorf("write the pack: %w", err)
 	}
-	files = append(files, packFile{"manifest.json", append(raw, '\n')})
+	if err := h.zip(w, append(files, packFile{"manifest.json", append(raw, '\n')})); err != nil {
+		return nil, fmt.Errorf("write the pack: %w", err)
+	}
+	return &m, nil
+}
+
+func (h *History) zip(w io.Writer, files []packFile) error {
 	z := zip.NewWriter(w)
 	for _, f := range files {
 		// Stored, not deflated: then the bytes are the same whichever version
 		// of a compressor made them.
 		out, err := z.CreateHeader(&zip.FileHeader{Name: f.name, Method: zip.Store, Modified: h.Made.UTC().Truncate(2 * time.Second)})
 		if err != nil {
-			return fmt.Errorf("write the pack: %w", err)
+			return err
 		}
 		if _, err := out.Write(f.data); err != nil {
-			return fmt.Errorf("write the pack: %w", err)
+			return err
 		}
 	}
-	if err := z.Close(); err != nil {
-		return fmt.Errorf("write the pack: %w", err)
-	}
-	return nil
+	return z.Close()
 }
 
 type packFile struct {
@@ -171,6 +175,9 @@ func (v *packView) files() ([]packFile, error) {
 	for _, d := range v.History.Drills {
 		files = append(files, packFile{"drills/" + d.Drill.ID + ".json", d.Raw})
 	}
+	for _, u := range v.History.Unusable {
+		files = append(files, packFile{"unusable/" + u.ID, u.Raw})
+	}
 	return files, nil
 }
 
@@ -214,6 +221,8 @@ mapping.html   what the evidence shows of SOC 2, ISO/IEC 27001, DORA and NIST
                SP 800-53, and what it does not show
 drills.csv     one line a drill
 drills/        the signed documents, as they lie in the repository
+unusable/      those that are damaged, changed or not signed by a trusted key,
+               as they lie there; no figure comes from them
 manifest.json  SHA-256 of each file here, the documents, missed drills
 
 The pages and the table are views. The documents count. This pack itself is not

@@ -28,10 +28,11 @@ func quarter(t *testing.T) []byte {
 	drills := season(40, passed)
 	drills = append(drills[:8], drills[14:]...) // nothing ran for 12 days
 	entries := chain(t, key, drills...)
-	entries[20] = evidence.Entry{ID: entries[20].ID, Err: evidence.ErrSignature}
+	entries[20] = evidence.Entry{ID: entries[20].ID, Err: evidence.ErrSignature, Raw: []byte("no document")}
 	h := report.NewHistory("shop", entries, []repo.PublicKey{key.Public()}, time.Time{}, began.Add(time.Hour))
 	return written(t, func(w io.Writer) error {
-		return h.Pack(w, report.Period{From: began.AddDate(0, 0, -70), To: began.AddDate(0, 0, 20), Every: 7 * 24 * time.Hour, Keys: []repo.PublicKey{key.Public()}, Program: "lifeboat 1.2.0"})
+		_, err := h.Pack(w, report.Period{From: began.AddDate(0, 0, -70), To: began.AddDate(0, 0, 20), Every: 7 * 24 * time.Hour, Keys: []repo.PublicKey{key.Public()}, Program: "lifeboat 1.2.0"})
+		return err
 	})
 }
 
@@ -75,6 +76,9 @@ func TestPack(t *testing.T) {
 			t.Errorf("%s: %v", d.ID, err)
 		}
 	}
+	if got := files["unusable/"+m.Unusable[0].ID]; string(got) != "no document" {
+		t.Errorf("the document that cannot be used is enclosed as %q", got)
+	}
 	// 70 days are over of 90: days 8 to 20 have nothing.
 	if len(m.Missed) != 1 || len(m.Unusable) != 1 || len(m.Breaks) != 1 || m.Gap < 12*86400 || m.Gap > 17*86400 {
 		t.Errorf("missed %v, unusable %v, breaks %v, gap %v", m.Missed, m.Unusable, m.Breaks, m.Gap)
@@ -94,12 +98,15 @@ func TestPack(t *testing.T) {
 func TestPackIsDeterministic(t *testing.T) {
 	h := history(t, season(5, passed)...)
 	p := report.Period{From: began.AddDate(0, -1, 0), To: began.AddDate(0, 0, 1), Every: 24 * time.Hour}
-	pack := func(w io.Writer) error { return h.Pack(w, p) }
+	pack := func(w io.Writer) error {
+		_, err := h.Pack(w, p)
+		return err
+	}
 	if !bytes.Equal(written(t, pack), written(t, pack)) {
 		t.Error("two packs of the same differ")
 	}
 	p.To = p.From
-	if err := h.Pack(io.Discard, p); err == nil {
+	if _, err := h.Pack(io.Discard, p); err == nil {
 		t.Error("an empty period was packed")
 	}
 }

@@ -104,7 +104,7 @@ func (h *History) Summary() Summary {
 		s.WindowFrom, s.WindowTo = c.From, c.To
 	}
 	for _, b := range h.Breaks {
-		s.Breaks = append(s.Breaks, Unusable{b.ID, b.Reason})
+		s.Breaks = append(s.Breaks, Unusable{ID: b.ID, Reason: b.Reason})
 	}
 	return s
 }
