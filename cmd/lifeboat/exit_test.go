@@ -14,7 +14,9 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/verify/drill"
 )
 
 // Whatever code an error has, PostgreSQL must see one that it reads aright.
@@ -89,6 +91,13 @@ func TestClassify(t *testing.T) {
 		{wrapped(repo.ErrNoIdentity), exitFailed, "--identity"},
 		{wrapped(storage.ErrDenied), exitFailed, "policy"},
 		{wrapped(fs.ErrPermission), exitFailed, "postgres"},
+		{wrapped(&drill.UnfencedError{Path: "/ts", Reason: "no"}), exitUnknown, "namespaces"},
+		{wrapped(&drill.MemoryError{Need: 2, Free: 1}), exitUnknown, "more memory"},
+		{wrapped(&drill.StagingError{Path: "/x", Reason: "no"}), exitUnknown, "--staging"},
+		{wrapped(&drill.SpaceError{Err: &restore.SpaceError{Need: 2, Free: 1}}), exitUnknown, "--staging"},
+		{wrapped(&restore.SpaceError{Need: 2, Free: 1}), exitFailed, "--tablespace"},
+		{wrapped(&drill.HangError{}), exitMissed, "--keep"},
+		{wrapped(&drill.MissingBackupError{Label: "x"}), exitMissed, "lifeboat backups"},
 		{wrapped(syscall.ENOSPC), exitFailed, "disk is full"},
 		{wrapped(context.DeadlineExceeded), exitFailed, "too long"},
 	} {

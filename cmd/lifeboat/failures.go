@@ -15,6 +15,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/s3"
+	"github.com/lifeboat-dr/lifeboat/verify/drill"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -53,6 +54,25 @@ func sqlState(code, hint string) func(error) (string, bool) {
 // first row that matches counts, so the particular stand before the general.
 func failures() []failure {
 	return []failure{
+		// drill
+		{as(func(e *drill.UnfencedError) string {
+			return "run the drill where namespaces are allowed (kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces, seccomp of the container), as root, or on a host that has no such folder"
+		}), exitUnknown},
+		{as(func(e *drill.MemoryError) string {
+			return "stop something else here, or run the drill on a host with more memory"
+		}), exitUnknown},
+		{as(func(e *drill.StagingError) string {
+			return "name an existing folder that this account can write to, with room for the whole cluster: --staging DIR"
+		}), exitUnknown},
+		{as(func(e *drill.SpaceError) string {
+			return "name a folder on a larger file system with --staging DIR, or make room there"
+		}), exitUnknown},
+		{as(func(e *drill.HangError) string {
+			return "look at the server with \"lifeboat drill --keep\"; where recovery is only slow, allow it more with drill.stall"
+		}), exitMissed},
+		{as(func(e *drill.MissingBackupError) string {
+			return "\"lifeboat backups\" lists those that are there"
+		}), exitMissed},
 		// restore
 		{is(restore.ErrNoBackup, "\"lifeboat backup\" takes one; check the repository if there should be some"), exitFailed},
 		{as(func(e *restore.AmbiguousError) string {
@@ -65,7 +85,7 @@ func failures() []failure {
 			return "make room, or restore to a larger file system; tablespaces can be moved with --tablespace OLD=NEW"
 		}), exitFailed},
 		{as(func(e *restore.OwnerError) string {
-			return "name the account that runs PostgreSQL here: --owner postgres"
+			return "name the account that runs PostgreSQL here: --owner postgres; of a drill, --drill-owner postgres"
 		}), exitFailed},
 		{as(func(e *restore.IncompleteError) string {
 			return "this is a defect of Lifeboat: please report it; nothing that was written can be started"

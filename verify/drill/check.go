@@ -68,7 +68,7 @@ func timed(ctx context.Context, now func() time.Time, c evidence.Check, limit ti
 	c.Detail = oneLine(c.Detail)
 	switch {
 	case ctx.Err() != nil:
-		c.Verdict, c.Detail = evidence.Unknown, "the drill was stopped"
+		c.Verdict, c.Detail = evidence.Unknown, oneLine(context.Cause(ctx).Error())
 	case cctx.Err() != nil && c.Verdict != evidence.Passed:
 		c.Verdict, c.Detail = evidence.Failed, fmt.Sprintf("it did not end within %s", limit)
 	}

@@ -81,7 +81,7 @@ func provesFailure(err error) bool {
 		of[*restore.IncompleteError](err), of[*repo.CorruptError](err), of[*repo.UntrustedError](err), of[*repo.FormatError](err),
 		of[*wal.GapError](err), of[*wal.HistoryLostError](err), of[*wal.UnknownSystemError](err), of[*wal.HeaderError](err),
 		of[*server.ExitError](err), of[*HangError](err),
-		errors.Is(err, fs.ErrNotExist) && of[*missingBackupError](err),
+		of[*MissingBackupError](err),
 	)
 }
 
@@ -90,10 +90,24 @@ func of[T error](err error) bool {
 	return ok
 }
 
-// missingBackupError says that the backup that was asked for is not there.
-type missingBackupError struct{ label string }
+// MissingBackupError says that the backup that was asked for is not there.
+type MissingBackupError struct{ Label string }
 
-func (e *missingBackupError) Error() string {
-	return fmt.Sprintf("there is no backup %s", e.label)
+func (e *MissingBackupError) Error() string {
+	return fmt.Sprintf("there is no backup %s", e.Label)
 }
-func (e *missingBackupError) Unwrap() error { return fs.ErrNotExist }
+func (e *MissingBackupError) Unwrap() error { return fs.ErrNotExist }
+
+// SpaceError says that staging is too small.
+type SpaceError struct{ Err *restore.SpaceError }
+
+func (e *SpaceError) Error() string { return "staging: " + e.Err.Error() }
+func (e *SpaceError) Unwrap() error { return e.Err }
+
+// inStaging tells a want of room in staging from one in a restore.
+func inStaging(err error) error {
+	if e, ok := errors.AsType[*restore.SpaceError](err); ok {
+		return &SpaceError{e}
+	}
+	return err
+}

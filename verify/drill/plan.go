@@ -56,7 +56,7 @@ func (r *run) pick(ctx context.Context) (string, error) {
 	case r.o.Pick == Random:
 		return labels[rand.IntN(len(labels))], nil
 	case !slices.Contains(labels, r.o.Pick):
-		return "", &missingBackupError{r.o.Pick}
+		return "", &MissingBackupError{r.o.Pick}
 	}
 	return r.o.Pick, nil
 }
@@ -193,7 +193,7 @@ func (r *run) coverage(ctx context.Context) {
 	}
 	// Of the backup that was planned with: its WAL is known to have no gap.
 	if r.plan != nil {
-		c.From, c.To = r.plan.ConsistentTime.UTC(), r.plan.NewestTime.UTC()
+		c.From, c.To = r.plan.ConsistentTime.UTC(), later(r.plan.ConsistentTime, r.plan.NewestTime).UTC()
 	}
 	r.doc.Coverage = c
 }

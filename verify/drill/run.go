@@ -51,7 +51,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 		work, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the drill did not end within %s", o.Timeout))
 		defer cancel()
 	}
-	err := d.perform(work)
+	err := inStaging(d.perform(work))
 	if err != nil && work.Err() != nil {
 		err = context.Cause(work)
 	}

@@ -298,9 +298,15 @@ func Look(pid int) (Isolation, error) {
 			continue
 		}
 		if slices.Contains(strings.Split(fields[5], ","), "rw") {
-			i.Mounts = append(i.Mounts, fields[4])
+			i.Mounts = append(i.Mounts, unescaped(fields[4]))
 		}
 	}
 	slices.Sort(i.Mounts)
 	return i, nil
+}
+
+// unescaped undoes what the kernel does to a path in a table of mounts
+// (mangle in fs/seq_file.c, called by fs/proc_namespace.c).
+func unescaped(path string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(path)
 }
