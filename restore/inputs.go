@@ -52,9 +52,12 @@ type Contents struct {
 // Survey is what reading the WAL from a backup's start showed: as much of it
 // as recovery to the target would replay.
 type Survey struct {
-	End      postgres.LSN      // end of the last record that is replayed
-	Last     postgres.LSN      // its beginning
-	Timeline postgres.Timeline // of that record
+	End  postgres.LSN // end of the last record that is replayed
+	Last postgres.LSN // its beginning
+
+	// The record that recovery reads and stops before: begin and end; 0: none.
+	BeforeLSN, BeforeEnd postgres.LSN
+	Timeline             postgres.Timeline // of that record
 
 	// Reached says that recovery would stop at the target, after that record.
 	Reached bool

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -158,7 +159,7 @@ func newPlan(t Target, c candidate, contents *Contents, s *Survey) *Plan {
 		StopLSN: s.End, StopTime: s.Commit, NewestTime: s.Newest,
 		FetchBytes: contents.Fetch,
 		WAL:        walRange(c, s),
-		LastLSN:    s.Last, archive: c.archive, way: c.path,
+		LastLSN:    cmp.Or(s.BeforeLSN, s.Last), archive: c.archive, way: c.path, readTo: max(s.End, s.BeforeEnd),
 	}
 	if p.Action == "" && p.Point.Kind != ToEnd {
 		p.Action = Pause

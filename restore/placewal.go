@@ -17,10 +17,11 @@ import (
 // WALPhase is what PlaceWAL reports as.
 const WALPhase Phase = "wal"
 
-// PlaceWAL fetches all WAL that the plan replays into pg_wal of the data
-// directory, which Apply has filled, so that recovery needs no archive: a
-// restore_command that always says 1 makes PostgreSQL look there (the order of
-// XLOG_FROM_ARCHIVE and XLOG_FROM_PG_WAL in access/transam/xlogrecovery.c).
+// PlaceWAL fetches all WAL that the plan replays, and the record that it stops
+// before, into pg_wal of the data directory, which Apply has filled, so that
+// recovery needs no archive: a restore_command that always says 1 makes
+// PostgreSQL look there (the order of XLOG_FROM_ARCHIVE and XLOG_FROM_PG_WAL in
+// access/transam/xlogrecovery.c).
 //
 // It places the archive as it was when the plan was made. Of a segment that was
 // there in slices, what has been archived since is left out.
@@ -29,7 +30,7 @@ const WALPhase Phase = "wal"
 // directory must not be started. Errors are those of wal.Fetch.
 func (p *Plan) PlaceWAL(ctx context.Context, r *repo.Repo, o Options) (int64, error) {
 	var written atomic.Int64
-	total := p.WAL.Segments * int64(p.Backup.SegSize)
+	total := p.WAL.Segments * int64(p.Backup.SegSize) // and one more at most
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(o.jobs())
 	for _, s := range p.way.Spans {
@@ -41,7 +42,7 @@ func (p *Plan) PlaceWAL(ctx context.Context, r *repo.Repo, o Options) (int64, er
 			g.Go(func() error { return p.place(gctx, r, name) })
 		}
 	}
-	for seg, ok := range p.archive.Segments(p.way, p.WAL.Begin, p.WAL.End) {
+	for seg, ok := range p.archive.Segments(p.way, p.WAL.Begin, p.readTo) {
 		if !ok {
 			break // the plan's last; NewPlan has refused any other
 		}

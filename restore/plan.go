@@ -48,12 +48,13 @@ type Plan struct {
 
 	Settings []Setting `json:"settings"` // the managed block of postgresql.auto.conf
 
-	// LastLSN is where the last record that is replayed begins: PostgreSQL logs
-	// it as the end of redo.
+	// LastLSN is where the last record that is read begins: it is replayed, or
+	// recovery stops before it. PostgreSQL logs it as the end of redo.
 	LastLSN postgres.LSN `json:"-"`
 
 	archive *wal.Index
 	way     wal.Path
+	readTo  postgres.LSN // end of that record
 }
 
 // Owner is the account that files are given to.

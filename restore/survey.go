@@ -109,7 +109,7 @@ func (v *surveyor) see(rec postgres.Record) (stop bool, err error) {
 		return false, fmt.Errorf("read the WAL at %s: %w", rec.LSN, err)
 	}
 	if v.stopsBefore(rec, ev) {
-		v.s.Reached = true
+		v.s.Reached, v.s.BeforeLSN, v.s.BeforeEnd = true, rec.LSN, rec.End
 		return true, nil
 	}
 	v.s.End, v.s.Last, v.s.Timeline = rec.End, rec.LSN, rec.Timeline
