@@ -278,6 +278,19 @@ func lastLine(s string) string {
 	return strings.TrimSpace(lines[len(lines)-1])
 }
 
+// errorLine is the line of a program of PostgreSQL's that says what is wrong:
+// what the server said, else its own first error, else its last line.
+func errorLine(out string) string {
+	for _, mark := range []string{"ERROR:", "error:"} {
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, mark) {
+				return strings.TrimSpace(line)
+			}
+		}
+	}
+	return lastLine(out)
+}
+
 // oneLine makes a text fit for one line of a report.
 func oneLine(s string) string {
 	s = strings.Map(func(r rune) rune {

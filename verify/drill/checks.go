@@ -211,8 +211,9 @@ func (r *run) deep(ctx context.Context) error {
 		return r.tool(ctx, "pg_amcheck", "--all", "--install-missing", "--heapallindexed", "--no-dependent-toast")
 	})
 	r.builtIn(ctx, "dump", true, deepLimit, r.dumpAll)
-	// The last: it wants the server to be stopped.
-	r.builtIn(ctx, "checksums", true, deepLimit, r.allChecksums)
+	// The last: it wants the server to be stopped. Of a cluster that has none it
+	// stays unknown, and nobody can ask for it.
+	r.builtIn(ctx, "checksums", r.plan.Backup.Checksums, deepLimit, r.allChecksums)
 	return nil
 }
 
@@ -224,7 +225,7 @@ func (r *run) tool(ctx context.Context, name string, args ...string) (evidence.V
 	case missingProgram(err):
 		return evidence.Unknown, name + " is not installed in " + r.install.BinDir
 	case err != nil:
-		return evidence.Failed, strings.TrimSpace(fmt.Sprintf("%s: %v: %s", name, err, lastLine(out)))
+		return evidence.Failed, strings.TrimSpace(fmt.Sprintf("%s: %v: %s", name, err, errorLine(out)))
 	}
 	return evidence.Passed, name + " found nothing wrong"
 }
