@@ -24,15 +24,13 @@ func demoCommand(a *app) *cli.Command {
 		Usage: "lose a scratch database and get it back, to see how it works",
 		Description: `
 Starts a PostgreSQL server of its own in a scratch folder, sets Lifeboat up
-with a repository in a folder, takes a backup while orders are written, kills
-the server with SIGKILL, deletes its data directory, restores, and counts: each
-order whose commit was acknowledged was noted outside of the database. Prints
-the RPO and RTO that it achieved, and fails when a commit that was archived is
-missing. Nothing outside the folder is touched. Needs PostgreSQL's server
+with a repository in a folder, takes a backup while orders are written, runs a
+drill, kills the server with SIGKILL, deletes its data directory, restores, and
+counts: each order whose commit was acknowledged was noted outside of the
+database. Prints the RPO and RTO that it achieved and those that the drill had
+said, and fails when a commit that was archived is missing. Nothing outside the folder is touched. Needs PostgreSQL's server
 programs, no cloud, and not to be root (root becomes postgres or nobody).`,
-		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "dir", Usage: "work in `DIR`, which must not exist or be empty, and keep it; else in a temporary folder that is removed"},
-		}, configFlags("pg_bindir")...),
+		Flags: scratchFlags(),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
 				return err
@@ -42,8 +40,15 @@ programs, no cloud, and not to be root (root becomes postgres or nobody).`,
 	}
 }
 
+func scratchFlags() []cli.Flag {
+	return append([]cli.Flag{
+		&cli.StringFlag{Name: "dir", Usage: "work in `DIR`, which must not exist or be empty, and keep it; else in a temporary folder that is removed"},
+		&cli.BoolFlag{Name: "temporary", Hidden: true, Usage: "who named the folder will remove it"},
+	}, configFlags("pg_bindir")...)
+}
+
 // inScratch does work in a scratch folder as an account that can run servers.
-func (a *app) inScratch(c *cli.Context, work func(ctx context.Context, dir, bindir string) error) error {
+func (a *app) inScratch(c *cli.Context, work func(ctx context.Context, dir, bindir string, kept bool) error) error {
 	bindir, err := a.abs(c.String("pg-bindir"))
 	if err != nil {
 		return err
@@ -53,10 +58,11 @@ func (a *app) inScratch(c *cli.Context, work func(ctx context.Context, dir, bind
 		return err
 	}
 	defer remove()
+	kept := c.String("dir") != "" && !c.Bool("temporary")
 	if os.Geteuid() == 0 {
-		return a.demoUnprivileged(c.Context, dir)
+		return a.demoUnprivileged(c.Context, dir, kept)
 	}
-	return work(c.Context, dir, bindir)
+	return work(c.Context, dir, bindir, kept)
 }
 
 // demoDir makes the scratch folder; remove takes it away again if it is ours.
@@ -92,7 +98,7 @@ func names(entries []os.DirEntry) []string {
 
 // demoUnprivileged runs the demo as another account, because PostgreSQL does
 // not run as root. The program is copied to where that account can run it.
-func (a *app) demoUnprivileged(ctx context.Context, dir string) error {
+func (a *app) demoUnprivileged(ctx context.Context, dir string, kept bool) error {
 	account, err := server.LookupAccount("postgres")
 	if err != nil {
 		if account, err = server.LookupAccount("nobody"); err != nil {
@@ -110,7 +116,7 @@ func (a *app) demoUnprivileged(ctx context.Context, dir string) error {
 		}
 	}
 	a.note("root runs no PostgreSQL server: going on as %s", account)
-	cmd := exec.CommandContext(ctx, exe, slices.Concat(a.args, []string{"--dir", dir})...)
+	cmd := exec.CommandContext(ctx, exe, slices.Concat(a.args, []string{"--dir", dir, fmt.Sprintf("--temporary=%t", !kept)})...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	cmd.Dir = dir

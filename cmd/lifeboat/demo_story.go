@@ -23,7 +23,7 @@ import (
 // How long orders are written before and after the backup.
 const (
 	demoBefore = 2 * time.Second
-	demoAfter  = 6 * time.Second
+	demoAfter  = 3 * time.Second
 )
 
 // story is one run of the demo.
@@ -35,6 +35,7 @@ type story struct {
 	install   server.Install
 	report    demoReport
 	silent    bool // tell no story
+	kept      bool // the folder stays
 }
 
 // demoReport is the JSON document of the demo. Seconds are measured here.
@@ -49,11 +50,12 @@ type demoReport struct {
 	RestoreSeconds  float64      `json:"restore_seconds"`  // of which: plan, fetch and write files
 	RecoverySeconds float64      `json:"recovery_seconds"` // of which: start, replay WAL, open, count
 	ArchivedTo      postgres.LSN `json:"archived_to"`
+	Drill           demoDrill    `json:"drill"`
 }
 
 // demo tells the story; each step prints what it does.
-func (a *app) demo(ctx context.Context, dir, bindir string) error {
-	s := &story{app: a, dir: dir, data: filepath.Join(dir, "data"), bindir: bindir, config: filepath.Join(dir, "lifeboat.yaml")}
+func (a *app) demo(ctx context.Context, dir, bindir string, kept bool) error {
+	s := &story{app: a, dir: dir, data: filepath.Join(dir, "data"), bindir: bindir, config: filepath.Join(dir, "lifeboat.yaml"), kept: kept}
 	srv, err := s.startServer(ctx)
 	if err != nil {
 		return err
@@ -67,6 +69,9 @@ func (a *app) demo(ctx context.Context, dir, bindir string) error {
 	}
 	defer w.stop()
 	if err := s.backUpUnderLoad(ctx, w); err != nil {
+		return err
+	}
+	if err := s.rehearse(ctx); err != nil {
 		return err
 	}
 	if err := s.disaster(srv, w); err != nil {
@@ -113,15 +118,11 @@ func (s *story) step(format string, args ...any) {
 
 // lifeboat runs this program as a person would.
 func (s *story) lifeboat(ctx context.Context, args ...string) error {
-	exe, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program's own path: %w", err)
-	}
 	s.step("  $ lifeboat %s", strings.Join(args, " "))
-	cmd := exec.CommandContext(ctx, exe, append(args, "--config", s.config)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = time.Minute
-	cmd.Env, cmd.Dir = s.demoEnv(s.dir), s.dir
+	cmd, err := s.program(ctx, args...)
+	if err != nil {
+		return err
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		_, _ = s.stderr.Write(out)
@@ -133,6 +134,19 @@ func (s *story) lifeboat(ctx context.Context, args ...string) error {
 		}
 	}
 	return nil
+}
+
+// program is this program, to be run with the configuration of the demo.
+func (s *story) program(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program's own path: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, exe, append(args, "--config", s.config)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
+	cmd.Env, cmd.Dir = s.demoEnv(s.dir), s.dir
+	return cmd, nil
 }
 
 // startServer makes a scratch server whose WAL is archived from the start.
@@ -198,7 +212,7 @@ func (s *story) disaster(srv *server.Server, w *witness) error {
 	if err := os.RemoveAll(s.data); err != nil {
 		return fmt.Errorf("delete the data directory: %w", err)
 	}
-	s.step("5. Disaster: kill -9, and the data directory is deleted. %d orders had been acknowledged", len(w.orders))
+	s.step("6. Disaster: kill -9, and the data directory is deleted. %d orders had been acknowledged", len(w.orders))
 	return nil
 }
 
@@ -233,14 +247,14 @@ func (s *story) archivedTo(ctx context.Context) (postgres.LSN, error) {
 }
 
 func (s *story) restore(ctx context.Context) (*server.Server, error) {
-	s.step("6. Restore, with the recovery key and the repository")
+	s.step("7. Restore, with the recovery key and the repository")
 	began := s.now()
 	key := filepath.Join(s.dir, "demo-recovery.key")
 	if err := s.lifeboat(ctx, "restore", "--to", s.data, "--identity", key); err != nil {
 		return nil, err
 	}
 	s.report.RestoreSeconds = s.now().Sub(began).Seconds()
-	s.step("7. Start it: PostgreSQL fetches WAL from the archive and replays it")
+	s.step("8. Start it: PostgreSQL fetches WAL from the archive and replays it")
 	srv, err := server.Start(ctx, s.install, server.Options{
 		DataDir: s.data, SocketDir: filepath.Join(s.dir, "sock"), LogFile: filepath.Join(s.dir, "restored.log"),
 		Env: s.demoEnv(s.dir), DieWithParent: true,
@@ -305,8 +319,16 @@ Lost          %d, of which archived before the disaster: %d
 RPO achieved  %.2f s   the lost commits came this long before the disaster
 RTO achieved  %.2f s   restore %.2f s, start, replay and count %.2f s
 `, r.Acknowledged, r.Recovered, r.Lost, r.ArchivedLost, r.RPOSeconds, r.RTOSeconds, r.RestoreSeconds, r.RecoverySeconds)
+	if d := r.Drill; d.RPOSeconds != nil && d.RTOSeconds != nil {
+		_, _ = fmt.Fprintf(w, "The drill, a moment earlier, measured %.2f s and %.2f s, its checks included.\n", *d.RPOSeconds, *d.RTOSeconds)
+	}
 	if r.Lost > 0 {
 		_, _ = fmt.Fprintf(w, "\nWhat was lost had not left the host: archive_command gets whole segments only, here at most one a second.\n")
+	}
+	if r.Drill.Page != "" {
+		_, _ = fmt.Fprintf(w, "\nThe report of the drill, for a browser: %s\n", r.Drill.Page)
+	} else {
+		_, _ = fmt.Fprintf(w, "\n\"lifeboat demo --dir DIR\" keeps all of it, and the drill's report as a page for a browser.\n")
 	}
 }
 

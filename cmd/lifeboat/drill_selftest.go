@@ -29,9 +29,7 @@ damaged or forged, gaps in the WAL, data that is wrong, too little disk, checks
 and recoveries that hang. Each line says what was broken, what caught it and how
 long that took. Fails when one is not caught, or when the healthy backup does
 not pass. Nothing outside the folder is touched; no configuration is read.`,
-		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "dir", Usage: "work in `DIR`, which must not exist or be empty, and keep it; else in a temporary folder that is removed"},
-		}, configFlags("pg_bindir")...),
+		Flags: scratchFlags(),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
 				return err
@@ -50,7 +48,7 @@ type selftestReport struct {
 
 const selftestRows = 1000
 
-func (a *app) selftest(ctx context.Context, dir, bindir string) error {
+func (a *app) selftest(ctx context.Context, dir, bindir string, _ bool) error {
 	s := &story{app: a, dir: dir, data: filepath.Join(dir, "data"), bindir: bindir, config: filepath.Join(dir, "lifeboat.yaml"), silent: true}
 	srv, err := s.startServer(ctx)
 	if err != nil {
