@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -35,7 +36,10 @@ func checkFields() []checkField {
 		{"newer_than", "the value is a time, at most so long before the moment of disaster", length(func(c *drill.Check) *time.Duration { return &c.NewerThan })},
 		{"timeout", "how long the check may take; 1m if it is left out", length(func(c *drill.Check) *time.Duration { return &c.Timeout })},
 		{"required", "false for a check whose failure is told and does not fail the drill", func(c *drill.Check, n *yaml.Node) error {
-			return decode(n, &c.Required)
+			if n.Decode(&c.Required) != nil {
+				return usage("it must be true or false")
+			}
+			return nil
 		}},
 	}
 }
@@ -62,7 +66,7 @@ func text(field func(*drill.Check) *string) fieldSetter {
 func number(field func(*drill.Check) **float64) fieldSetter {
 	return func(c *drill.Check, n *yaml.Node) error {
 		v, err := strconv.ParseFloat(n.Value, 64)
-		if n.Kind != yaml.ScalarNode || err != nil {
+		if n.Kind != yaml.ScalarNode || err != nil || math.IsNaN(v) {
 			return usage("%q is not a number", n.Value)
 		}
 		*field(c) = &v
@@ -72,7 +76,9 @@ func number(field func(*drill.Check) **float64) fieldSetter {
 
 func length(field func(*drill.Check) *time.Duration) fieldSetter {
 	return func(c *drill.Check, n *yaml.Node) (err error) {
-		*field(c), err = parseDuration(n.Value)
+		if *field(c), err = parseDuration(n.Value); err == nil && *field(c) <= 0 {
+			return usage("%s is no time at all", n.Value)
+		}
 		return err
 	}
 }
@@ -81,7 +87,13 @@ func setCommand(c *drill.Check, n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
 		return usage("it must be a list: [program, argument, …]")
 	}
-	return decode(n, &c.Command)
+	if err := decode(n, &c.Command); err != nil {
+		return err
+	}
+	if c.Command[0] == "" {
+		return usage("the name of the program is empty")
+	}
+	return nil
 }
 
 // readChecks reads the list of checks.
@@ -111,10 +123,10 @@ func (r *fileReader) readChecks(n *yaml.Node) ([]drill.Check, error) {
 func (r *fileReader) readCheck(n *yaml.Node) (drill.Check, error) {
 	c := drill.Check{Required: true}
 	if n.Kind != yaml.MappingNode {
-		return c, r.wrong(n, "a check must be a list of \"key: value\" lines")
+		return c, r.wrong(n, "a check must be a list of \"key: value\" lines").hinted("docs/drill.md shows one")
 	}
 	var known []string
-	fields := map[string]checkField{}
+	fields, seen := map[string]checkField{}, map[string]bool{}
 	for _, f := range checkFields() {
 		known, fields[f.name] = append(known, f.name), f
 	}
@@ -128,6 +140,10 @@ func (r *fileReader) readCheck(n *yaml.Node) (drill.Check, error) {
 			}
 			return c, err
 		}
+		if seen[f.name] {
+			return c, r.wrong(name, "a check has %s twice", f.name).hinted("which one counts would be a guess")
+		}
+		seen[f.name] = true
 		if err := f.set(&c, value); err != nil {
 			return c, r.wrong(value, "%s: %v", name.Value, err).hinted("%s: %s", f.name, f.help)
 		}
@@ -147,12 +163,15 @@ func (r *fileReader) wholeCheck(n *yaml.Node, c drill.Check) error {
 	case c.Name == "":
 		return r.wrong(n, "a check has no name").hinted("name: what it shows, for the report")
 	case (c.SQL == "") == (len(c.Command) == 0):
-		return r.wrong(n, "check %q needs sql or command, and not both", c.Name)
+		return r.wrong(n, "check %q needs sql or command, and not both", c.Name).hinted("sql: a query; or command: [program, argument, …]")
 	case len(c.Command) > 0 && (expectations > 0 || c.Database != ""):
 		return r.wrong(n, "check %q is a command: it passes when it leaves with 0", c.Name).
 			hinted("expect, min, max, newer_than and database go with sql")
 	case expectations > 1:
-		return r.wrong(n, "check %q has more than one of expect, min and max, and newer_than", c.Name)
+		return r.wrong(n, "check %q has more than one of expect, min and max, and newer_than", c.Name).
+			hinted("make a check of its own of each")
+	case c.Min != nil && c.Max != nil && *c.Min > *c.Max:
+		return r.wrong(n, "check %q can never pass: min is larger than max", c.Name).hinted("a value is right from min to max, both included")
 	}
 	return nil
 }

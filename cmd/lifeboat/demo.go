@@ -28,8 +28,9 @@ with a repository in a folder, takes a backup while orders are written, runs a
 drill, kills the server with SIGKILL, deletes its data directory, restores, and
 counts: each order whose commit was acknowledged was noted outside of the
 database. Prints the RPO and RTO that it achieved and those that the drill had
-said, and fails when a commit that was archived is missing. Nothing outside the folder is touched. Needs PostgreSQL's server
-programs, no cloud, and not to be root (root becomes postgres or nobody).`,
+said, and fails when a commit that was archived is missing. Nothing outside the
+folder is touched. Needs PostgreSQL's server programs, no cloud, and not to be
+root (root becomes postgres or nobody).`,
 		Flags: scratchFlags(),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {

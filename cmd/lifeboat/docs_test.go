@@ -117,6 +117,7 @@ func jsonReports() map[string]any {
 		"lifeboat drill selftest":  selftestReport{},
 		"lifeboat report":          report.Summary{},
 		"lifeboat evidence verify": verifiedReport{},
+		"lifeboat evidence pack":   packReport{},
 
 		"lifeboat check-repository": checkReport{},
 	}

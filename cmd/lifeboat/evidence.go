@@ -98,8 +98,8 @@ func (a *app) verifyEvidence(files []string, trusted []repo.PublicKey) error {
 	}
 	switch {
 	case count[evidenceBad] > 0:
-		return failed(exitFailed, "%d of %d documents are not as they were signed", count[evidenceBad], len(files)).
-			hinted("take them from the repository again, where they lie under drills/")
+		return failed(exitFailed, "%d of %d files are no documents that hold, see above", count[evidenceBad], len(files)).
+			hinted("take them again from the repository, where they lie under drills/")
 	case len(report.Breaks) > 0:
 		return failed(exitFailed, "the chain of documents is broken in %d places", len(report.Breaks)).
 			hinted("a document between those that were given is missing, or was replaced")
