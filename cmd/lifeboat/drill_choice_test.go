@@ -47,8 +47,16 @@ func TestDrillPick(t *testing.T) {
 	insert(0, 5)
 	s.run(t, "backup")
 	insert(5, 10)
-	s.flush(t) // the commit that recovery stops before lies in the next segment
-	insert(10, 15)
+	// The commit that recovery stops before is the first record of a segment.
+	conn := s.Conn(t)
+	for _, sql := range []string{"begin", "insert into t values (10)", "flush", "commit"} {
+		if sql == "flush" {
+			s.flush(t)
+		} else if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	insert(11, 15)
 	s.run(t, "backup")
 	insert(15, 25)
 	s.flush(t)
