@@ -3,6 +3,7 @@ package main
 import (
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -98,7 +99,12 @@ func (k *key) flagName() string {
 	if k.flag != "" {
 		return k.flag
 	}
-	return strings.NewReplacer(".", "-", "_", "-").Replace(k.name)
+	return strings.Map(func(r rune) rune {
+		if r == '.' || r == '_' {
+			return '-'
+		}
+		return r
+	}, k.name)
 }
 
 // show is a value of the key as it may be printed.
@@ -109,8 +115,19 @@ func (k *key) show(value string) string {
 	return value
 }
 
-// keys is the list of all keys, in the order in which the file has them.
+// keys is the list of all keys, in the order in which the file has them. It is
+// made once: every command has a flag for each of them, and a push is waited for.
 func keys() []*key {
+	makeKeys.Do(func() { theKeys = newKeys() })
+	return theKeys
+}
+
+var (
+	makeKeys sync.Once
+	theKeys  []*key
+)
+
+func newKeys() []*key {
 	return []*key{
 		{name: "cluster", value: "NAME", help: "name of the PostgreSQL cluster", check: repo.CheckClusterName,
 			field: func(c *Config) any { return &c.Cluster }},
@@ -246,14 +263,15 @@ const configuration = "Configuration"
 // configFlags returns a flag for every key of the configuration. Help shows
 // the named ones; the others work too.
 func configFlags(visible ...string) []cli.Flag {
-	var flags []cli.Flag
+	flags := make([]cli.Flag, 0, len(keys()))
+	var c Config // for the kinds of the fields
 	for _, k := range keys() {
 		hidden := !slices.Contains(visible, k.name)
 		help := k.help
 		if k.value != "" {
 			help += " `" + k.value + "`" // description takes it off again
 		}
-		switch k.field(new(Config)).(type) {
+		switch k.field(&c).(type) {
 		case *[]string:
 			flags = append(flags, &cli.StringSliceFlag{Name: k.flagName(), Usage: help, Category: configuration, Hidden: hidden})
 		case *bool:
