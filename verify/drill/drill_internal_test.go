@@ -1,0 +1,173 @@
+package drill
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/restore"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+)
+
+// The log of a recovery by PostgreSQL 15, shortened, with lines that only look
+// like the ones that count.
+const recoveryLog = `2026-01-31 02:00:00.100 UTC [11] LOG:  starting archive recovery
+2026-01-31 02:00:00.200 UTC [11] LOG:  redo starts at 0/3000028
+2026-01-31 02:00:01.250 UTC [11] LOG:  consistent recovery state reached at 0/3000100
+2026-01-31 02:00:01.251 UTC [10] LOG:  database system is ready to accept read-only connections
+2026-01-31 02:00:01.300 UTC [12] ERROR:  redo done at 0/9 is what a client wrote
+2026-01-31 02:00:02.500 UTC [11] LOG:  redo done at 0/4000060 system usage: CPU: user: 0.00 s
+2026-01-31 02:00:02.501 UTC [11] LOG:  last completed transaction was at log time 2026-01-31 01:59:58.123456+00
+2026-01-31 02:00:02.600 UTC [11] LOG:  selected new timeline ID: 12
+	continued: redo done at 0/7
+2026-01-31 02:00:03.000 UTC [10] LOG:  database system is ready to accept connections
+`
+
+func TestServerLog(t *testing.T) {
+	l := parseServerLog(recoveryLog)
+	at := func(clock string) time.Time {
+		v, err := time.Parse("15:04:05.999999", clock)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Date(2026, 1, 31, v.Hour(), v.Minute(), v.Second(), v.Nanosecond(), time.UTC)
+	}
+	want := serverLog{consistent: at("02:00:01.25"), replayed: at("02:00:02.5"), last: 0x4000060, ended: at("01:59:58.123456"),
+		accepting: at("02:00:03"), timeline: 12, lastLine: "2026-01-31 02:00:03.000 UTC [10] LOG:  database system is ready to accept connections"}
+	if !l.ended.Equal(want.ended) {
+		t.Errorf("the last transaction ended at %s, want %s", l.ended, want.ended)
+	}
+	if l.ended = want.ended; l != want {
+		t.Errorf("read %+v, want %+v", l, want)
+	}
+	if l := parseServerLog(""); l != (serverLog{}) {
+		t.Errorf("an empty log says %+v", l)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	disaster := time.Date(2026, 1, 31, 2, 0, 0, 0, time.UTC)
+	text, one, ten := "x", 1.0, 10.0
+	for _, c := range []struct {
+		check Check
+		value string
+		want  evidence.Verdict
+	}{
+		{Check{}, "t", evidence.Passed},
+		{Check{}, "f", evidence.Failed},
+		{Check{}, "1", evidence.Failed},
+		{Check{Expect: &text}, "x", evidence.Passed},
+		{Check{Expect: &text}, "x ", evidence.Failed},
+		{Check{Min: &one}, "1", evidence.Passed},
+		{Check{Min: &one}, "0.99", evidence.Failed},
+		{Check{Min: &one, Max: &ten}, "10", evidence.Passed},
+		{Check{Min: &one, Max: &ten}, "10.01", evidence.Failed},
+		{Check{Max: &ten}, "-5", evidence.Passed},
+		{Check{Min: &one}, "many", evidence.Failed},
+		{Check{Min: &one}, "NaN", evidence.Failed},
+		{Check{NewerThan: time.Hour}, "2026-01-31 01:00:00+00", evidence.Passed},
+		{Check{NewerThan: time.Hour}, "2026-01-31 00:59:59.999999+00", evidence.Failed},
+		{Check{NewerThan: time.Hour}, "2026-01-31 02:30:00+01", evidence.Passed},
+		{Check{NewerThan: time.Hour}, "2026-01-31", evidence.Failed},
+		{Check{NewerThan: time.Hour}, fmt.Sprint(disaster.Unix() - 60), evidence.Passed},
+		{Check{NewerThan: time.Hour}, "yesterday", evidence.Failed},
+	} {
+		if got, detail := c.check.compare(c.value, disaster); got != c.want || detail == "" {
+			t.Errorf("%+v of %q: %s (%s), want %s", c.check, c.value, got, detail, c.want)
+		}
+	}
+}
+
+func TestPreload(t *testing.T) {
+	base := t.TempDir()
+	bin, lib := filepath.Join(base, "bin"), filepath.Join(base, "lib")
+	for _, dir := range []string{bin, lib} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"there.so", "also there.so"} {
+		if err := os.WriteFile(filepath.Join(lib, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := server.Install{BinDir: bin}
+	for _, c := range []struct {
+		libraries           Libraries
+		load, missing, left []string
+	}{
+		{Libraries{}, []string{"there", "also there"}, []string{"gone", "/no/such"}, nil},
+		{Libraries{Listed: true, Names: []string{"there", "gone"}}, []string{"there"}, []string{"gone"}, []string{"also there", "/no/such"}},
+	} {
+		r := &run{o: Options{Libraries: c.libraries}}
+		load, missing, left := r.preload(in, `there, "also there",gone , /no/such`)
+		if !slices.Equal(load, c.load) || !slices.Equal(missing, c.missing) || !slices.Equal(left, c.left) {
+			t.Errorf("%+v: loads %q, lacks %q, leaves %q", c.libraries, load, missing, left)
+		}
+	}
+}
+
+// Of the targets, only the one that recovery pauses at may be left: to
+// PostgreSQL an empty one that comes later takes it back.
+func TestPausedAt(t *testing.T) {
+	got := pausedAt([]restore.Setting{{Name: "restore_command", Value: "x"}, {Name: "recovery_target_timeline", Value: "3"},
+		{Name: "recovery_target_action", Value: "promote"}, {Name: "recovery_target_lsn", Value: ""}, {Name: "recovery_target", Value: ""},
+		{Name: "max_connections", Value: "7"}}, postgres.LSN(0x16_0000_0028))
+	want := "restore_command=x recovery_target_timeline=3 max_connections=7 recovery_target_action=pause recovery_target_inclusive=off recovery_target_lsn=16/28"
+	var lines []string
+	for _, s := range got {
+		lines = append(lines, s.Name+"="+s.Value)
+	}
+	if have := strings.Join(lines, " "); have != want {
+		t.Errorf("settings %s, want %s", have, want)
+	}
+}
+
+// What shows that a restore would have failed, and what only keeps this host
+// from telling.
+func TestProvesFailure(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{restore.ErrNoBackup, true},
+		{&restore.GapError{}, true},
+		{fmt.Errorf("look at it: %w", &repo.CorruptError{}), true},
+		{&restore.BackupError{Err: &repo.UntrustedError{}}, true},
+		{repo.ErrWrongIdentity, true},
+		{&server.ExitError{}, true},
+		{&HangError{}, true},
+		{&MissingBackupError{Label: "x"}, true},
+		{fs.ErrNotExist, false},
+		{storage.ErrUnavailable, false},
+		{storage.ErrDenied, false},
+		{&restore.SpaceError{}, false},
+		{&server.FindError{}, false},
+		{&UnfencedError{}, false},
+		{&MemoryError{}, false},
+		{&StagingError{}, false},
+		{errors.New("anything else"), false},
+	} {
+		if got := provesFailure(c.err); got != c.want {
+			t.Errorf("%T %v: %t, want %t", c.err, c.err, got, c.want)
+		}
+	}
+}
+
+func TestPlainEnv(t *testing.T) {
+	got := plainEnv([]string{"PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "LC_ALL=C", "PGPASSWORD=x", "LIFEBOAT_IDENTITY=x", "CREDENTIALS_DIRECTORY=x",
+		"PATHOLOGICAL=x", "GITHUB_TOKEN=x", "HOME=/h", "NOTHING"})
+	if want := []string{"PATH=/bin", "LC_ALL=C", "HOME=/h"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
