@@ -46,7 +46,10 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, 
 		return nil, context.Cause(ctx)
 	}
 	if v.s.Reached {
-		v.s.DamagedAhead = damagedAhead(rd, v.s.End, info.SegSize)
+		var err error
+		if v.s.DamagedAhead, err = damagedAhead(rd, v.s.End, info.SegSize); err != nil {
+			return nil, fmt.Errorf("read the WAL behind the target: %w", err)
+		}
 	}
 	v.s.Newest = v.s.Commit
 	if v.s.Reached && reach.End > v.s.End {
@@ -64,16 +67,22 @@ func readSurvey(ctx context.Context, r *repo.Repo, ix *wal.Index, way wal.Path, 
 
 // damagedAhead says whether a server that reads ahead of what it replays would
 // meet WAL that it cannot have: it reads the rest of the segment that ends
-// there and the beginning of the next.
-func damagedAhead(rd *wal.Reader, end postgres.LSN, size postgres.SegmentSize) bool {
-	next := postgres.SegmentAt(0, end, size).End()
+// there and the beginning of the next. An error says nothing about the archive.
+func damagedAhead(rd *wal.Reader, end postgres.LSN, size postgres.SegmentSize) (bool, error) {
+	at := postgres.SegmentAt(0, end, size)
 	for {
 		rec, err := rd.Next()
+		_, gap := errors.AsType[*wal.GapError](err)
+		_, spoilt := unusable(err, at)
 		switch {
+		case gap, spoilt:
+			return true, nil
+		case errors.Is(err, io.EOF):
+			return false, nil
 		case err != nil:
-			return !errors.Is(err, io.EOF)
-		case rec.LSN >= next:
-			return false
+			return false, err
+		case rec.LSN >= at.End():
+			return false, nil
 		}
 	}
 }
