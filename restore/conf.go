@@ -37,6 +37,10 @@ func rewriteAutoConf(old string, settings []Setting) string {
 	return b.String()
 }
 
+// AutoConf is the text of a postgresql.auto.conf that holds these settings and
+// nothing else.
+func AutoConf(settings []Setting) string { return rewriteAutoConf("", settings) }
+
 // settingName is the name that a line of a configuration file sets, "" when it
 // sets none (the rules of utils/misc/guc-file.l: "=" may be left out).
 func settingName(line string) string {

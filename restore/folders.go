@@ -274,7 +274,10 @@ func (p *Plan) checkSpace(all []filled, folders map[string]Folder) error {
 		need := f.bytes + f.files*perFile + f.bytes/marginShare
 		if i == 0 {
 			raw := p.WAL.Segments * int64(p.Backup.SegSize)
-			need += marginLeast + min(raw, walAtMost)
+			if !p.allWAL {
+				raw = min(raw, walAtMost)
+			}
+			need += marginLeast + raw
 		}
 		found := folders[f.path]
 		n, ok := byDevice[found.Device]

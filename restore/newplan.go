@@ -159,7 +159,7 @@ func newPlan(t Target, c candidate, contents *Contents, s *Survey) *Plan {
 		StopLSN: s.End, StopTime: s.Commit, NewestTime: s.Newest,
 		FetchBytes: contents.Fetch,
 		WAL:        walRange(c, s),
-		LastLSN:    cmp.Or(s.BeforeLSN, s.Last), archive: c.archive, way: c.path, readTo: max(s.End, s.BeforeEnd),
+		allWAL:     t.AllWAL, LastLSN: cmp.Or(s.BeforeLSN, s.Last), archive: c.archive, way: c.path, readTo: max(s.End, s.BeforeEnd),
 	}
 	if p.Action == "" && p.Point.Kind != ToEnd {
 		p.Action = Pause

@@ -52,6 +52,7 @@ type Plan struct {
 	// recovery stops before it. PostgreSQL logs it as the end of redo.
 	LastLSN postgres.LSN `json:"-"`
 
+	allWAL  bool // as in Target
 	archive *wal.Index
 	way     wal.Path
 	readTo  postgres.LSN // end of that record

@@ -33,6 +33,10 @@ type Target struct {
 	// path.
 	Confine string
 
+	// AllWAL says that PlaceWAL will be used, which needs room for all WAL at
+	// once.
+	AllWAL bool
+
 	// FetchCommand is the program and its arguments that bring one WAL file.
 	// The plan adds "--system=ID", PostgreSQL the name and the path.
 	FetchCommand []string

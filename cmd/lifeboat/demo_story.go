@@ -216,14 +216,19 @@ func (s *story) disaster(srv *server.Server, w *witness) error {
 	return nil
 }
 
+// loadConfig reads the configuration that init has written.
+func (s *story) loadConfig() (*Config, error) {
+	file, err := readConfig(s.config)
+	if err != nil {
+		return nil, err
+	}
+	return assemble(s.config, slices.Concat(defaultSettings(), file.settings))
+}
+
 // archivedTo is the end of the WAL that is in the archive: each commit before
 // it must come back.
 func (s *story) archivedTo(ctx context.Context) (postgres.LSN, error) {
-	settings, err := readConfig(s.config)
-	if err != nil {
-		return 0, err
-	}
-	cfg, err := assemble(s.config, slices.Concat(defaultSettings(), settings.settings))
+	cfg, err := s.loadConfig()
 	if err != nil {
 		return 0, err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -118,11 +117,7 @@ func (s *story) seed(ctx context.Context, srv *server.Server) (*selftest.Scratch
 			return nil, nil, err
 		}
 	}
-	file, err := readConfig(s.config)
-	if err != nil {
-		return nil, nil, err
-	}
-	cfg, err := assemble(s.config, slices.Concat(defaultSettings(), file.settings))
+	cfg, err := s.loadConfig()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -43,7 +43,7 @@ func TestServerLog(t *testing.T) {
 		return time.Date(2026, 1, 31, v.Hour(), v.Minute(), v.Second(), v.Nanosecond(), time.UTC)
 	}
 	want := serverLog{consistent: at("02:00:01.25"), replayed: at("02:00:02.5"), last: 0x4000060, ended: at("01:59:58.123456"),
-		accepting: at("02:00:03"), timeline: 12, lastLine: "2026-01-31 02:00:03.000 UTC [10] LOG:  database system is ready to accept connections"}
+		timeline: 12, lastLine: "2026-01-31 02:00:03.000 UTC [10] LOG:  database system is ready to accept connections"}
 	if !l.ended.Equal(want.ended) {
 		t.Errorf("the last transaction ended at %s, want %s", l.ended, want.ended)
 	}

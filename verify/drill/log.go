@@ -14,10 +14,9 @@ import (
 // serverLog is what the restored server's own log says of its recovery.
 type serverLog struct {
 	consistent time.Time
-	replayed   time.Time    // redo was done
-	last       postgres.LSN // of the last record that was replayed
-	ended      time.Time    // when the newest transaction that was replayed ended, by commit or abort
-	accepting  time.Time
+	replayed   time.Time         // redo was done
+	last       postgres.LSN      // of the last record that was replayed
+	ended      time.Time         // when the newest transaction that was replayed ended, by commit or abort
 	timeline   postgres.Timeline // that it has begun
 	lastLine   string
 }
@@ -33,7 +32,6 @@ var (
 	consistent  = "consistent recovery state reached"
 	lastCommit  = "last completed transaction was at log time "
 	newTimeline = "selected new timeline ID: "
-	ready       = "database system is ready to accept connections"
 )
 
 func readServerLog(path string) (serverLog, error) {
@@ -80,7 +78,5 @@ func (l *serverLog) see(at time.Time, message string) {
 	case strings.HasPrefix(message, newTimeline):
 		n, _ := strconv.ParseUint(word(newTimeline), 10, 32)
 		l.timeline = postgres.Timeline(n)
-	case message == ready:
-		l.accepting = at
 	}
 }

@@ -80,7 +80,7 @@ func (r *run) newest(ctx context.Context, labels []string) (string, error) {
 
 func (r *run) planFor(ctx context.Context, label string, point restore.Point) (*restore.Plan, error) {
 	t := restore.Target{
-		DataDir: r.stage.dataDir(), Confine: r.stage.tablespaces(), Backup: label, Point: point, Owner: r.o.Owner,
+		DataDir: r.stage.dataDir(), Confine: r.stage.tablespaces(), Backup: label, Point: point, Owner: r.o.Owner, AllWAL: true,
 		// The WAL lies in pg_wal: the archive has nothing more.
 		FetchCommand: []string{"/bin/false"},
 	}

@@ -13,10 +13,6 @@ import (
 // shared buffers, and as much again for locks, backends and recovery.
 const needMemory = 256 << 20
 
-// walMargin is what the plan has counted for WAL beside the files (walAtMost in
-// package restore); a drill holds all of it.
-const walMargin = 1 << 30
-
 // preflight looks for what would make the drill fail late. Nothing has been
 // fetched yet but manifests and WAL.
 func (r *run) preflight() error {
@@ -32,20 +28,19 @@ func (r *run) preflight() error {
 	if free := availableMemory(); free > 0 && free < needMemory {
 		return &MemoryError{needMemory, free}
 	}
-	r.fenced = r.o.Self != "" && r.tryFence() == nil
-	if !r.fenced && len(r.plan.NewTablespaces) > 0 {
-		return &UnfencedError{r.plan.NewTablespaces[0].Path, r.whyUnfenced()}
+	r.unfenced = r.whyUnfenced()
+	if !r.fenced() && len(r.plan.NewTablespaces) > 0 {
+		return &UnfencedError{r.plan.NewTablespaces[0].Path, r.unfenced}
 	}
 	return nil
 }
 
-// checkDisk asks for room for all the WAL; the plan has made sure of the files.
+// checkDisk sees to what must stay free; the plan has made sure of the files and
+// of all their WAL.
 func (r *run) checkDisk() error {
-	raw := r.plan.WAL.Segments * int64(r.plan.Backup.SegSize)
-	more := max(0, raw-walMargin) + r.o.Reserve
 	for _, d := range r.plan.Disks {
-		if d.Need+more > d.Free {
-			return &restore.SpaceError{Paths: d.Paths, Need: d.Need + more, Free: d.Free}
+		if need := d.Need + r.o.Reserve; need > d.Free {
+			return &restore.SpaceError{Paths: d.Paths, Need: need, Free: d.Free}
 		}
 	}
 	return nil

@@ -38,8 +38,8 @@ func (r *run) proveFence(ctx context.Context) (evidence.Verdict, string) {
 		return evidence.Failed, strings.Join(f.Missing, "; ")
 	}
 	detail := fmt.Sprintf("%d things hold", len(f.Proven))
-	if !r.fenced {
-		detail += "; network and files are not isolated: " + r.whyUnfenced()
+	if !r.fenced() {
+		detail += "; network and files are not isolated: " + r.unfenced
 	}
 	return evidence.Passed, detail
 }
@@ -53,10 +53,10 @@ func (r *run) serverUser() string {
 
 // lookAtNamespaces says what the kernel keeps away.
 func (r *run) lookAtNamespaces(f *evidence.Fence) error {
-	if !r.fenced {
+	if !r.fenced() {
 		f.Network, f.Files = "not isolated", "not isolated"
 		if r.o.Self != "" {
-			f.Network, f.Files = r.whyUnfenced(), r.whyUnfenced()
+			f.Network, f.Files = r.unfenced, r.unfenced
 		}
 		return nil
 	}

@@ -57,6 +57,10 @@ func (r *run) tryFence() error {
 	return nil
 }
 
+// fenced says whether the server is, or will be, behind the fence.
+func (r *run) fenced() bool { return r.unfenced == "" }
+
+// whyUnfenced says why there can be no fence; "" when there can.
 func (r *run) whyUnfenced() string {
 	if r.o.Self == "" {
 		return "the drill was told to use no fence"
@@ -64,7 +68,7 @@ func (r *run) whyUnfenced() string {
 	if err := r.tryFence(); err != nil {
 		return "this system does not allow one: " + oneLine(err.Error())
 	}
-	return "there is none"
+	return ""
 }
 
 // recover starts the server and waits until recovery is over and it can be
@@ -108,7 +112,7 @@ func (r *run) start(ctx context.Context) error {
 		}
 	}
 	o.SocketDir = r.socket
-	if r.fenced {
+	if r.fenced() {
 		v := r.view()
 		v.Writable = append(v.Writable, o.SocketDir)
 		o.Launch = func(cmd *exec.Cmd) error { return fence.Command(cmd, r.o.Self, v) }

@@ -76,17 +76,17 @@ type run struct {
 	doc    evidence.Drill
 	result *Result
 
-	stage   *stage
-	listed  time.Time        // when the archive had been listed, by our clock
-	primary *wal.ServerState // nil: not asked, or it did not answer
-	plan    *restore.Plan
-	install server.Install
-	server  *server.Server
-	fenced  bool
-	paused  postgres.LSN // where recovery was paused to compare tables; 0 when it was not
-	socket  string       // folder of the socket
-	sockets string       // folder of the socket, where it is not in the staging folder
-	missing []string     // libraries that are not installed here
+	stage    *stage
+	listed   time.Time        // when the archive had been listed, by our clock
+	primary  *wal.ServerState // nil: not asked, or it did not answer
+	plan     *restore.Plan
+	install  server.Install
+	server   *server.Server
+	unfenced string       // why there is no fence; "" with one
+	paused   postgres.LSN // where recovery was paused to compare tables; 0 when it was not
+	socket   string       // folder of the socket
+	sockets  string       // folder of the socket, where it is not in the staging folder
+	missing  []string     // libraries that are not installed here
 
 	proven bool // all required checks passed
 	took   float64

@@ -90,10 +90,6 @@ func globAll(dir string) []string {
 // nothing that production's administrators had: a server reads that file
 // whatever its command line says.
 func (r *run) autoConf(settings []restore.Setting) error {
-	var b strings.Builder
-	for _, s := range settings {
-		fmt.Fprintf(&b, "%s = '%s'\n", s.Name, strings.NewReplacer(`\`, `\\`, `'`, `''`).Replace(s.Value))
-	}
 	root, err := os.OpenRoot(r.plan.DataDir)
 	if err != nil {
 		return err
@@ -104,7 +100,7 @@ func (r *run) autoConf(settings []restore.Setting) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(b.String())
+	_, err = f.WriteString(restore.AutoConf(settings))
 	if closed := f.Close(); err == nil {
 		err = closed
 	}

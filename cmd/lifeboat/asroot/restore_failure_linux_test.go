@@ -138,12 +138,7 @@ func TestRestoreAsRoot(t *testing.T) {
 	sql("create table t tablespace ts as select generate_series(1, 1000) n")
 	h.run(t, true, "--config", config, "backup")
 	sql("insert into t values (0)")
-	last := sql("select pg_walfile_name(pg_switch_wal())")
-	for deadline := time.Now().Add(time.Minute); sql("select coalesce(max(last_archived_wal), '') from pg_stat_archiver") < last; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s was not archived within a minute", last)
-		}
-	}
+	flush(t, sql)
 	must(t, srv.Stop(ctx, server.Fast))
 
 	to, moved := filepath.Join(h.dir, "restored"), filepath.Join(h.dir, "moved")
@@ -220,5 +215,16 @@ func TestRestoreAsRoot(t *testing.T) {
 			return nil
 		})
 		must(t, err)
+	}
+}
+
+// flush ends the segment and waits until it is archived.
+func flush(t *testing.T, sql func(string) string) {
+	t.Helper()
+	last := sql("select pg_walfile_name(pg_switch_wal())")
+	for deadline := time.Now().Add(time.Minute); sql("select coalesce(max(last_archived_wal), '') from pg_stat_archiver") < last; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s was not archived within a minute", last)
+		}
 	}
 }

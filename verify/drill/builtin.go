@@ -237,16 +237,12 @@ func (r *run) dumpAll(ctx context.Context) (evidence.Verdict, string) {
 		return evidence.Failed, err.Error()
 	}
 	for _, name := range names {
-		if v, detail := r.tool(ctx, "pg_dump", "--format=plain", "--file=/dev/null", "--dbname="+conninfoName(name)); v != evidence.Passed {
+		if v, detail := r.tool(ctx, "pg_dump", "--format=plain", "--file=/dev/null", "--dbname="+r.conn().conninfo(name)); v != evidence.Passed {
 			return v, "database " + name + ": " + detail
 		}
 	}
 	return evidence.Passed, fmt.Sprintf("%d databases were dumped to nowhere", len(names))
 }
-
-// conninfoName is a database's name as --dbname takes it: a plain one could be
-// read as a connection string.
-func conninfoName(name string) string { return "dbname=" + quoted(name) }
 
 // allChecksums shuts the server down and reads every page.
 func (r *run) allChecksums(ctx context.Context) (evidence.Verdict, string) {
