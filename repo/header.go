@@ -18,6 +18,9 @@ const (
 	KindWAL          Kind = "wal"
 	KindSystem       Kind = "system"
 	KindFingerprints Kind = "fingerprints"
+	KindAdoption     Kind = "adoption"
+	KindPart         Kind = "part"
+	KindBlocks       Kind = "blocks"
 )
 
 // Header is the readable first line of an envelope. It is what a host without

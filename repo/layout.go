@@ -18,6 +18,7 @@ const (
 	systemsPrefix = "systems/"
 	walPrefix     = "wal/"
 	leasesPrefix  = "leases/"
+	blocksPrefix  = "blocks/"
 )
 
 // ManifestKey is the commit point of the backup with this label.
@@ -30,6 +31,16 @@ func InfoKey(label string) string { return backupsPrefix + label + "/info" }
 // FingerprintsKey holds the fingerprints of the tables, for backups that took
 // some.
 func FingerprintsKey(label string) string { return backupsPrefix + label + "/fingerprints" }
+
+// AdoptionKey is where a backup that is not committed says of which backups it
+// takes over packs.
+func AdoptionKey(label string) string { return backupsPrefix + label + "/adoption" }
+
+// PartKey is where a running backup notes, for the n-th time from 1 on, what
+// it has stored.
+func PartKey(label string, n int) string {
+	return fmt.Sprintf("%s%s/part-%06d", backupsPrefix, label, n)
+}
 
 // PackKey is where the pack with this id (64 hex digits) lies.
 func PackKey(id string) string { return packsPrefix + id }
@@ -52,6 +63,34 @@ func SystemWALPrefix(system postgres.SystemID) string {
 func WALKey(system postgres.SystemID, name postgres.WALName) string {
 	return WALPrefix(system, name.Timeline) + name.String()
 }
+
+// BlocksPrefix is the folder of the block summaries of one timeline of one
+// system, with its slash.
+func BlocksPrefix(system postgres.SystemID, tl postgres.Timeline) string {
+	return fmt.Sprintf("%s%s/%s/", blocksPrefix, system, tl.Hex())
+}
+
+// BlocksKey is where the block summary of the records that begin from one
+// position (included) to another (not included) lies.
+func BlocksKey(system postgres.SystemID, tl postgres.Timeline, from, to postgres.LSN) string {
+	return BlocksPrefix(system, tl) + fmt.Sprintf("%016X-%016X", uint64(from), uint64(to))
+}
+
+// ParseBlocks reads what BlocksKey puts behind BlocksPrefix. False for every
+// other key.
+func ParseBlocks(rest string) (from, to postgres.LSN, ok bool) {
+	m := blocksPattern().FindStringSubmatch(rest)
+	if m == nil {
+		return 0, 0, false
+	}
+	a, _ := strconv.ParseUint(m[1], 16, 64) // sixteen digits always fit
+	b, _ := strconv.ParseUint(m[2], 16, 64)
+	return postgres.LSN(a), postgres.LSN(b), a < b
+}
+
+var blocksPattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([0-9A-F]{16})-([0-9A-F]{16})$`)
+})
 
 // SlicePrefix is the folder of the slices of a segment (24 digits) that is not
 // complete yet, with its slash.

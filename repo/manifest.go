@@ -56,6 +56,16 @@ type Info struct {
 	// of config_file, hba_file, ident_file and shared_preload_libraries.
 	Settings map[string]string `json:"settings,omitempty"`
 
+	// What was read anew and what was taken over from an older backup. All of
+	// it is for people and for the next backup; a restore needs none of it.
+	Source       string     `json:"source,omitempty"`        // the very data directory: host, and what tells it from a copy
+	Base         string     `json:"base,omitempty"`          // label of the backup whose pages were taken over; "" for a full one
+	Changes      string     `json:"changes,omitempty"`       // how changed pages were known; one of the Changes constants
+	ChangesWhy   string     `json:"changes_why,omitempty"`   // why not in a cheaper way
+	ReadBytes    int64      `json:"read_bytes,omitempty"`    // read from the data directory
+	ChangedBytes int64      `json:"changed_bytes,omitempty"` // raw bytes in the packs that this backup stored
+	Ages         []AgeBytes `json:"ages,omitempty"`          // raw bytes by the age of their packs, oldest first
+
 	Files       int64     `json:"files"`
 	Packs       int64     `json:"packs"`
 	Frames      int64     `json:"frames"`
@@ -93,6 +103,21 @@ func (i Info) check() error {
 		seen[t.OID] = true
 	}
 	return nil
+}
+
+// How a backup knew which pages had changed since its base.
+const (
+	ChangesFull         = "full"          // it has no base: everything was read
+	ChangesWALSummaries = "wal_summaries" // PostgreSQL's own, from 17 on
+	ChangesBlocks       = "blocks"        // block summaries of the archived WAL
+	ChangesScan         = "scan"          // every page was read for its LSN
+)
+
+// AgeBytes is how many raw bytes of a backup lie in packs that were stored on
+// one day.
+type AgeBytes struct {
+	Day   int   `json:"day"` // days since 1970-01-01, UTC
+	Bytes int64 `json:"bytes"`
 }
 
 // MaxBadPages is how many bad pages a manifest names one by one.
@@ -169,6 +194,11 @@ type FileEntry struct {
 	Mode    uint32    `json:"mode"` // permission bits
 	Size    int64     `json:"size,omitempty"`
 	ModTime time.Time `json:"mtime,omitzero"`
+
+	// For the next backup, which must know whether this is the same file with
+	// the same content. A restore needs neither.
+	ID  string `json:"id,omitempty"`  // which file of its file system; see package backup
+	Sum string `json:"sum,omitempty"` // of the content; see package backup
 }
 
 // MarshalJSON implements json.Marshaler. A name that is not UTF-8, which JSON
@@ -272,6 +302,7 @@ type FrameEntry struct {
 // PackEntry is a pack and its frames that are needed, in ascending order.
 type PackEntry struct {
 	PackRef
+	Day    int          `json:"day,omitempty"` // when it was stored: days since 1970-01-01, UTC
 	Frames []FrameEntry `json:"frames"`
 }
 

@@ -199,7 +199,7 @@ func TestCommitAgain(t *testing.T) {
 func TestCommitRefuses(t *testing.T) {
 	files := []FileEntry{{Type: Dir, Path: "base", Mode: 0o700}, {Type: Regular, Path: "base/1", Mode: 0o600, Size: 10}}
 	pack := func(spans ...Span) PackEntry {
-		return PackEntry{PackRef{strings.Repeat("0", 64), 5000, 400}, []FrameEntry{{FrameRef{0, 10, 10, strings.Repeat("0", 32)}, spans}}}
+		return PackEntry{PackRef: PackRef{strings.Repeat("0", 64), 5000, 400}, Frames: []FrameEntry{{FrameRef{0, 10, 10, strings.Repeat("0", 32)}, spans}}}
 	}
 	good := []PackEntry{pack(Span{1, 0, 0, 10})}
 	type setup struct {

@@ -18,8 +18,8 @@ func records(t *testing.T, w *world) []string {
 	files := []FileEntry{{Type: Dir, Path: "base", Mode: 0o700}, {Type: Regular, Path: "base/1", Mode: 0o600, Size: 20}}
 	var packs []PackEntry
 	for i := range 2 {
-		packs = append(packs, PackEntry{PackRef{strings.Repeat("ab", 32), 5000, 400},
-			[]FrameEntry{{FrameRef{0, 10, 10, strings.Repeat("0", 32)}, []Span{{1, int64(10 * i), 0, 10}}}}})
+		packs = append(packs, PackEntry{PackRef: PackRef{strings.Repeat("ab", 32), 5000, 400},
+			Frames: []FrameEntry{{FrameRef{0, 10, 10, strings.Repeat("0", 32)}, []Span{{1, int64(10 * i), 0, 10}}}}})
 	}
 	_, err := commit(t, w, testInfo(), files, packs)
 	check(t, err)

@@ -332,7 +332,7 @@ func (o *oldMaker) finish(w *PackWriter, frames []FrameEntry) PackEntry {
 	check(o.t, err)
 	check(o.t, o.r.StorePack(o.t.Context(), p))
 	defer p.Release()
-	return PackEntry{p.PackRef, frames}
+	return PackEntry{PackRef: p.PackRef, Frames: frames}
 }
 
 func (o *oldMaker) commit(label string, start postgres.LSN, files []FileEntry, content [][]byte, packs []PackEntry) {
