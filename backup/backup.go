@@ -22,9 +22,11 @@ import (
 
 // Options says what to back up and how.
 type Options struct {
-	DataDir      string // of the server; read directly
-	Conn         string // libpq connection string or URL; the server of DataDir
-	Jobs         int    // workers; at least 1
+	DataDir      string        // of the server; read directly
+	Conn         string        // libpq connection string or URL; the server of DataDir
+	Jobs         int           // workers; at least 1
+	Full         bool          // refer to no older backup
+	MaxPackAge   time.Duration // packs of older backups are made anew before they are older; 0 for never
 	Level        repo.Level
 	Fingerprints bool                      // note what is in the tables, for drills
 	WALTimeout   time.Duration             // how long to wait for WAL in the archive, each time
@@ -39,14 +41,14 @@ type Options struct {
 
 // Progress is where a running backup stands.
 type Progress struct {
-	Phase       string // "archive", "checkpoint", "copy", "wal"
+	Phase       string // "archive", "checkpoint", "changes", "copy", "tables", "wal"
 	Done, Total int64  // bytes, in phase "copy"
 }
 
 // LeaseName is the lease that a running backup holds.
 const LeaseName = "backup"
 
-// Run takes one full backup and returns what it committed.
+// Run takes a backup and returns what it committed.
 //
 // Errors: *repo.LeasedError when another backup runs; *ArchivingError when WAL
 // does not reach the archive, found before anything is copied; *MismatchError
@@ -103,6 +105,11 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 	m := r.NewManifestWriter()
 	defer m.Close()
 	c := newCopier(r, m, tree, facts, start.LSN, o)
+	o.observe(Progress{Phase: "changes"})
+	from, err := c.buildOn(ctx, srv, label, start)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.run(ctx); err != nil {
 		return nil, err
 	}
@@ -126,6 +133,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 
 	info := facts.info(start, stop)
 	info.Label, info.Host, info.Program = label, o.Host, o.Program
+	info.Source, info.Base, info.Changes, info.ChangesWhy = from.source, from.base, from.kind, from.why
 	c.fill(&info)
 	if err := m.Commit(ctx, &info, c.files.entries); err != nil {
 		return nil, err

@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -19,22 +23,13 @@ import (
 // that the workers fill, so that a far store does not hold up the cores.
 const storing = 5
 
-// job is the content of one frame: a slice of a large file, or several small
-// files together.
-type job struct {
-	files []source
-	large *largeFile // set for a slice
-	off   int64
-	n     int
-}
+// job is the content of one frame: runs of files, one or many.
+type job []piece
 
-// largeFile is a file of more than one frame, whose slices several workers
-// read. It gets its entry with the first slice that can be opened.
-type largeFile struct {
-	source
-	once  sync.Once
-	index int
-	gone  bool
+// piece is a run of one file, at most as long as a frame.
+type piece struct {
+	file *copyFile
+	run
 }
 
 // fileTable collects the file records. A file gets its number when it is
@@ -52,7 +47,7 @@ func (t *fileTable) add(e repo.FileEntry) int {
 }
 
 func (s source) entry(size int64) repo.FileEntry {
-	return repo.FileEntry{Type: repo.Regular, Path: s.path, Mode: uint32(s.mode), Size: size, ModTime: s.mtime.UTC()}
+	return repo.FileEntry{Type: repo.Regular, Path: s.path, Mode: uint32(s.mode), Size: size, ModTime: s.mtime.UTC(), ID: s.id}
 }
 
 // copier brings the files of a tree into packs.
@@ -60,29 +55,46 @@ type copier struct {
 	repo     *repo.Repo
 	manifest *repo.ManifestWriter
 	tree     *tree
+	plan     []*copyFile // all files of the tree but the control file
 	facts    facts
 	startLSN postgres.LSN
+	day      int // when its packs are stored
 	o        Options
 	buffers  *repo.PackBuffers
 	files    fileTable
 
+	readBytes atomic.Int64 // from the data directory
+
 	mu       sync.Mutex // guards what follows, and manifest
+	wanted   int64      // bytes that are to be read
 	raw      int64
 	newBytes int64
+	ages     map[int]int64 // raw bytes by the day of their packs
 	bad      []repo.BadPage
 	badCount int64
 	written  []badPage // bad, but perhaps just being written
 }
 
+// newCopier reads everything, unless takeOver says otherwise.
 func newCopier(r *repo.Repo, m *repo.ManifestWriter, t *tree, f facts, start postgres.LSN, o Options) *copier {
-	c := &copier{repo: r, manifest: m, tree: t, facts: f, startLSN: start, o: o}
+	c := &copier{repo: r, manifest: m, tree: t, facts: f, startLSN: start, o: o, day: dayOf(o.Now()), ages: map[int]int64{}}
 	c.buffers = repo.NewPackBuffers(o.Jobs + storing)
 	c.files.entries = append(c.files.entries, t.folders...)
+	c.plan = make([]*copyFile, len(t.files))
+	for i, s := range t.files {
+		c.plan[i] = &copyFile{source: s, index: -1, want: whole(s.size)}
+		if !s.byPages() {
+			c.plan[i].sums = make([]string, s.slices())
+		}
+	}
 	return c
 }
 
-// run copies everything but the control file.
+// run copies what is wanted of everything but the control file.
 func (c *copier) run(ctx context.Context) error {
+	for _, f := range c.plan {
+		c.wanted += f.want.bytes()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	jobs := make(chan job, 2*c.o.Jobs)
 	g.Go(func() error {
@@ -99,9 +111,13 @@ func (c *copier) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// makeJobs cuts large files into slices and gathers small ones.
+// makeJobs cuts what is wanted of large files into slices, and gathers what is
+// small. A job holds at most a frame.
 func (c *copier) makeJobs(ctx context.Context, jobs chan<- job) error {
 	send := func(j job) error {
+		if len(j) == 0 {
+			return nil
+		}
 		select {
 		case jobs <- j:
 			return nil
@@ -111,30 +127,46 @@ func (c *copier) makeJobs(ctx context.Context, jobs chan<- job) error {
 	}
 	var small job
 	var gathered int64
-	for _, f := range c.tree.files {
-		if f.size > repo.FrameSize {
-			large := &largeFile{source: f}
-			for off := int64(0); off < f.size; off += repo.FrameSize {
-				n := int(min(repo.FrameSize, f.size-off))
-				if err := send(job{large: large, off: off, n: n}); err != nil {
+	for _, f := range c.plan {
+		for p := range f.pieces() {
+			n := p.to - p.from
+			if n == repo.FrameSize {
+				if err := send(job{p}); err != nil {
 					return err
 				}
+				continue
 			}
-			continue
-		}
-		if gathered+f.size > repo.FrameSize || len(small.files) == 4096 {
-			if err := send(small); err != nil {
-				return err
+			if gathered+n > repo.FrameSize || len(small) == 4096 {
+				if err := send(small); err != nil {
+					return err
+				}
+				small, gathered = nil, 0
 			}
-			small, gathered = job{}, 0
+			small = append(small, p)
+			gathered += n
 		}
-		small.files = append(small.files, f)
-		gathered += f.size
-	}
-	if len(small.files) == 0 {
-		return nil
 	}
 	return send(small)
+}
+
+// pieces yields what is wanted of the file. Slices of a MiB stay together, so
+// that each has its sum. An empty file is one empty piece: it is opened too.
+func (f *copyFile) pieces() iter.Seq[piece] {
+	return func(yield func(piece) bool) {
+		if f.size == 0 && f.index < 0 {
+			yield(piece{f, run{0, 0}})
+			return
+		}
+		for _, r := range f.want {
+			for at := r.from; at < r.to; {
+				end := min(r.to, (at/repo.FrameSize+1)*repo.FrameSize)
+				if !yield(piece{f, run{at, end}}) {
+					return
+				}
+				at = end
+			}
+		}
+	}
 }
 
 // worker reads, checks, compresses and seals; its packs are stored beside it.
@@ -145,6 +177,8 @@ type worker struct {
 	entry repo.PackEntry
 	buf   []byte
 	page  []byte
+	open  *os.File // of the last piece: the next one is of the same, mostly
+	of    *copyFile
 }
 
 func (c *copier) newWorker(g *errgroup.Group) (*worker, error) {
@@ -156,6 +190,7 @@ func (c *copier) newWorker(g *errgroup.Group) (*worker, error) {
 }
 
 func (w *worker) run(ctx context.Context, jobs <-chan job) error {
+	defer w.close()
 	for j := range jobs {
 		n, spans, err := w.read(j)
 		if err != nil {
@@ -190,7 +225,7 @@ func (c *copier) count(n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.raw += n
-	c.o.observe(Progress{Phase: "copy", Done: c.raw, Total: c.tree.bytes})
+	c.o.observe(Progress{Phase: "copy", Done: c.raw, Total: c.wanted})
 }
 
 // finish seals the pack and stores it while the worker goes on with the next.
@@ -203,7 +238,7 @@ func (w *worker) finish(ctx context.Context) error {
 		return err
 	}
 	entry := w.entry
-	entry.PackRef = p.PackRef
+	entry.PackRef, entry.Day = p.PackRef, w.day
 	w.entry = repo.PackEntry{}
 	w.group.Go(func() error {
 		defer p.Release()
@@ -224,76 +259,95 @@ func (c *copier) note(e repo.PackEntry) error {
 
 // read fills the worker's buffer with the content of the job.
 func (w *worker) read(j job) (int, []repo.Span, error) {
-	if j.large != nil {
-		return w.readSlice(j.large, j.off, j.n)
-	}
 	var n int
 	var spans []repo.Span
-	for _, s := range j.files {
-		got, err := w.readSmall(s, w.buf[n:n+int(s.size)])
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed since: its removal is in the WAL
-		}
+	for _, p := range j {
+		got, err := w.readPiece(p, w.buf[n:n+int(p.to-p.from)])
 		if err != nil {
 			return 0, nil, err
 		}
-		i := w.files.add(s.entry(int64(got)))
 		if got > 0 {
-			spans = append(spans, repo.Span{File: i, Off: 0, At: n, Len: got})
+			spans = append(spans, repo.Span{File: p.file.index, Off: p.from, At: n, Len: got})
 		}
 		n += got
 	}
 	return n, spans, nil
 }
 
-// readSmall reads a file as far as it was listed; it may have shrunk since.
-func (w *worker) readSmall(s source, b []byte) (int, error) {
-	f, err := os.Open(s.from)
+// readPiece reads a run of a file into b and returns how much of it counts.
+func (w *worker) readPiece(p piece, b []byte) (int, error) {
+	file, err := w.file(p.file)
 	if err != nil {
-		return 0, fmt.Errorf("read %s: %w", s.path, err)
+		return 0, err
 	}
-	defer f.Close()
-	n, err := readFull(f, b, 0)
-	if err != nil {
-		return n, fmt.Errorf("read %s: %w", s.path, err)
+	got := 0
+	if file != nil {
+		if got, err = readFull(file, b, p.from); err != nil {
+			return 0, fmt.Errorf("read %s at %d: %w", p.file.path, p.from, err)
+		}
+		w.readBytes.Add(int64(got))
+		if err := w.checkPages(p.file.source, file, b[:got], p.from); err != nil {
+			return 0, err
+		}
 	}
-	return n, w.checkPages(s, f, b[:n], 0)
-}
-
-// readSlice reads a slice of a large file. Where the file has shrunk or gone
-// meanwhile the slice is zeros: replay truncates or removes what the server
-// did, and a file without holes keeps the rule that a restore must find every
-// byte of every file.
-func (w *worker) readSlice(l *largeFile, off int64, n int) (int, []repo.Span, error) {
-	f, err := os.Open(l.from)
-	gone := errors.Is(err, fs.ErrNotExist)
-	if err != nil && !gone {
-		return 0, nil, fmt.Errorf("read %s: %w", l.path, err)
+	if p.file.small() {
+		if file == nil {
+			return 0, nil // removed since: its removal is in the WAL
+		}
+		p.file.index = w.files.add(p.file.entry(int64(got))) // it may have shrunk
+		p.file.noteSum(p.from, b[:got])
+		return got, nil
 	}
-	l.once.Do(func() {
-		if l.gone = gone; !gone {
-			l.index = w.files.add(l.source.entry(l.size))
+	p.file.once.Do(func() {
+		if p.file.gone = file == nil && p.file.index < 0; !p.file.gone && p.file.index < 0 {
+			p.file.index = w.files.add(p.file.entry(p.file.size))
 		}
 	})
-	if l.gone {
-		if !gone {
-			f.Close() // made anew under this name: all of it is in the WAL
-		}
-		return 0, nil, nil
+	if p.file.gone {
+		return 0, nil // also when it was made anew: all of that is in the WAL
 	}
-	b := w.buf[:n]
-	got := 0
-	if !gone {
-		defer f.Close()
-		if got, err = readFull(f, b, off); err != nil {
-			return 0, nil, fmt.Errorf("read %s at %d: %w", l.path, off, err)
-		}
-		if err := w.checkPages(l.source, f, b[:got], off); err != nil {
-			return 0, nil, err
-		}
-	}
+	// Where it has shrunk or gone meanwhile the rest is zeros: replay truncates
+	// or removes what the server did, and a file without holes keeps the rule
+	// that a restore must find every byte of every file.
 	clear(b[got:])
-	return n, []repo.Span{{File: l.index, Off: off, At: 0, Len: n}}, nil
+	p.file.noteSum(p.from, b)
+	return len(b), nil
+}
+
+// small says whether all of the file is in one piece.
+func (f *copyFile) small() bool { return f.size <= repo.FrameSize && len(f.kept) == 0 }
+
+// noteSum notes the sum of a slice, for the next backup.
+func (f *copyFile) noteSum(off int64, b []byte) {
+	if f.byPages() || len(b) == 0 {
+		return
+	}
+	f.sums[off/sumSlice] = sliceSum(b)
+}
+
+// file opens the file, unless it is the one that is open; nil when there is
+// none any more.
+func (w *worker) file(f *copyFile) (*os.File, error) {
+	if w.of == f {
+		return w.open, nil
+	}
+	w.close()
+	file, err := os.Open(f.from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	w.open, w.of = file, f
+	return file, nil
+}
+
+func (w *worker) close() {
+	if w.open != nil {
+		_ = w.open.Close() // it was read only
+	}
+	w.open, w.of = nil, nil
 }
 
 // readFull reads until b is full or the file ends.
@@ -335,6 +389,17 @@ func (c *copier) fill(info *repo.Info) {
 			c.countBad(b)
 		}
 	}
-	info.RawBytes, info.NewBytes = c.raw, c.newBytes
+	for _, f := range c.plan {
+		if f.index >= 0 && !f.byPages() {
+			c.files.entries[f.index].Sum = f.sum()
+		}
+	}
+	info.NewBytes, info.ReadBytes, info.ChangedBytes = c.newBytes, c.readBytes.Load(), c.raw
 	info.BadPages, info.BadCount = c.bad, c.badCount
+	c.ages[c.day] += c.raw
+	for _, day := range slices.Sorted(maps.Keys(c.ages)) {
+		if c.ages[day] > 0 {
+			info.Ages = append(info.Ages, repo.AgeBytes{Day: day, Bytes: c.ages[day]})
+		}
+	}
 }

@@ -28,6 +28,7 @@ type source struct {
 	size  int64  // when it was listed; growth beyond is in the WAL
 	mode  fs.FileMode
 	mtime time.Time
+	id    string // see fileID
 	rel   postgres.RelationFile
 	pages bool // a relation file: it consists of pages
 }
@@ -192,7 +193,7 @@ func (w *walker) knows(p string) bool {
 }
 
 func (w *walker) file(from, p string, fi fs.FileInfo) {
-	s := source{path: p, from: from, size: fi.Size(), mode: fi.Mode().Perm(), mtime: fi.ModTime()}
+	s := source{path: p, from: from, size: fi.Size(), mode: fi.Mode().Perm(), mtime: fi.ModTime(), id: fileID(from)}
 	if p == controlPath {
 		w.control = s
 		return

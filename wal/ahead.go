@@ -37,6 +37,7 @@ const (
 type Ahead struct {
 	Memory  PushMemory
 	Sealers int           // files sealed at once
+	Blocks  bool          // make block summaries
 	Begin   time.Duration // how long after its own file is durable a push begins others
 	Finish  time.Duration // and when it gives up those that are not done
 }
@@ -70,6 +71,9 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 	defer own.Close()
 
 	l := newLookAhead(ctx, r, o, a)
+	sum := l.summary(own.name, own.src.size)
+	defer sum.give()
+	go sum.makeFrom(ctx, own.src.File)
 	defer l.stop()
 	go l.run(own.name, tokens{sealers: max(a.Sealers, 1), raw: aheadRaw, memory: aheadMemory - own.Memory()})
 	if stored, err = own.store(ctx, r); err != nil {
@@ -79,6 +83,7 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 	}
 	_ = a.Memory.remember(own.name, own.facts, opened, stored.Header.SHA256) // else it is pushed again
 	l.freed <- tokens{memory: own.Memory()}
+	sum.store(ctx, own.system)
 	own.Close()
 	l.proceed()
 	return stored, int(l.stored.Load()), nil
@@ -114,6 +119,7 @@ type lookAhead struct {
 
 	durable chan struct{} // closed when the own file is
 	done    chan struct{} // closed when nothing is under way
+	sums    *summaries    // nil for none
 	freed   chan tokens
 	failed  atomic.Bool // a file was not stored: none after it is
 	stored  atomic.Int64
@@ -124,7 +130,19 @@ func newLookAhead(ctx context.Context, r *repo.Repo, o PushOptions, a Ahead) *lo
 		durable: make(chan struct{}), done: make(chan struct{}), freed: make(chan tokens, 4*aheadFiles)}
 	l.ctx, l.stop = context.WithCancel(ctx)
 	l.begin, l.refrain = context.WithCancel(l.ctx)
+	if a.Blocks {
+		l.sums = newSummaries(r, a.Memory.DataDir)
+	}
 	return l
+}
+
+// summary announces the block summary of a file that is a whole segment.
+func (l *lookAhead) summary(name postgres.WALName, size int64) *summary {
+	seg, err := postgres.ParseSegment(name.Segment, postgres.SegmentSize(size))
+	if err != nil || name.Kind != postgres.WALSegment {
+		return nil
+	}
+	return l.sums.begin(seg)
 }
 
 // proceed lets what is sealed be stored, goes on for a while, and returns when
@@ -185,12 +203,14 @@ func (l *lookAhead) run(own postgres.WALName, free tokens) {
 			}
 		}
 		free.take(wanted)
-		group.Go(func() { l.push(name, wanted) })
+		sum := l.summary(name, facts.size)
+		group.Go(func() { l.push(name, wanted, sum) })
 	}
 }
 
 // push archives one file and remembers it.
-func (l *lookAhead) push(name postgres.WALName, held tokens) {
+func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
+	defer sum.give()
 	opened := l.Memory.Now()
 	f, err := l.seal(name)
 	if err != nil {
@@ -198,6 +218,7 @@ func (l *lookAhead) push(name postgres.WALName, held tokens) {
 		return // nothing is begun any more, so nobody waits for the tokens
 	}
 	defer f.Close()
+	sum.makeFrom(l.ctx, f.src.File)
 	l.freed <- tokens{sealers: held.sealers, memory: held.memory - f.Memory()}
 	defer func() { l.freed <- tokens{raw: held.raw, memory: f.Memory()} }()
 	select {
@@ -215,6 +236,7 @@ func (l *lookAhead) push(name postgres.WALName, held tokens) {
 	}
 	l.stored.Add(1)
 	_ = l.Memory.remember(name, f.facts, opened, stored.Header.SHA256) // else its own push asks the store
+	sum.store(l.ctx, f.system)
 }
 
 // seal opens the file as a name found in pg_wal, which must lead nowhere else.

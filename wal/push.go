@@ -78,6 +78,7 @@ type sealedFile struct {
 	*repo.Sealed
 	src    *source
 	name   postgres.WALName
+	system postgres.SystemID
 	facts  fileFacts    // when it was opened
 	slices *slicesCheck // nil for what is no whole segment
 }
@@ -102,6 +103,7 @@ func (f *sealedFile) seal(ctx context.Context, r *repo.Repo, o PushOptions, so r
 	if err != nil {
 		return err
 	}
+	f.system = system
 	if f.name.Kind == postgres.WALSegment {
 		f.slices = beginSlicesCheck(ctx, r, system, f.name, f.src.File, f.src.size)
 	}

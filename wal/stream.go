@@ -25,6 +25,8 @@ type StreamOptions struct {
 	Interval    time.Duration
 	SliceSize   int64
 
+	Blocks bool // make block summaries of whole segments
+
 	// Heartbeat is how often a heartbeat is written to the server, 0 for never.
 	Heartbeat time.Duration
 

@@ -101,6 +101,9 @@ func (s *streamer) firstPosition(ctx context.Context, server peer) error {
 	}
 	s.fallback = postgres.SegmentAt(tl, restart, slot.segment).Start()
 	s.tail = newTail(s.repo, s.system, slot.segment, tailPolicy{s.o.Synchronous, s.o.Interval, s.o.SliceSize}, s.waiting.wake)
+	if s.o.Blocks {
+		s.tail.sums = newSummaries(s.repo, "")
+	}
 	return s.tail.begin(ctx, tl, seg.Start(), max(span.Begin, seg.Start()))
 }
 

@@ -36,6 +36,7 @@ type tail struct {
 	policy  tailPolicy
 	wake    func()
 	results chan stored
+	sums    *summaries // nil for none
 
 	timeline postgres.Timeline
 	notYet   postgres.LSN // no slice may end before it; see begin
@@ -204,7 +205,7 @@ func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
 		if t.storing < maxStoring && p.complete() && !p.whole && !p.storing && !p.merging {
 			p.storing = true
 			t.storing++
-			go t.storeWhole(ctx, p, p.buf)
+			go t.storeWhole(ctx, p, p.buf, t.sums.begin(p.seg))
 		}
 		if !p.safe() {
 			break // were all lost now, what comes after it would stand behind a gap
@@ -328,9 +329,14 @@ func (t *tail) createSlice(ctx context.Context, seg postgres.Segment, from int64
 	return storeError("store", "slice of "+seg.Name(), err)
 }
 
-func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte) {
+func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary) {
+	defer sum.give()
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: p.seg.Timeline, Segment: p.seg.Name()}
 	err := storeSegment(ctx, t.repo, t.system, name, raw)
+	if err == nil {
+		sum.make(ctx, raw)
+		sum.store(ctx, t.system)
+	}
 	t.report(stored{part: p, what: storedWhole, err: storeError("store", name.String(), err)})
 }
 

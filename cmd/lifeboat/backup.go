@@ -27,8 +27,8 @@ cannot start. A backup exists once the last line is printed; whatever ends it
 before leaves nothing but unused objects. Pages with a bad checksum are named,
 the backup is kept, and the command fails.`,
 		Flags: append([]cli.Flag{
-			&cli.BoolFlag{Name: "full", Usage: "refer to no older backup (every backup is a full one in this version)"},
-		}, configFlags("pgdata", "conn", "repository", "jobs", "compression", "wal_timeout", "fingerprints")...),
+			&cli.BoolFlag{Name: "full", Usage: "refer to no older backup: read everything"},
+		}, configFlags("pgdata", "conn", "repository", "jobs", "compression", "wal_timeout", "fingerprints", "max_pack_age")...),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
 				return err
@@ -37,7 +37,7 @@ the backup is kept, and the command fails.`,
 			if err != nil {
 				return err
 			}
-			info, err := a.takeBackup(c.Context, cfg)
+			info, err := a.takeBackup(c.Context, cfg, c.Bool("full"))
 			if err != nil {
 				return err
 			}
@@ -50,7 +50,7 @@ the backup is kept, and the command fails.`,
 }
 
 // takeBackup runs a backup with progress on the screen.
-func (a *app) takeBackup(ctx context.Context, cfg *Config) (*repo.Info, error) {
+func (a *app) takeBackup(ctx context.Context, cfg *Config, full bool) (*repo.Info, error) {
 	// Nearly all memory is buffers that are used again; a heap that may double
 	// before it is collected would only hold garbage.
 	debug.SetGCPercent(25)
@@ -67,6 +67,7 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config) (*repo.Info, error) {
 	defer p.close()
 	return backup.Run(ctx, r, backup.Options{
 		DataDir: cfg.PGData, Conn: cfg.Conn, Jobs: workers(cfg.Jobs), Level: level, WALTimeout: cfg.WALTimeout, Fingerprints: cfg.Fingerprints,
+		Full: full, MaxPackAge: cfg.MaxPackAge,
 		Host: hostName(), Process: processName(), Gone: processGone, Program: "lifeboat " + version, Now: a.now,
 		Warn: func(s string) { a.warn("%s", s) },
 		Observe: func(e backup.Progress) {
@@ -105,6 +106,7 @@ func (a *app) sweep(ctx context.Context, store storage.Store) {
 var backupPhases = map[string]string{
 	"archive":    "checking the WAL archive",
 	"checkpoint": "waiting for a checkpoint",
+	"changes":    "finding out what has changed",
 	"copy":       "backing up",
 	"tables":     "noting what is in the tables",
 	"wal":        "waiting for WAL to be archived",
@@ -146,8 +148,15 @@ type backupReport struct {
 	RawBytes    int64             `json:"raw_bytes"`
 	StoredBytes int64             `json:"stored_bytes"`
 	NewBytes    int64             `json:"new_bytes"`
-	BadCount    int64             `json:"bad_pages"`
-	BadPages    []repo.BadPage    `json:"bad_page_list,omitempty"`
+
+	Base         string `json:"base,omitempty"` // the backup whose pages were taken over
+	Changes      string `json:"changes,omitempty"`
+	ChangesWhy   string `json:"changes_why,omitempty"`
+	ReadBytes    int64  `json:"read_bytes"`
+	ChangedBytes int64  `json:"changed_bytes"`
+
+	BadCount int64          `json:"bad_pages"`
+	BadPages []repo.BadPage `json:"bad_page_list,omitempty"`
 }
 
 const timeForm = "2006-01-02T15:04:05Z07:00"
@@ -159,6 +168,7 @@ func newBackupReport(i repo.Info) backupReport {
 		StartTime: i.StartTime.Format(timeForm), StopTime: i.StopTime.Format(timeForm),
 		Seconds: i.StopTime.Sub(i.StartTime).Seconds(), Host: i.Host, Files: i.Files,
 		RawBytes: i.RawBytes, StoredBytes: i.StoredBytes, NewBytes: i.NewBytes,
+		Base: i.Base, Changes: i.Changes, ChangesWhy: i.ChangesWhy, ReadBytes: i.ReadBytes, ChangedBytes: i.ChangedBytes,
 		BadCount: i.BadCount, BadPages: i.BadPages,
 	}
 }
@@ -171,4 +181,24 @@ func writeBackup(w io.Writer, i repo.Info) {
 	_, _ = fmt.Fprintf(w, "backup %s done: %d files, %s stored as %s (ratio %.2f) in %s, WAL %s to %s on timeline %d is archived\n",
 		i.Label, i.Files, sizeText(i.RawBytes), sizeText(i.StoredBytes), ratio, span(i.StopTime.Sub(i.StartTime)),
 		i.StartLSN, i.StopLSN, i.Timeline)
+	if i.Base != "" {
+		_, _ = fmt.Fprintf(w, "since backup %s %s changed: %s read, %s sent; changes known from %s%s\n",
+			i.Base, sizeText(i.ChangedBytes), sizeText(i.ReadBytes), sizeText(i.NewBytes), changeSources[i.Changes], because(i.ChangesWhy))
+		return
+	}
+	_, _ = fmt.Fprintf(w, "a full backup%s\n", because(i.ChangesWhy))
+}
+
+// changeSources are the words for how changes were known.
+var changeSources = map[string]string{
+	repo.ChangesWALSummaries: "PostgreSQL's WAL summaries",
+	repo.ChangesBlocks:       "block summaries of the WAL",
+	repo.ChangesScan:         "a scan of all pages",
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return " (" + why + ")"
 }

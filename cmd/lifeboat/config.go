@@ -31,8 +31,11 @@ type Config struct {
 	PGBinDir     string
 	WALTimeout   time.Duration
 	Fingerprints bool
+	MaxPackAge   time.Duration // 0 for never
 	StoreTimeout time.Duration
-	Drill        DrillConfig
+
+	BlockSummaries bool
+	Drill          DrillConfig
 
 	// File is the configuration file that was read, "" when there is none.
 	File string
@@ -194,6 +197,12 @@ func newKeys() []*key {
 		{name: "fingerprints", def: "false",
 			help:  "note at each backup what is in the tables (rows, a hash of a sample), for drills to compare; reads up to 1 GiB of each table",
 			field: func(c *Config) any { return &c.Fingerprints }},
+		{name: "max_pack_age", value: "TIME", def: "30d",
+			help:  "no stored page gets older: each backup reads a share of the oldest anew, so that none has to read everything; 0s is never",
+			field: func(c *Config) any { return &c.MaxPackAge }},
+		{name: "block_summaries", def: "true",
+			help:  "wal push and wal stream note which pages change, so that a backup need not look at all; not needed where summarize_wal is on",
+			field: func(c *Config) any { return &c.BlockSummaries }},
 		{name: "store_timeout", value: "TIME", def: "30s", check: checkStoreTimeout,
 			help:  "how long wal push and wal stream wait for a store that shows no sign of life; a slow one is not given up",
 			field: func(c *Config) any { return &c.StoreTimeout }},

@@ -88,7 +88,7 @@ func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	if err != nil {
 		return err
 	}
-	ahead := wal.Ahead{Memory: memory, Sealers: min(max(runtime.GOMAXPROCS(0), 2), 4), Begin: aheadBegin, Finish: aheadFinish}
+	ahead := wal.Ahead{Memory: memory, Sealers: min(max(runtime.GOMAXPROCS(0), 2), 4), Blocks: cfg.BlockSummaries, Begin: aheadBegin, Finish: aheadFinish}
 	stored, others, err := wal.PushAhead(ctx, r, path, options, ahead)
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ commit waits until it is in the archive. If the store is down, commits wait.`,
 				return err
 			}
 			o := wal.StreamOptions{Conn: cfg.Conn, Slot: c.String("slot"), CreateSlot: c.Bool("create-slot"), Synchronous: c.Bool("synchronous"),
-				Interval: c.Duration("interval"), SliceSize: c.Int64("slice-size"), Heartbeat: c.Duration("heartbeat"), Now: a.now}
+				Interval: c.Duration("interval"), SliceSize: c.Int64("slice-size"), Heartbeat: c.Duration("heartbeat"), Blocks: cfg.BlockSummaries, Now: a.now}
 			if err := checkStream(o); err != nil {
 				return err
 			}

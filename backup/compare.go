@@ -1,0 +1,218 @@
+package backup
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal/blocks"
+)
+
+// How a file is held against the base. Of the files that consist of pages, the
+// main forks and the init forks are in the WAL page by page, and each page has
+// the LSN of its last change; the maps are not, see blocks.Set. All else is
+// compared by its content: by sums of its slices, which stand in the manifest.
+
+const (
+	sumSlice = repo.FrameSize // bytes that one sum is of
+	sumBytes = 16             // of a SHA-256
+	sumText  = 2 * sumBytes
+)
+
+// byPages says whether the file's pages tell what has changed.
+func (s source) byPages() bool {
+	return s.pages && (s.rel.Fork == postgres.ForkMain || s.rel.Fork == postgres.ForkInit)
+}
+
+// isMap says whether it is the free space map or the visibility map.
+func (s source) isMap() bool { return s.pages && !s.byPages() }
+
+// slices is how many sums a file has.
+func (s source) slices() int { return int((s.size + sumSlice - 1) / sumSlice) }
+
+func sliceSum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:sumBytes])
+}
+
+// compareAll finds out, for each file, what of it the base still holds.
+func (c *copier) compareAll(ctx context.Context, b *base) error {
+	g, ctx := errgroup.WithContext(ctx)
+	files := make(chan *copyFile)
+	g.Go(func() error {
+		defer close(files)
+		for _, f := range c.plan {
+			select {
+			case files <- f:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	for range c.o.Jobs {
+		cmp := &comparer{copier: c, base: b, buf: make([]byte, sumSlice)}
+		g.Go(func() error {
+			for f := range files {
+				if err := cmp.compare(f); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// comparer holds files against the base, one after another.
+type comparer struct {
+	*copier
+	base *base
+	buf  []byte
+}
+
+// compare sets what of the file is kept, and the sums that are known.
+func (c *comparer) compare(f *copyFile) error {
+	i, known := c.base.entries[f.path]
+	if !known {
+		return nil
+	}
+	e := c.base.source.Files[i]
+	// The same path is not the same file: it may have been dropped and made
+	// again since. Where WAL tells of that, this is a second witness.
+	if e.Type != repo.Regular || e.ID == "" || e.ID != f.id {
+		return nil
+	}
+	switch {
+	case f.byPages():
+		return c.comparePages(f, e.Size)
+	case f.isMap() && c.base.changes.maps && !c.base.changes.set.Touched(f.rel.RelFile) && e.Size == f.size && len(e.Sum) == f.slices()*sumText:
+		f.kept, f.sums = whole(f.size), splitSums(e.Sum)
+		return nil
+	case e.Sum != "":
+		return c.compareContent(f, e)
+	}
+	return nil
+}
+
+// comparePages keeps the pages that the base has and that have not changed.
+func (c *comparer) comparePages(f *copyFile, baseSize int64) error {
+	size := int64(c.facts.control.BlockSize)
+	common := min(baseSize, f.size) / size * size
+	if common == 0 {
+		return nil
+	}
+	first := f.rel.FirstBlock(c.facts.control.RelationSegmentSize)
+	f.kept = runs{{0, common}}
+	for _, set := range []*blocks.Set{c.base.changes.set, &c.base.bad} {
+		var changed runs
+		if set == nil {
+			var err error
+			if changed, err = c.scanPages(f, common); err != nil {
+				return err
+			}
+		} else {
+			for n := range set.Changed(blocks.Fork{RelFile: f.rel.RelFile, Fork: f.rel.Fork}, first, first+uint32(common/size)) {
+				changed.add(run{int64(n.First-first) * size, int64(n.End-first) * size})
+			}
+		}
+		f.kept = f.kept.minus(changed)
+	}
+	return nil
+}
+
+// fakeLSN says whether a page has no LSN: nothing was logged of it yet (zero),
+// or an index was built without WAL (GistBuildLSN in access/gist.h, which is 1).
+func fakeLSN(lsn postgres.LSN) bool { return lsn <= 1 }
+
+// scanPages reads the pages and looks at their LSNs. Every change of a page
+// since the start of the base has left an LSN that is not before it; a page
+// without one may have been made anew after its file was cut off.
+func (c *comparer) scanPages(f *copyFile, common int64) (runs, error) {
+	file, err := os.Open(f.from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return whole(common), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	defer file.Close()
+	size := int(c.facts.control.BlockSize)
+	var changed runs
+	for off := int64(0); off < common; off += int64(len(c.buf)) {
+		b := c.buf[:min(int64(len(c.buf)), common-off)]
+		n, err := readFull(file, b, off)
+		if err != nil {
+			return nil, fmt.Errorf("read %s at %d: %w", f.path, off, err)
+		}
+		c.readBytes.Add(int64(n))
+		clear(b[n:]) // cut off meanwhile: pages without an LSN
+		for at := 0; at < len(b); at += size {
+			if lsn := postgres.PageLSN(b[at:]); lsn >= c.base.info.StartLSN || fakeLSN(lsn) {
+				changed.add(run{off + int64(at), off + int64(at+size)})
+			}
+		}
+	}
+	return changed, nil
+}
+
+// compareContent keeps the slices whose sums are those of the base.
+func (c *comparer) compareContent(f *copyFile, e repo.FileEntry) error {
+	file, err := os.Open(f.from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", f.path, err)
+	}
+	defer file.Close()
+	was := splitSums(e.Sum)
+	f.sums = make([]string, f.slices())
+	for i := range f.sums {
+		off := int64(i) * sumSlice
+		b := c.buf[:min(sumSlice, f.size-off)]
+		// The slice must be as long in the base; only its last one can differ.
+		if i >= len(was) || min(sumSlice, e.Size-off) != int64(len(b)) {
+			continue
+		}
+		n, err := readFull(file, b, off)
+		if err != nil {
+			return fmt.Errorf("read %s at %d: %w", f.path, off, err)
+		}
+		c.readBytes.Add(int64(n))
+		if n == len(b) && sliceSum(b) == was[i] {
+			f.sums[i] = was[i]
+			f.kept.add(run{off, off + int64(n)})
+		}
+	}
+	return nil
+}
+
+func splitSums(s string) []string {
+	out := make([]string, 0, len(s)/sumText)
+	for len(s) >= sumText {
+		out = append(out, s[:sumText])
+		s = s[sumText:]
+	}
+	return out
+}
+
+// sum is what the manifest says of the file's content: nothing unless each
+// slice is known.
+func (f *copyFile) sum() string {
+	for _, s := range f.sums {
+		if s == "" {
+			return ""
+		}
+	}
+	return strings.Join(f.sums, "")
+}

@@ -1,0 +1,211 @@
+package blocks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// Range is a range of WAL along a path through the timelines.
+type Range struct {
+	System  postgres.SystemID
+	Size    postgres.SegmentSize
+	Path    []postgres.TimelineSpan // oldest first, without a hole
+	From    postgres.LSN            // where a record begins
+	To      postgres.LSN            // where one begins that is not asked for
+	WALDir  string                  // pg_wal, for what no summary tells; "" for none
+	Workers int                     // summaries that are fetched at once; at least 1
+}
+
+// Collected says what a set was put together from.
+type Collected struct {
+	Summaries int   // of the archive
+	WALBytes  int64 // read in WALDir
+}
+
+// HoleError says from where on it is not known what changed.
+type HoleError struct {
+	At  postgres.LSN
+	Err error
+}
+
+func (e *HoleError) Error() string {
+	return fmt.Sprintf("no block summary goes on at %s, and neither does the WAL in pg_wal: %v", e.At, e.Err)
+}
+
+func (e *HoleError) Unwrap() error { return e.Err }
+
+// Collect puts together all that changed in a range: from the summaries in the
+// repository and, where there is none, from the WAL that the server still has.
+// *HoleError when both end; other errors are of the store, or a summary that
+// cannot be trusted.
+func Collect(ctx context.Context, r *repo.Repo, o Range) (*Set, Collected, error) {
+	c := &collector{repo: r, Range: o}
+	if err := c.list(ctx); err != nil {
+		return nil, c.done, err
+	}
+	at := o.From
+	var needed []stored
+	for at < o.To {
+		if s, ok := c.covering(at); ok {
+			needed, at = append(needed, s), s.to
+			continue
+		}
+		var err error
+		if at, err = c.readWAL(ctx, at); err != nil {
+			return nil, c.done, err
+		}
+	}
+	if err := c.fetch(ctx, needed); err != nil {
+		return nil, c.done, err
+	}
+	return &c.reader.Set, c.done, nil
+}
+
+// stored is a summary in the repository.
+type stored struct {
+	timeline postgres.Timeline
+	from, to postgres.LSN
+	whole    postgres.LSN // where it ends by its name; to is not beyond its timeline's part
+}
+
+type collector struct {
+	repo *repo.Repo
+	Range
+	summaries []stored // by where they begin
+	reader    Reader
+	done      Collected
+}
+
+// list finds the summaries that tell of the range.
+func (c *collector) list(ctx context.Context) error {
+	for _, span := range c.Path {
+		prefix := repo.BlocksPrefix(c.System, span.Timeline)
+		for info, err := range c.repo.Store().List(ctx, prefix) {
+			if err != nil {
+				return fmt.Errorf("list block summaries: %w", err)
+			}
+			from, to, ok := repo.ParseBlocks(strings.TrimPrefix(info.Key, prefix))
+			// What a timeline says beyond its span is of another branch.
+			cut := min(to, span.End)
+			if ok && from < cut && cut > c.From && from < c.To {
+				c.summaries = append(c.summaries, stored{span.Timeline, from, cut, to})
+			}
+		}
+	}
+	slices.SortFunc(c.summaries, func(a, b stored) int { return cmp.Compare(a.from, b.from) })
+	return nil
+}
+
+// covering is the summary that tells of what begins here, and reaches furthest.
+func (c *collector) covering(at postgres.LSN) (best stored, ok bool) {
+	for _, s := range c.summaries {
+		if s.from > at {
+			break
+		}
+		if s.to > at && s.to > best.to {
+			best, ok = s, true
+		}
+	}
+	return best, ok
+}
+
+// next is where a summary begins behind a position; the end when none does.
+func (c *collector) next(at postgres.LSN) postgres.LSN {
+	for _, s := range c.summaries {
+		if s.from > at {
+			return min(s.from, c.To)
+		}
+	}
+	return c.To
+}
+
+// readWAL reads records in pg_wal, from at on, until a summary goes on or the
+// range ends, and returns where that is.
+func (c *collector) readWAL(ctx context.Context, at postgres.LSN) (postgres.LSN, error) {
+	until := c.next(at)
+	wr := postgres.NewWALReader(at, c.Size, c.openLocal)
+	for wr.Position() < until {
+		if err := ctx.Err(); err != nil {
+			return 0, context.Cause(ctx)
+		}
+		rec, err := wr.Next()
+		if err == nil && rec.LSN >= until {
+			return until, nil
+		}
+		if err == nil {
+			err = c.reader.Take(rec)
+		}
+		if err != nil {
+			return 0, &HoleError{wr.Position(), err}
+		}
+	}
+	return wr.Position(), nil
+}
+
+// openLocal reads a segment of pg_wal, of the newest timeline that has it. A
+// file that is used again meanwhile does not pass for WAL: each record has its
+// checksum and its place.
+func (c *collector) openLocal(no uint64) ([]byte, error) {
+	if c.WALDir == "" {
+		return nil, fs.ErrNotExist
+	}
+	for _, span := range slices.Backward(c.Path) {
+		seg := postgres.Segment{Timeline: span.Timeline, No: no, Size: c.Size}
+		if span.Begin >= seg.End() {
+			continue
+		}
+		raw, err := os.ReadFile(filepath.Join(c.WALDir, seg.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		c.done.WALBytes += int64(len(raw))
+		return raw, err
+	}
+	return nil, fs.ErrNotExist
+}
+
+// fetch adds the summaries.
+func (c *collector) fetch(ctx context.Context, needed []stored) error {
+	sets := make(chan *Set)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(c.Workers, 1) + 1)
+	g.Go(func() error {
+		for range needed {
+			select {
+			case s := <-sets:
+				c.reader.Set.Merge(s)
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	for _, s := range needed {
+		g.Go(func() error {
+			made, err := Load(ctx, c.repo, c.System, s.timeline, s.from, s.whole)
+			if err != nil {
+				return err
+			}
+			select {
+			case sets <- made.Set:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+	}
+	c.done.Summaries = len(needed)
+	return g.Wait()
+}

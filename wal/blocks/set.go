@@ -1,0 +1,217 @@
+package blocks
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"math"
+	"math/bits"
+	"slices"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// Fork is one fork of a relation's storage.
+type Fork struct {
+	postgres.RelFile
+	postgres.Fork
+}
+
+// Folder is the folder of a database in a tablespace.
+type Folder struct{ Tablespace, Database uint32 }
+
+// Set is a set of pages that WAL has changed. Beside single pages it holds
+// where forks were cut off, and folders of databases that came or went as a
+// whole. The zero value is an empty set.
+//
+// Two kinds of change are not in the WAL, and so in no set: those of free
+// space maps, and those bits of a visibility map that are cleared together
+// with a change of the heap (heap_xlog_insert in access/heap/heapam_xlog.c).
+// Of a relation that Touched denies neither map has changed in a way that
+// matters: every such change goes with one of the main fork.
+type Set struct {
+	forks   map[Fork]*pages
+	folders map[Folder]struct{}
+	rels    map[postgres.RelFile]struct{}
+}
+
+// noLimit is the limit of a fork that was never cut off. No relation has a
+// page of this number (MaxBlockNumber in storage/block.h).
+const noLimit = math.MaxUint32
+
+// pages is what changed of one fork.
+type pages struct {
+	limit  uint32 // pages from here on were cut off at some time
+	chunks map[uint32]*chunk
+}
+
+// chunk has a bit for each of 1024 pages: a hundred bytes where one page in
+// 8 MiB changes, one bit a page where all do.
+type chunk [chunkPages / 64]uint64
+
+const chunkPages = 1024
+
+func (s *Set) fork(f Fork) *pages {
+	p := s.forks[f]
+	if p == nil {
+		if s.forks == nil {
+			s.forks = map[Fork]*pages{}
+			s.rels = map[postgres.RelFile]struct{}{}
+		}
+		p = &pages{limit: noLimit}
+		s.forks[f] = p
+		s.rels[f.RelFile] = struct{}{}
+	}
+	return p
+}
+
+// Add notes that the pages from first to, not including, end have changed.
+func (s *Set) Add(f Fork, first, end uint32) {
+	p := s.fork(f)
+	if p.chunks == nil {
+		p.chunks = map[uint32]*chunk{}
+	}
+	for b := first; b < end; b++ {
+		c := p.chunks[b/chunkPages]
+		if c == nil {
+			c = new(chunk)
+			p.chunks[b/chunkPages] = c
+		}
+		c[b%chunkPages/64] |= 1 << (b % 64)
+	}
+}
+
+// Cut notes that the fork had no pages from this one on, at some time.
+func (s *Set) Cut(f Fork, from uint32) {
+	p := s.fork(f)
+	p.limit = min(p.limit, from)
+}
+
+// Replace notes that the fork was made anew, or removed.
+func (s *Set) Replace(f Fork) { s.Cut(f, 0) }
+
+// ReplaceFolder notes that all of a database's files in a tablespace came or
+// went.
+func (s *Set) ReplaceFolder(f Folder) {
+	if s.folders == nil {
+		s.folders = map[Folder]struct{}{}
+	}
+	s.folders[f] = struct{}{}
+}
+
+// Merge adds all of another set.
+func (s *Set) Merge(o *Set) {
+	for f := range o.folders {
+		s.ReplaceFolder(f)
+	}
+	for f, p := range o.forks {
+		s.Cut(f, p.limit)
+		for run := range p.runs(0, noLimit) {
+			s.Add(f, run.First, run.End)
+		}
+	}
+}
+
+// Touched says whether anything of the relation has changed.
+func (s *Set) Touched(r postgres.RelFile) bool {
+	if _, all := s.folders[Folder{r.Tablespace, r.Database}]; all {
+		return true
+	}
+	_, some := s.rels[r]
+	return some
+}
+
+// Run is pages that follow one another.
+type Run struct {
+	First, End uint32 // End is not included
+}
+
+// Changed yields the pages of a fork that may have changed, from first to,
+// not including, end: ascending, apart from each other.
+func (s *Set) Changed(f Fork, first, end uint32) iter.Seq[Run] {
+	return func(yield func(Run) bool) {
+		if _, all := s.folders[Folder{f.Tablespace, f.Database}]; all {
+			if first < end {
+				yield(Run{first, end})
+			}
+			return
+		}
+		p := s.forks[f]
+		if p == nil {
+			return
+		}
+		for run := range p.runs(first, min(end, max(first, p.limit))) {
+			if run.End == p.limit && p.limit < end {
+				run.End = end
+				yield(run)
+				return
+			}
+			if !yield(run) {
+				return
+			}
+		}
+		if from := max(first, p.limit); from < end {
+			yield(Run{from, end})
+		}
+	}
+}
+
+// runs yields the single pages of a range as runs.
+func (p *pages) runs(first, end uint32) iter.Seq[Run] {
+	return func(yield func(Run) bool) {
+		open := Run{}
+		for _, no := range slices.Sorted(maps.Keys(p.chunks)) {
+			for i, word := range p.chunks[no] {
+				base := no*chunkPages + uint32(i)*64
+				for word != 0 {
+					n := bits.TrailingZeros64(word)
+					ones := bits.TrailingZeros64(^(word >> n))
+					run := Run{max(base+uint32(n), first), min(base+uint32(n+ones), end)}
+					if n+ones == 64 {
+						word = 0
+					} else {
+						word &^= (1<<ones - 1) << n
+					}
+					if run.First >= run.End {
+						continue
+					}
+					if run.First == open.End && open.End != 0 {
+						open.End = run.End
+						continue
+					}
+					if open.End != 0 && !yield(open) {
+						return
+					}
+					open = run
+				}
+			}
+		}
+		if open.End != 0 {
+			yield(open)
+		}
+	}
+}
+
+// Pages is how many single pages the set names, those cut off not counted.
+func (s *Set) Pages() int64 {
+	var n int64
+	for _, p := range s.forks {
+		for _, c := range p.chunks {
+			for _, word := range c {
+				n += int64(bits.OnesCount64(word))
+			}
+		}
+	}
+	return n
+}
+
+// Forks yields the forks that the set names, in order. Folders are not among
+// them.
+func (s *Set) Forks() []Fork {
+	return slices.SortedFunc(maps.Keys(s.forks), compareForks)
+}
+
+func compareForks(a, b Fork) int {
+	return cmp.Or(cmp.Compare(a.Tablespace, b.Tablespace), cmp.Compare(a.Database, b.Database),
+		cmp.Compare(a.Number, b.Number), cmp.Compare(a.Fork, b.Fork))
+}

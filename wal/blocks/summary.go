@@ -1,0 +1,125 @@
+package blocks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// Summary is what the records that begin in a range changed.
+type Summary struct {
+	From, To postgres.LSN // To is not included: the next summary begins there
+	Set      *Set
+}
+
+// maxSummary is the most plain bytes of a stored summary.
+const maxSummary = 256 << 20
+
+// file is a summary as it stands in the repository; see repo/FORMAT.md.
+type file struct {
+	Format  int          `json:"format"`
+	From    postgres.LSN `json:"from"`
+	To      postgres.LSN `json:"to"`
+	Folders [][2]uint32  `json:"folders,omitempty"` // tablespace, database
+	Forks   []fileFork   `json:"forks,omitempty"`
+}
+
+type fileFork struct {
+	Rel   [3]uint32 `json:"rel"` // tablespace, database, number
+	Fork  uint8     `json:"fork"`
+	Limit *uint32   `json:"limit,omitempty"`
+	Runs  []uint32  `json:"runs,omitempty"` // first and number of each run, in turn
+}
+
+// Store puts a summary into the repository. The same one again is a success.
+func (s Summary) Store(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline) error {
+	text, err := s.marshal()
+	if err != nil {
+		return err
+	}
+	key := repo.BlocksKey(system, tl, s.From, s.To)
+	_, err = r.CreateEnvelope(ctx, key, repo.KindBlocks, bytes.NewReader(text), int64(len(text)))
+	if _, other := errors.AsType[*repo.ConflictError](err); other {
+		// Of the same range: by another version, perhaps. Both tell no less
+		// than what changed.
+		return nil
+	}
+	return err
+}
+
+func (s Summary) marshal() ([]byte, error) {
+	f := file{Format: repo.Format, From: s.From, To: s.To}
+	for d := range s.Set.folders {
+		f.Folders = append(f.Folders, [2]uint32{d.Tablespace, d.Database})
+	}
+	sortFolders(f.Folders)
+	for _, id := range s.Set.Forks() {
+		p := s.Set.forks[id]
+		one := fileFork{Rel: [3]uint32{id.Tablespace, id.Database, id.Number}, Fork: uint8(id.Fork)}
+		if p.limit != noLimit {
+			one.Limit = &p.limit
+		}
+		for run := range p.runs(0, noLimit) {
+			one.Runs = append(one.Runs, run.First, run.End-run.First)
+		}
+		f.Forks = append(f.Forks, one)
+	}
+	text, err := json.Marshal(f)
+	if err != nil {
+		return nil, fmt.Errorf("encode block summary: %w", err)
+	}
+	return text, nil
+}
+
+// Load reads the summary of a range from the repository.
+func Load(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline, from, to postgres.LSN) (Summary, error) {
+	key := repo.BlocksKey(system, tl, from, to)
+	raw, _, err := r.ReadEnvelope(ctx, key, repo.KindBlocks, maxSummary)
+	if err != nil {
+		return Summary{}, err
+	}
+	s, err := parse(raw)
+	if err == nil && (s.From != from || s.To != to) {
+		err = fmt.Errorf("it is of %s to %s", s.From, s.To)
+	}
+	if err != nil {
+		return Summary{}, &repo.CorruptError{Object: key, Reason: "not a block summary", Err: err}
+	}
+	return s, nil
+}
+
+func parse(raw []byte) (Summary, error) {
+	var f file
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return Summary{}, err
+	}
+	if f.Format != repo.Format || f.From >= f.To {
+		return Summary{}, fmt.Errorf("format %d, %s to %s", f.Format, f.From, f.To)
+	}
+	s := Summary{From: f.From, To: f.To, Set: new(Set)}
+	for _, d := range f.Folders {
+		s.Set.ReplaceFolder(Folder{d[0], d[1]})
+	}
+	for _, one := range f.Forks {
+		id := Fork{postgres.RelFile{Tablespace: one.Rel[0], Database: one.Rel[1], Number: one.Rel[2]}, postgres.Fork(one.Fork)}
+		if id.Fork > postgres.ForkInit || len(one.Runs)%2 != 0 {
+			return Summary{}, fmt.Errorf("fork %d of %s with %d numbers", one.Fork, id.RelFile, len(one.Runs))
+		}
+		if one.Limit != nil {
+			s.Set.Cut(id, *one.Limit)
+		}
+		for i := 0; i < len(one.Runs); i += 2 {
+			first, n := one.Runs[i], one.Runs[i+1]
+			if n == 0 || n > noLimit-first {
+				return Summary{}, fmt.Errorf("%d pages from %d on", n, first)
+			}
+			s.Set.Add(id, first, first+n)
+		}
+	}
+	return s, nil
+}
