@@ -26,6 +26,7 @@ type Options struct {
 	Conn         string        // libpq connection string or URL; the server of DataDir
 	Jobs         int           // workers; at least 1
 	Full         bool          // refer to no older backup
+	Scan         bool          // believe no summary: look at every page
 	MaxPackAge   time.Duration // packs of older backups are made anew before they are older; 0 for never
 	Level        repo.Level
 	Fingerprints bool                      // note what is in the tables, for drills

@@ -37,7 +37,18 @@ func archive() int {
 		if err != nil {
 			return err
 		}
-		_, err = wal.Push(context.Background(), r, os.Args[3], wal.PushOptions{System: c.SystemID})
+		o := wal.PushOptions{System: c.SystemID}
+		if len(os.Args) > 4 { // with summaries, and looking ahead
+			dir, err := os.Getwd()
+			if err != nil {
+				return err
+			}
+			memory := wal.PushMemory{Repository: r.Marker().Repository, DataDir: dir, System: c.SystemID, Now: time.Now, Address: os.Args[1]}
+			_, _, err = wal.PushAhead(context.Background(), r, filepath.Join(dir, os.Args[3]), o,
+				wal.Ahead{Memory: memory, Sealers: 2, Blocks: true, Begin: time.Second, Finish: 5 * time.Second})
+			return err
+		}
+		_, err = wal.Push(context.Background(), r, os.Args[3], o)
 		return err
 	}()
 	if err != nil {

@@ -138,9 +138,11 @@ func (c *copier) buildOn(ctx context.Context, s *server, label string, start pos
 		from.why = why
 		return from, err
 	}
-	ch, err := findChanges(ctx, c.repo, s, c.facts, info, start, h, c.o)
-	if err != nil {
-		return from, err
+	ch := changes{kind: repo.ChangesScan, why: "it was asked for"}
+	if !c.o.Scan {
+		if ch, err = findChanges(ctx, c.repo, s, c.facts, info, start, h, c.o); err != nil {
+			return from, err
+		}
 	}
 	// From here on who expires leaves the packs of the base; before, it may
 	// have gone.

@@ -66,6 +66,7 @@ func (s *server) walSummaries(ctx context.Context, f facts, from postgres.LSN, t
 	// summary at its redo point.
 	var why string
 	for began, pause := time.Now(), 10*time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		behind := s.summarizerBehind(ctx, to.LSN) // asked first: what it has done by now is in the list
 		chain, missing, err := s.summaryChain(ctx, from, to.LSN, h)
 		if sqlState(err) != "" {
 			return nil, "the WAL summaries cannot be listed: " + err.Error(), nil // lack of rights, mostly
@@ -81,7 +82,7 @@ func (s *server) walSummaries(ctx context.Context, f facts, from postgres.LSN, t
 			return set, "", err
 		}
 		why = fmt.Sprintf("no WAL summary goes on at %s", missing)
-		if missing < from || !s.summarizerBehind(ctx, to.LSN) || time.Since(began) > summarizerWait {
+		if !behind || time.Since(began) > summarizerWait {
 			return nil, why, nil
 		}
 		select {

@@ -24,11 +24,13 @@ type Folder struct{ Tablespace, Database uint32 }
 // where forks were cut off, and folders of databases that came or went as a
 // whole. The zero value is an empty set.
 //
-// Two kinds of change are not in the WAL, and so in no set: those of free
-// space maps, and those bits of a visibility map that are cleared together
-// with a change of the heap (heap_xlog_insert in access/heap/heapam_xlog.c).
-// Of a relation that Touched denies neither map has changed in a way that
-// matters: every such change goes with one of the main fork.
+// Some changes are not in the WAL, and so in no set: those of free space maps;
+// those bits of a visibility map that are cleared together with a change of the
+// heap (heap_xlog_insert in access/heap/heapam_xlog.c); hint bits, where the
+// cluster has no checksums; and what an SP-GiST index remembers of where there
+// was room (SpGistUpdateMetaPage in access/spgist/spgutils.c). Nothing relies on
+// the last two, nor on the first. Of a relation that Touched denies the
+// visibility map has not changed either: that goes with the main fork.
 type Set struct {
 	forks   map[Fork]*pages
 	folders map[Folder]struct{}
