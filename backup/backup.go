@@ -123,8 +123,13 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTimeline(ctx, o.DataDir, facts, start, stop); err != nil {
+		return nil, err
+	}
 	needed := stop.LSN
-	if o.Fingerprints {
+	if o.Fingerprints && facts.standby {
+		o.warn("this backup has no fingerprints of tables: they are taken from a primary")
+	} else if o.Fingerprints {
 		needed = max(needed, fingerprints(ctx, r, srv, label, o))
 	}
 	o.observe(Progress{Phase: "wal"})
@@ -201,7 +206,8 @@ func registerSystem(ctx context.Context, r *repo.Repo, f facts) error {
 type position struct {
 	LSN      postgres.LSN
 	Timeline postgres.Timeline
-	Time     time.Time // the server's clock
-	label    string    // backup_label, when stopping
-	spcmap   string    // tablespace_map, when stopping
+	Time     time.Time    // the server's clock
+	reached  postgres.LSN // up to where the server had written, or replayed, when it started
+	label    string       // backup_label, when stopping
+	spcmap   string       // tablespace_map, when stopping
 }

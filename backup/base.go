@@ -106,8 +106,10 @@ func unfit(b repo.Info, f facts, source string, start position, h postgres.Histo
 		return "the cluster is another"
 	case b.BadCount > int64(len(b.BadPages)):
 		return "not every bad page is known"
-	case b.StopLSN > start.LSN:
-		return fmt.Sprintf("the end, %s, lies behind this start", b.StopLSN)
+	case b.StopLSN > start.reached:
+		// A standby may start where it started before; then replay from there
+		// passes the end of the base too.
+		return fmt.Sprintf("the end, %s, lies behind what the server has written", b.StopLSN)
 	case !h.Contains(b.Timeline, b.StopLSN):
 		return fmt.Sprintf("the end lies behind the point where timeline %s left timeline %s", start.Timeline, b.Timeline)
 	}

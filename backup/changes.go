@@ -109,8 +109,8 @@ type walSummary struct {
 // summaryChain lists summaries that follow one another over the whole range;
 // nil, and where it breaks off, when there are none.
 func (s *server) summaryChain(ctx context.Context, from, to postgres.LSN, h postgres.History) (chain []walSummary, missing postgres.LSN, err error) {
-	rows, err := s.conn.Query(ctx, `select tli, start_lsn::text, end_lsn::text from pg_available_wal_summaries()
-		where end_lsn > $1::text::pg_lsn and start_lsn < $2::text::pg_lsn order by start_lsn, end_lsn`, from.String(), to.String())
+	rows, err := s.conn.Query(ctx, `select tli, start_lsn::text, end_lsn::text from pg_available_wal_summaries() s
+		where s.end_lsn > $1::text::pg_lsn and s.start_lsn < $2::text::pg_lsn order by s.start_lsn, s.end_lsn`, from.String(), to.String())
 	if err != nil {
 		return nil, 0, err
 	}

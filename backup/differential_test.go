@@ -54,7 +54,7 @@ func TestDifferential(t *testing.T) {
 		}
 		for source, reason := range why {
 			if source != repo.ChangesWALSummaries || b.Install.Major >= 17 {
-				t.Logf("%s: %s: %s", what, source, reason)
+				t.Errorf("%s: %s: %s", what, source, reason)
 			}
 		}
 		for source, all := range kept {

@@ -53,10 +53,17 @@ func Probe(ctx context.Context, r *repo.Repo, o Options) (kept map[string][]Kept
 		m := r.NewManifestWriter()
 		c := newCopier(r, m, t, f, start.LSN, o)
 		b, err := openBase(ctx, r, base, ch)
-		if err == nil {
-			err = c.compareAll(ctx, b)
-			b.source.Close()
+		if err != nil {
+			return nil, nil, nil, err
 		}
+		for _, f := range c.plan {
+			// What WAL tells must do without the second witness.
+			if i, known := b.entries[f.path]; known && ch.set != nil {
+				f.id = b.source.Files[i].ID
+			}
+		}
+		err = c.compareAll(ctx, b)
+		b.source.Close()
 		m.Close()
 		if err != nil {
 			return nil, nil, nil, err

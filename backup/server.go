@@ -27,7 +27,8 @@ type server struct{ conn *pgx.Conn }
 // facts is what the server and its control file say, before the start.
 type facts struct {
 	control     postgres.ControlFile
-	version     int // server_version_num
+	version     int  // server_version_num
+	standby     bool // it is in recovery
 	settings    map[string]string
 	tablespaces []repo.Tablespace // after the start
 	owner       string
@@ -81,10 +82,9 @@ func (s *server) match(ctx context.Context, dataDir string) (facts, error) {
 		return f, err
 	}
 	var system, dir string
-	var standby bool
 	err = s.conn.QueryRow(ctx, `select current_setting('server_version_num')::int, pg_is_in_recovery(),
 		(select system_identifier::text from pg_control_system()), current_setting('data_directory')`).
-		Scan(&f.version, &standby, &system, &dir)
+		Scan(&f.version, &f.standby, &system, &dir)
 	if err != nil {
 		return f, fmt.Errorf("ask the server who it is: %w", err)
 	}
@@ -94,8 +94,6 @@ func (s *server) match(ctx context.Context, dataDir string) (facts, error) {
 			dir, system, dataDir, f.control.SystemID)}
 	case !v.Supported():
 		return f, &MismatchError{fmt.Sprintf("the server is PostgreSQL %s; %d to %d are supported", v, postgres.MinMajor, postgres.MaxMajor)}
-	case standby:
-		return f, &MismatchError{"the server is a standby; a backup is taken from the primary"}
 	}
 	if f.settings, err = s.readSettings(ctx); err != nil {
 		return f, err
@@ -144,9 +142,34 @@ func (s *server) readTablespaces(ctx context.Context) ([]repo.Tablespace, error)
 	return out, nil
 }
 
-// proveArchiving writes a record, ends the segment it is in, and waits until
-// that segment is in the archive.
+// proveArchiving makes sure that WAL reaches the archive.
 func proveArchiving(ctx context.Context, r *repo.Repo, s *server, f facts, o Options) error {
+	if f.standby {
+		return proveReplayed(ctx, r, s, f, o)
+	}
+	return proveWritten(ctx, r, s, f, o)
+}
+
+// proveReplayed waits until the segment before the one that a standby replays
+// is in the archive. A standby can end no segment; its primary has.
+func proveReplayed(ctx context.Context, r *repo.Repo, s *server, f facts, o Options) error {
+	var at postgres.LSN
+	var timeline postgres.Timeline
+	err := s.conn.QueryRow(ctx, "select pg_last_wal_replay_lsn()::text, timeline_id from pg_control_checkpoint()").Scan(lsnText{&at}, &timeline)
+	if err != nil {
+		return fmt.Errorf("ask how far the standby is: %w", err)
+	}
+	size := f.control.WALSegmentSize
+	begun := postgres.SegmentAt(timeline, at, size).Start()
+	if begun < postgres.LSN(size) {
+		return nil
+	}
+	return waitArchived(ctx, r, s, f, timeline, begun-1, begun, o)
+}
+
+// proveWritten writes a record, ends the segment it is in, and waits until
+// that segment is in the archive.
+func proveWritten(ctx context.Context, r *repo.Repo, s *server, f facts, o Options) error {
 	var mode, command, library string
 	var streamed bool
 	err := s.conn.QueryRow(ctx, `select current_setting('archive_mode'), current_setting('archive_command'),
@@ -187,6 +210,9 @@ func waitArchived(ctx context.Context, r *repo.Repo, s *server, f facts, tl post
 		return err
 	}
 	reason := "WAL up to " + to.String() + " is not in the archive"
+	if f.standby {
+		return &ArchivingError{reason + "; this is a standby, its primary archives, and a segment only when it is full or switched", err}
+	}
 	var failed string
 	if s.conn.QueryRow(ctx, `select last_failed_wal from pg_stat_archiver
 		where last_failed_time > coalesce(last_archived_time, '-infinity')`).Scan(&failed) == nil {
@@ -206,17 +232,12 @@ func (s *server) start(ctx context.Context, label string, f facts) (position, er
 	if err != nil {
 		return p, fmt.Errorf("start the backup on the server: %w", err)
 	}
-	var name string
-	if err := s.conn.QueryRow(ctx, "select pg_walfile_name($1::pg_lsn)", p.LSN.String()).Scan(&name); err != nil {
+	// The checkpoint, or on a standby the restart point, that it starts at.
+	err = s.conn.QueryRow(ctx, `select timeline_id, (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end)::text
+		from pg_control_checkpoint()`).Scan(&p.Timeline, lsnText{&p.reached})
+	if err != nil {
 		return p, fmt.Errorf("ask for the timeline: %w", err)
 	}
-	// pg_walfile_name of the first byte of a segment names the one before it;
-	// the timeline is the same.
-	seg, err := postgres.ParseSegment(name, f.control.WALSegmentSize)
-	if err != nil {
-		return p, err
-	}
-	p.Timeline = seg.Timeline
 	return p, nil
 }
 
@@ -233,10 +254,35 @@ func (s *server) stop(ctx context.Context) (position, error) {
 	}
 	err := s.conn.QueryRow(ctx, "select lsn::text, labelfile, coalesce(spcmapfile, ''), clock_timestamp() from "+call).
 		Scan(lsnText{&p.LSN}, &p.label, &p.spcmap, &p.Time)
+	if sqlState(err) == "55000" { // object_not_in_prerequisite_state: do_pg_backup_stop in access/transam/xlog.c
+		return p, &MismatchError{"the server has ended the backup: " + err.Error()}
+	}
 	if err != nil {
 		return p, fmt.Errorf("stop the backup on the server: %w", err)
 	}
+	l, err := postgres.ParseBackupLabel([]byte(p.label))
+	if err != nil {
+		return p, err
+	}
+	p.Timeline = l.StartTimeline
 	return p, nil
+}
+
+// checkTimeline makes sure that the server stayed on one timeline. A standby
+// goes over to another when its primary is replaced.
+func checkTimeline(ctx context.Context, dataDir string, f facts, start, stop position) error {
+	ends := stop.Timeline // by backup_label, that of the start
+	if f.standby {
+		c, err := readControlFile(ctx, dataDir)
+		if err != nil {
+			return err
+		}
+		ends = max(ends, c.MinRecoveryPointTimeline)
+	}
+	if ends != start.Timeline {
+		return &MismatchError{fmt.Sprintf("the server went over from timeline %s to %s during the backup", start.Timeline, ends)}
+	}
+	return nil
 }
 
 // info is the manifest's first record as far as the server decides it.

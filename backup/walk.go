@@ -83,7 +83,7 @@ func (w *walker) dir(from, rel string) error {
 	unlogged := postgres.UnloggedFiles(names)
 	for _, e := range entries {
 		p := path.Join(rel, e.Name())
-		if postgres.Excluded(p) || unlogged.Excludes(e.Name()) || p == ConfigDir || p == wal.SpoolDir {
+		if postgres.Excluded(p) || w.facts.standby && standbyFile(p) || unlogged.Excludes(e.Name()) || p == ConfigDir || p == wal.SpoolDir {
 			continue
 		}
 		if err := w.entry(filepath.Join(from, e.Name()), p); err != nil {
@@ -92,6 +92,10 @@ func (w *walker) dir(from, rel string) error {
 	}
 	return nil
 }
+
+// standbyFile says whether the file makes a server a standby. A restore says
+// itself what the restored server is to be.
+func standbyFile(p string) bool { return p == "standby.signal" || p == "recovery.signal" }
 
 func (w *walker) entry(from, p string) error {
 	fi, err := os.Lstat(from)

@@ -1,10 +1,13 @@
 package backup_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
@@ -20,6 +23,8 @@ type workload struct {
 	prepared  []string
 	spaces    int
 	names     int
+
+	cutAndCopy string // a table, large at the last backup
 }
 
 func newWorkload(t *testing.T, b *bench, seed uint64) *workload {
@@ -62,6 +67,17 @@ func (w *workload) createTable(t *testing.T) {
 func (w *workload) step(t *testing.T) string {
 	t.Helper()
 	did := ""
+	if w.cutAndCopy != "" && slices.Contains(w.tables, w.cutAndCopy) {
+		did += " copied into what was cut off"
+		w.exec(t, "delete from %s where ctid > '(2,0)'", w.cutAndCopy)
+		w.exec(t, "vacuum %s", w.cutAndCopy)
+		rows := strings.Repeat(strings.Repeat("y", 700)+"\n", 100+w.rnd.IntN(200))
+		conn := w.Conn(t)
+		_, err := conn.PgConn().CopyFrom(context.Background(), strings.NewReader(rows), "copy "+w.cutAndCopy+" (b) from stdin")
+		check(t, err)
+		check(t, conn.Close(context.Background()))
+	}
+	w.cutAndCopy = ""
 	for range 1 + w.rnd.IntN(3) {
 		kinds := w.kinds()
 		k := pick(w, kinds)
@@ -97,6 +113,15 @@ func (w *workload) kinds() []kind {
 			table := w.table()
 			w.exec(t, "delete from %s where ctid > '(2,0)'", table)
 			w.exec(t, "vacuum %s", table)
+			return true
+		}},
+		// From PostgreSQL 16 on COPY makes a table larger by many pages at once,
+		// of which the last stay empty, and no WAL tells of those.
+		{"cut off and copied into", func(t *testing.T) bool {
+			table := w.table()
+			w.exec(t, "insert into %s (b) select repeat('z', 700) from generate_series(1, 2000)", table)
+			w.exec(t, "checkpoint")
+			w.cutAndCopy = table
 			return true
 		}},
 		w.sql("truncate", "truncate %[1]s; insert into %[1]s (a, b) select i, 'after' from generate_series(1, %[2]d) i"),
@@ -152,6 +177,18 @@ func (w *workload) kinds() []kind {
 			}
 			w.exec(t, "drop database %s", w.databases[0])
 			w.databases = w.databases[1:]
+			return true
+		}},
+		// The pages of the new one are older than the last backup, and lie where
+		// others lay.
+		{"database replaced", func(t *testing.T) bool {
+			if len(w.databases) == 0 || w.version < 150000 {
+				return false
+			}
+			name := w.databases[0]
+			oid := w.QueryString(t, fmt.Sprintf("select oid from pg_database where datname = '%s'", name))
+			w.exec(t, "drop database %s", name)
+			w.exec(t, "create database %s oid %s strategy file_copy", name, oid)
 			return true
 		}},
 		{"database moved", func(t *testing.T) bool {

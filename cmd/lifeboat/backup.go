@@ -28,6 +28,7 @@ before leaves nothing but unused objects. Pages with a bad checksum are named,
 the backup is kept, and the command fails.`,
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "full", Usage: "refer to no older backup: read everything"},
+			&cli.BoolFlag{Name: "scan", Usage: "believe no summary of changes: look at every page"},
 		}, configFlags("pgdata", "conn", "repository", "jobs", "compression", "wal_timeout", "fingerprints", "max_pack_age")...),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
@@ -37,7 +38,7 @@ the backup is kept, and the command fails.`,
 			if err != nil {
 				return err
 			}
-			info, err := a.takeBackup(c.Context, cfg, c.Bool("full"))
+			info, err := a.takeBackup(c.Context, cfg, c.Bool("full"), c.Bool("scan"))
 			if err != nil {
 				return err
 			}
@@ -50,7 +51,7 @@ the backup is kept, and the command fails.`,
 }
 
 // takeBackup runs a backup with progress on the screen.
-func (a *app) takeBackup(ctx context.Context, cfg *Config, full bool) (*repo.Info, error) {
+func (a *app) takeBackup(ctx context.Context, cfg *Config, full, scan bool) (*repo.Info, error) {
 	// Nearly all memory is buffers that are used again; a heap that may double
 	// before it is collected would only hold garbage.
 	debug.SetGCPercent(25)
@@ -67,7 +68,7 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config, full bool) (*repo.Inf
 	defer p.close()
 	return backup.Run(ctx, r, backup.Options{
 		DataDir: cfg.PGData, Conn: cfg.Conn, Jobs: workers(cfg.Jobs), Level: level, WALTimeout: cfg.WALTimeout, Fingerprints: cfg.Fingerprints,
-		Full: full, MaxPackAge: cfg.MaxPackAge,
+		Full: full, Scan: scan, MaxPackAge: cfg.MaxPackAge,
 		Host: hostName(), Process: processName(), Gone: processGone, Program: "lifeboat " + version, Now: a.now,
 		Warn: func(s string) { a.warn("%s", s) },
 		Observe: func(e backup.Progress) {
