@@ -105,13 +105,14 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 	}
 	m := r.NewManifestWriter()
 	defer m.Close()
-	c := newCopier(r, m, tree, facts, start.LSN, o)
+	c := newCopier(r, m, tree, facts, label, start, o)
 	o.observe(Progress{Phase: "changes"})
-	from, err := c.buildOn(ctx, srv, label, start)
+	from, err := c.buildOn(ctx, srv)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.run(ctx); err != nil {
+		c.noteRest(ctx)
 		return nil, err
 	}
 	// Last, so that its checkpoint is the newest that the backup may hold.
@@ -139,11 +140,12 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 
 	info := facts.info(start, stop)
 	info.Label, info.Host, info.Program = label, o.Host, o.Program
-	info.Source, info.Base, info.Changes, info.ChangesWhy = from.source, from.base, from.kind, from.why
+	info.Source, info.Base, info.Changes, info.ChangesWhy = c.source, from.base, from.kind, from.why
 	c.fill(&info)
 	if err := m.Commit(ctx, &info, c.files.entries); err != nil {
 		return nil, err
 	}
+	c.dropParts(ctx)
 	return &info, nil
 }
 

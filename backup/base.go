@@ -118,55 +118,136 @@ func unfit(b repo.Info, f facts, source string, start position, h postgres.Histo
 
 // origin is what a backup was made from, for its manifest.
 type origin struct {
-	source    string // of the files
 	base      string // label; "" for a full backup
 	kind, why string // as in repo.Info
 }
 
-// buildOn takes over what an older backup of the same files still holds.
-// Without such a backup, and with Full, everything is read.
-func (c *copier) buildOn(ctx context.Context, s *server, label string, start position) (origin, error) {
-	from := origin{source: sourceID(c.o.DataDir, c.o.Host), kind: repo.ChangesFull, why: "it was asked for"}
-	if c.o.Full {
-		return from, nil
-	}
-	h, err := readHistory(c.o.DataDir, start.Timeline)
+// buildOn takes over what older backups of the same files still hold: those
+// that were interrupted, and one that was committed. Without any, everything is
+// read.
+func (c *copier) buildOn(ctx context.Context, s *server) (origin, error) {
+	from := origin{kind: repo.ChangesFull}
+	h, err := readHistory(c.o.DataDir, c.start.Timeline)
 	if err != nil {
 		from.why = err.Error()
 		return from, nil
 	}
-	info, why, err := chooseBase(ctx, c.repo, c.facts, from.source, start, h)
-	if err != nil || info == nil {
-		from.why = why
+	parts, err := c.interrupted(ctx, c.label, c.source, c.start)
+	if err != nil {
 		return from, err
 	}
-	ch := changes{kind: repo.ChangesScan, why: "it was asked for"}
-	if !c.o.Scan {
-		if ch, err = findChanges(ctx, c.repo, s, c.facts, info, start, h, c.o); err != nil {
-			return from, err
+	info, why, err := (*repo.Info)(nil), "it was asked for", error(nil)
+	if !c.o.Full {
+		info, why, err = chooseBase(ctx, c.repo, c.facts, c.source, c.start, h)
+	}
+	if err != nil {
+		return from, err
+	}
+	if from.why = why; info == nil && len(parts) == 0 {
+		return from, nil
+	}
+	if info, err = c.adopt(ctx, info, parts); err != nil {
+		return from, err
+	}
+	layers, err := c.layers(ctx, s, info, parts, h)
+	if err != nil {
+		return from, err
+	}
+	if err := c.takeOverAll(ctx, layers); err != nil {
+		return from, err
+	}
+	if last := layers[len(layers)-1]; info != nil && last.label == info.Label {
+		from = origin{info.Label, last.changes.kind, last.changes.why}
+	} else if info != nil {
+		from.why = "the manifest of backup " + info.Label + " cannot be read"
+	}
+	from.why = joinWords(from.why, resumed(parts))
+	return from, nil
+}
+
+func joinWords(a, b string) string {
+	if a != "" && b != "" {
+		a += "; "
+	}
+	return a + b
+}
+
+// adopt says whose packs are taken over, and then looks whether the base still
+// is there: see repo.Adoption.
+func (c *copier) adopt(ctx context.Context, info *repo.Info, parts []repo.Part) (*repo.Info, error) {
+	var bases []string
+	for _, p := range parts {
+		bases = append(bases, p.Label)
+	}
+	if info != nil {
+		bases = append(bases, info.Label)
+	}
+	if err := c.repo.Adopt(ctx, c.label, repo.Adoption{Bases: bases, Made: c.o.Now().UTC()}); err != nil {
+		return nil, err
+	}
+	if info == nil {
+		return nil, nil
+	}
+	there, err := c.repo.Exists(ctx, info.Label)
+	if err != nil || !there {
+		return nil, err
+	}
+	return info, nil
+}
+
+// layers finds out for each older state what has changed since. The newest
+// comes first; the base is the last, and is missing when its manifest cannot be
+// read.
+func (c *copier) layers(ctx context.Context, s *server, info *repo.Info, parts []repo.Part, h postgres.History) ([]*layer, error) {
+	var out []*layer
+	changesSince := func(since postgres.LSN) (changes, error) {
+		if c.o.Scan {
+			return changes{kind: repo.ChangesScan, why: "it was asked for"}, nil
+		}
+		return findChanges(ctx, c.repo, s, c.facts, since, c.start, h, c.o)
+	}
+	for _, p := range parts {
+		ch, err := changesSince(p.StartLSN)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, partLayer(p, ch))
+	}
+	if info == nil {
+		return out, nil
+	}
+	ch, err := changesSince(info.StartLSN)
+	if err != nil {
+		return nil, err
+	}
+	l, err := baseLayer(ctx, c.repo, info, ch, newRenewal(c.label, *info, c.o.Now(), c.o.MaxPackAge))
+	if unreadable(err) {
+		c.o.warn("%v: it is no base, look at it with \"lifeboat verify\"", err)
+		return out, nil
+	}
+	return append(out, l), err
+}
+
+// takeOverAll takes over from one layer after the other.
+func (c *copier) takeOverAll(ctx context.Context, layers []*layer) error {
+	defer func() {
+		for _, l := range layers {
+			_ = l.close() // it was read to its end, or not at all
+		}
+	}()
+	have, err := listPacks(ctx, c.repo)
+	if err != nil {
+		return err
+	}
+	for _, l := range layers {
+		lost, err := c.takeOver(ctx, l, have)
+		if err != nil {
+			return err
+		}
+		if lost > 0 {
+			c.o.warn("%d packs of backup %s are not in the repository, or not whole: what was in them is read anew; "+
+				"\"lifeboat verify\" tells which backups are damaged", lost, l.label)
 		}
 	}
-	// From here on who expires leaves the packs of the base; before, it may
-	// have gone.
-	if err := c.repo.Adopt(ctx, label, repo.Adoption{Bases: []string{info.Label}, Made: c.o.Now().UTC()}); err != nil {
-		return from, err
-	}
-	if there, err := c.repo.Exists(ctx, info.Label); err != nil || !there {
-		from.why = fmt.Sprintf("backup %s was just expired", info.Label)
-		return from, err
-	}
-	b, err := openBase(ctx, c.repo, info, ch)
-	if unreadable(err) {
-		from.why = err.Error()
-		return from, nil
-	}
-	if err != nil {
-		return from, err
-	}
-	defer b.source.Close()
-	if err := c.takeOver(ctx, label, b); err != nil {
-		return from, err
-	}
-	from.base, from.kind, from.why = info.Label, ch.kind, ch.why
-	return from, nil
+	return nil
 }

@@ -31,14 +31,14 @@ type changes struct {
 // findChanges asks the sources, the cheapest first. What one of them cannot
 // prove is a reason to ask the next; a scan always can, and is made later,
 // when the files are known: its set is nil.
-func findChanges(ctx context.Context, r *repo.Repo, s *server, f facts, base *repo.Info, start position, h postgres.History, o Options) (changes, error) {
-	set, why, err := s.walSummaries(ctx, f, base.StartLSN, start, h)
+func findChanges(ctx context.Context, r *repo.Repo, s *server, f facts, since postgres.LSN, start position, h postgres.History, o Options) (changes, error) {
+	set, why, err := s.walSummaries(ctx, f, since, start, h)
 	if err != nil || set != nil {
 		return changes{set: set, kind: repo.ChangesWALSummaries, maps: true}, err
 	}
 	c := changes{kind: repo.ChangesBlocks, why: why, maps: true}
 	c.set, _, err = blocks.Collect(ctx, r, blocks.Range{System: f.control.SystemID, Size: f.control.WALSegmentSize, Path: h.Path(),
-		From: base.StartLSN, To: start.LSN, WALDir: filepath.Join(o.DataDir, "pg_wal"), Workers: 2 * o.Jobs})
+		From: since, To: start.LSN, WALDir: filepath.Join(o.DataDir, "pg_wal"), Workers: 2 * o.Jobs})
 	if err == nil {
 		return c, nil
 	}
@@ -61,6 +61,9 @@ func (s *server) walSummaries(ctx context.Context, f facts, from postgres.LSN, t
 	}
 	if !on {
 		return nil, "summarize_wal is off", nil
+	}
+	if from >= to.LSN { // a standby that starts where it started before
+		return new(blocks.Set), "", nil
 	}
 	// The summarizer is woken by the checkpoint at the start, and ends a
 	// summary at its redo point.

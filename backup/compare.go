@@ -17,7 +17,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal/blocks"
 )
 
-// How a file is held against the base. Of the files that consist of pages, the
+// How a file is held against a layer. Of the files that consist of pages, the
 // main forks and the init forks are in the WAL page by page, and each page has
 // the LSN of its last change; the maps are not, see blocks.Set. All else is
 // compared by its content: by sums of its slices, which stand in the manifest.
@@ -44,8 +44,8 @@ func sliceSum(b []byte) string {
 	return hex.EncodeToString(sum[:sumBytes])
 }
 
-// compareAll finds out, for each file, what of it the base still holds.
-func (c *copier) compareAll(ctx context.Context, b *base) error {
+// compareAll finds out, for each file, what of it the layer still holds.
+func (c *copier) compareAll(ctx context.Context, l *layer) error {
 	g, ctx := errgroup.WithContext(ctx)
 	files := make(chan *copyFile)
 	g.Go(func() error {
@@ -60,7 +60,7 @@ func (c *copier) compareAll(ctx context.Context, b *base) error {
 		return nil
 	})
 	for range c.o.Jobs {
-		cmp := &comparer{copier: c, base: b, buf: make([]byte, sumSlice)}
+		cmp := &comparer{copier: c, old: l, buf: make([]byte, sumSlice)}
 		g.Go(func() error {
 			for f := range files {
 				if err := cmp.compare(f); err != nil {
@@ -73,20 +73,23 @@ func (c *copier) compareAll(ctx context.Context, b *base) error {
 	return g.Wait()
 }
 
-// comparer holds files against the base, one after another.
+// comparer holds files against a layer, one after another.
 type comparer struct {
 	*copier
-	base *base
-	buf  []byte
+	old *layer
+	buf []byte
 }
 
-// compare sets what of the file is kept, and the sums that are known.
+// compare sets what of the file the layer holds, and the sums that are known.
 func (c *comparer) compare(f *copyFile) error {
-	i, known := c.base.entries[f.path]
-	if !known {
+	i, known := c.old.byPath[f.path]
+	if !known || len(f.want) == 0 {
 		return nil
 	}
-	e := c.base.source.Files[i]
+	e, all := c.old.files[i], f.want
+	if c.old.covered != nil {
+		all = all.common(c.old.covered[i])
+	}
 	// The same path is not the same file: it may have been dropped and made
 	// again since. Where WAL tells of that, this is a second witness.
 	if e.Type != repo.Regular || e.ID == "" || e.ID != f.id {
@@ -94,30 +97,31 @@ func (c *comparer) compare(f *copyFile) error {
 	}
 	switch {
 	case f.byPages():
-		return c.comparePages(f, e.Size)
-	case f.isMap() && c.base.changes.maps && !c.base.changes.set.Touched(f.rel.RelFile) && e.Size == f.size && len(e.Sum) == f.slices()*sumText:
-		f.kept, f.sums = whole(f.size), splitSums(e.Sum)
+		return c.comparePages(f, e.Size, all)
+	case f.isMap() && c.old.changes.maps && !c.old.changes.set.Touched(f.rel.RelFile) && e.Size == f.size && len(e.Sum) == f.slices()*sumText:
+		f.holds, f.sums = all, splitSums(e.Sum)
 		return nil
-	case e.Sum != "":
+	// Of one layer only: what is compared by content has one sum for all.
+	case e.Sum != "" && len(all) == 1 && all[0] == run{0, f.size}:
 		return c.compareContent(f, e)
 	}
 	return nil
 }
 
-// comparePages keeps the pages that the base has and that have not changed.
-func (c *comparer) comparePages(f *copyFile, baseSize int64) error {
+// comparePages keeps the pages that the layer has and that have not changed.
+func (c *comparer) comparePages(f *copyFile, oldSize int64, all runs) error {
 	size := int64(c.facts.control.BlockSize)
-	common := min(baseSize, f.size) / size * size
+	common := min(oldSize, f.size) / size * size
 	if common == 0 {
 		return nil
 	}
+	all = all.common(runs{{0, common}})
 	first := f.rel.FirstBlock(c.facts.control.RelationSegmentSize)
-	f.kept = runs{{0, common}}
-	for _, set := range []*blocks.Set{c.base.changes.set, &c.base.bad} {
+	for _, set := range []*blocks.Set{c.old.changes.set, &c.old.bad} {
 		var changed runs
 		if set == nil {
 			var err error
-			if changed, err = c.scanPages(f, common); err != nil {
+			if changed, err = c.scanPages(f, all); err != nil {
 				return err
 			}
 		} else {
@@ -125,8 +129,9 @@ func (c *comparer) comparePages(f *copyFile, baseSize int64) error {
 				changed.add(run{int64(n.First-first) * size, int64(n.End-first) * size})
 			}
 		}
-		f.kept = f.kept.minus(changed)
+		all = all.minus(changed)
 	}
+	f.holds = all
 	return nil
 }
 
@@ -134,38 +139,39 @@ func (c *comparer) comparePages(f *copyFile, baseSize int64) error {
 // or an index was built without WAL (GistBuildLSN in access/gist.h, which is 1).
 func fakeLSN(lsn postgres.LSN) bool { return lsn <= 1 }
 
-// scanPages reads the pages and looks at their LSNs. Every change of a page
-// since the start of the base has left an LSN that is not before it; a page
-// without one may have been made anew after its file was cut off.
-func (c *comparer) scanPages(f *copyFile, common int64) (runs, error) {
+// scanPages reads pages and looks at their LSNs. Every change of a page since
+// the layer began has left an LSN that is not before it; a page without one may
+// have been made anew after its file was cut off.
+func (c *comparer) scanPages(f *copyFile, look runs) (changed runs, err error) {
 	file, err := os.Open(f.from)
 	if errors.Is(err, fs.ErrNotExist) {
-		return whole(common), nil
+		return look, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.path, err)
 	}
 	defer file.Close()
 	size := int(c.facts.control.BlockSize)
-	var changed runs
-	for off := int64(0); off < common; off += int64(len(c.buf)) {
-		b := c.buf[:min(int64(len(c.buf)), common-off)]
-		n, err := readFull(file, b, off)
-		if err != nil {
-			return nil, fmt.Errorf("read %s at %d: %w", f.path, off, err)
-		}
-		c.readBytes.Add(int64(n))
-		clear(b[n:]) // cut off meanwhile: pages without an LSN
-		for at := 0; at < len(b); at += size {
-			if lsn := postgres.PageLSN(b[at:]); lsn >= c.base.info.StartLSN || fakeLSN(lsn) {
-				changed.add(run{off + int64(at), off + int64(at+size)})
+	for _, n := range look {
+		for off := n.from; off < n.to; off += int64(len(c.buf)) {
+			b := c.buf[:min(int64(len(c.buf)), n.to-off)]
+			got, err := readFull(file, b, off)
+			if err != nil {
+				return nil, fmt.Errorf("read %s at %d: %w", f.path, off, err)
+			}
+			c.readBytes.Add(int64(got))
+			clear(b[got:]) // cut off meanwhile: pages without an LSN
+			for at := 0; at < len(b); at += size {
+				if lsn := postgres.PageLSN(b[at:]); lsn >= c.old.since || fakeLSN(lsn) {
+					changed.add(run{off + int64(at), off + int64(at+size)})
+				}
 			}
 		}
 	}
 	return changed, nil
 }
 
-// compareContent keeps the slices whose sums are those of the base.
+// compareContent keeps the slices whose sums are those of the layer.
 func (c *comparer) compareContent(f *copyFile, e repo.FileEntry) error {
 	file, err := os.Open(f.from)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -180,7 +186,7 @@ func (c *comparer) compareContent(f *copyFile, e repo.FileEntry) error {
 	for i := range f.sums {
 		off := int64(i) * sumSlice
 		b := c.buf[:min(sumSlice, f.size-off)]
-		// The slice must be as long in the base; only its last one can differ.
+		// The slice must be as long in the layer; only its last one can differ.
 		if i >= len(was) || min(sumSlice, e.Size-off) != int64(len(b)) {
 			continue
 		}
@@ -191,7 +197,7 @@ func (c *comparer) compareContent(f *copyFile, e repo.FileEntry) error {
 		c.readBytes.Add(int64(n))
 		if n == len(b) && sliceSum(b) == was[i] {
 			f.sums[i] = was[i]
-			f.kept.add(run{off, off + int64(n)})
+			f.holds.add(run{off, off + int64(n)})
 		}
 	}
 	return nil

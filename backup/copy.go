@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
@@ -46,6 +45,12 @@ func (t *fileTable) add(e repo.FileEntry) int {
 	return len(t.entries) - 1
 }
 
+func (t *fileTable) get(i int) repo.FileEntry {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.entries[i]
+}
+
 func (s source) entry(size int64) repo.FileEntry {
 	return repo.FileEntry{Type: repo.Regular, Path: s.path, Mode: uint32(s.mode), Size: size, ModTime: s.mtime.UTC(), ID: s.id}
 }
@@ -57,27 +62,34 @@ type copier struct {
 	tree     *tree
 	plan     []*copyFile // all files of the tree but the control file
 	facts    facts
-	startLSN postgres.LSN
-	day      int // when its packs are stored
+	start    position
+	label    string
+	source   string // see sourceID
+	day      int    // when its packs are stored
 	o        Options
 	buffers  *repo.PackBuffers
 	files    fileTable
 
 	readBytes atomic.Int64 // from the data directory
 
+	parting sync.Mutex // held to store a part
+	parts   int        // that are stored
+
 	mu       sync.Mutex // guards what follows, and manifest
 	wanted   int64      // bytes that are to be read
 	raw      int64
 	newBytes int64
-	ages     map[int]int64 // raw bytes by the day of their packs
+	ages     map[int]int64    // raw bytes by the day of their packs
+	stored   []repo.PackEntry // since the last part
+	unnoted  int64            // bytes of these
 	bad      []repo.BadPage
 	badCount int64
 	written  []badPage // bad, but perhaps just being written
 }
 
 // newCopier reads everything, unless takeOver says otherwise.
-func newCopier(r *repo.Repo, m *repo.ManifestWriter, t *tree, f facts, start postgres.LSN, o Options) *copier {
-	c := &copier{repo: r, manifest: m, tree: t, facts: f, startLSN: start, o: o, day: dayOf(o.Now()), ages: map[int]int64{}}
+func newCopier(r *repo.Repo, m *repo.ManifestWriter, t *tree, f facts, label string, start position, o Options) *copier {
+	c := &copier{repo: r, manifest: m, tree: t, facts: f, label: label, start: start, source: sourceID(o.DataDir, o.Host), o: o, day: dayOf(o.Now()), ages: map[int]int64{}}
 	c.buffers = repo.NewPackBuffers(o.Jobs + storing)
 	c.files.entries = append(c.files.entries, t.folders...)
 	c.plan = make([]*copyFile, len(t.files))
@@ -245,16 +257,22 @@ func (w *worker) finish(ctx context.Context) error {
 		if err := w.repo.StorePack(ctx, p); err != nil {
 			return err
 		}
-		return w.note(entry)
+		return w.note(ctx, entry)
 	})
 	return nil
 }
 
-func (c *copier) note(e repo.PackEntry) error {
+// note puts a stored pack into the manifest and, from time to time, into a part.
+func (c *copier) note(ctx context.Context, e repo.PackEntry) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.newBytes += e.Size
-	return c.manifest.Add(e)
+	c.stored, c.unnoted = append(c.stored, e), c.unnoted+e.Size
+	err := c.manifest.Add(e)
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return c.notePart(ctx, false)
 }
 
 // read fills the worker's buffer with the content of the job.
@@ -294,8 +312,12 @@ func (w *worker) readPiece(p piece, b []byte) (int, error) {
 		if file == nil {
 			return 0, nil // removed since: its removal is in the WAL
 		}
-		p.file.index = w.files.add(p.file.entry(int64(got))) // it may have shrunk
 		p.file.noteSum(p.from, b[:got])
+		e := p.file.entry(int64(got)) // it may have shrunk
+		if !p.file.byPages() {
+			e.Sum = p.file.sum()
+		}
+		p.file.index = w.files.add(e)
 		return got, nil
 	}
 	p.file.once.Do(func() {
@@ -315,7 +337,7 @@ func (w *worker) readPiece(p piece, b []byte) (int, error) {
 }
 
 // small says whether all of the file is in one piece.
-func (f *copyFile) small() bool { return f.size <= repo.FrameSize && len(f.kept) == 0 }
+func (f *copyFile) small() bool { return f.size <= repo.FrameSize && !f.recorded }
 
 // noteSum notes the sum of a slice, for the next backup.
 func (f *copyFile) noteSum(off int64, b []byte) {

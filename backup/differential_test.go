@@ -17,6 +17,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 var (
@@ -55,6 +56,7 @@ func TestDifferential(t *testing.T) {
 		for source, reason := range why {
 			if source != repo.ChangesWALSummaries || b.Install.Major >= 17 {
 				t.Errorf("%s: %s: %s", what, source, reason)
+				b.showSummaries(t)
 			}
 		}
 		for source, all := range kept {
@@ -83,6 +85,20 @@ func TestDifferential(t *testing.T) {
 	if b.Install.Major >= 17 && counts[repo.ChangesWALSummaries] < steps*9/10 {
 		t.Errorf("of %d steps PostgreSQL's summaries were there only %d times", steps, counts[repo.ChangesWALSummaries])
 	}
+}
+
+// showSummaries logs what a hole is a hole in.
+func (b *bench) showSummaries(t *testing.T) {
+	var keys []string
+	for _, prefix := range []string{"blocks/", "wal/"} {
+		for info, err := range b.repo.Store().List(context.Background(), prefix) {
+			check(t, err)
+			keys = append(keys, fmt.Sprintf("%s %s", info.Key[len(info.Key)-33:], info.ModTime.Format("05.000")))
+		}
+		t.Logf("the last of %s: %v", prefix, keys[max(0, len(keys)-12):])
+	}
+	rests, err := os.ReadDir(filepath.Join(b.DataDir(), wal.SpoolDir, "rest"))
+	t.Logf("rests: %v, %v", rests, err)
 }
 
 // archiveWithSummaries makes pushes note which pages change.

@@ -51,26 +51,26 @@ func Probe(ctx context.Context, r *repo.Repo, o Options) (kept map[string][]Kept
 	kept, why = map[string][]Kept{}, map[string]string{}
 	for _, ch := range probeSources(ctx, r, srv, f, base, start, h, o, why) {
 		m := r.NewManifestWriter()
-		c := newCopier(r, m, t, f, start.LSN, o)
-		b, err := openBase(ctx, r, base, ch)
+		c := newCopier(r, m, t, f, "", start, o)
+		b, err := baseLayer(ctx, r, base, ch, renewal{day: -1})
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		for _, f := range c.plan {
 			// What WAL tells must do without the second witness.
-			if i, known := b.entries[f.path]; known && ch.set != nil {
-				f.id = b.source.Files[i].ID
+			if i, known := b.byPath[f.path]; known && ch.set != nil {
+				f.id = b.files[i].ID
 			}
 		}
 		err = c.compareAll(ctx, b)
-		b.source.Close()
+		b.close()
 		m.Close()
 		if err != nil {
 			return nil, nil, nil, err
 		}
 		kept[ch.kind] = []Kept{}
 		for _, f := range c.plan {
-			for _, n := range f.kept {
+			for _, n := range f.holds {
 				kept[ch.kind] = append(kept[ch.kind], Kept{f.path, n.from, n.to, f.byPages()})
 			}
 		}

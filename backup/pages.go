@@ -66,7 +66,7 @@ type badPage struct {
 func (c *copier) noteBad(b badPage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b.lsn >= c.startLSN {
+	if b.lsn >= c.start.LSN {
 		c.written = append(c.written, b)
 		return
 	}

@@ -68,6 +68,17 @@ func (r runs) minus(o runs) runs {
 	return out
 }
 
+// common is what is in both.
+func (r runs) common(o runs) runs {
+	var out runs
+	for _, n := range o {
+		for c := range r.within(n) {
+			out.add(c)
+		}
+	}
+	return out
+}
+
 // within yields what of r lies in a run.
 func (r runs) within(n run) iter.Seq[run] {
 	return func(yield func(run) bool) {

@@ -9,123 +9,88 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
-	"github.com/lifeboat-dr/lifeboat/wal/blocks"
 )
 
 // copyFile is a file of this backup: what of it is read, and what is taken
-// over from the base.
+// over from layers.
 type copyFile struct {
 	source
-	once  sync.Once // it is opened the first time
-	index int       // of its record; -1 while it has none
-	gone  bool      // it was gone when it was first opened
-	kept  runs      // what the base has, unchanged
-	want  runs      // what is read
-	sums  []string  // of its slices, if it is compared by content; "" where not known
+	once     sync.Once // it is opened the first time
+	index    int       // of its record; -1 while it has none
+	recorded bool      // it has its record since something of it was taken over
+	gone     bool      // it was gone when it was first opened
+	want     runs      // what is read: no layer had it so far
+	holds    runs      // of want, what the layer at hand still holds
+	other    []run     // of holds, what is not taken over after all; or what is: see settle
+	sums     []string  // of its slices, if it is compared by content; "" where not known
 }
 
-// base is an older backup of the same files.
-type base struct {
-	info    repo.Info
-	changes changes
-	bad     blocks.Set // pages that were bad: they are read again
-	source  *repo.ManifestReader
-	entries map[string]int // files of the base by path
-}
-
-// openBase reads the head of the base's manifest.
-func openBase(ctx context.Context, r *repo.Repo, info *repo.Info, ch changes) (*base, error) {
-	m, err := r.OpenManifest(ctx, info.Label)
-	if err != nil {
-		return nil, fmt.Errorf("read the base %s: %w", info.Label, err)
-	}
-	b := &base{info: *info, changes: ch, source: m, entries: make(map[string]int, len(m.Files))}
-	for i, f := range m.Files {
-		b.entries[f.Path] = i
-	}
-	for _, p := range info.BadPages {
-		if rel, ok := postgres.ParseRelationPath(p.Path); ok {
-			b.bad.Add(blocks.Fork{RelFile: rel.RelFile, Fork: rel.Fork}, p.Block, p.Block+1)
-		}
-	}
-	return b, nil
-}
-
-// takeOver decides for each file what of the base can be kept, and puts those
-// parts of the base's manifest into this one. Packs of the base that are not in
+// takeOver decides for each file what of the layer can be kept, and puts that
+// part of the layer's packs into this backup's manifest. Packs that are not in
 // the store any more, and those whose turn it is to be made anew, are not kept.
-func (c *copier) takeOver(ctx context.Context, label string, b *base) error {
-	if err := c.compareAll(ctx, b); err != nil {
-		return err
+func (c *copier) takeOver(ctx context.Context, l *layer, have map[[32]byte]int32) (lost int, err error) {
+	if err := c.compareAll(ctx, l); err != nil {
+		return 0, err
 	}
-	have, err := listPacks(ctx, c.repo)
-	if err != nil {
-		return err
-	}
-	renew := newRenewal(label, b.info, c.o.Now(), c.o.MaxPackAge)
-	byIndex := c.giveNumbers(b)
-	var lost int
-	for p, err := range b.source.Packs() {
+	byNumber := c.giveRecords(l)
+	for p, err := range l.packs {
 		if err != nil {
-			return fmt.Errorf("read the base %s: %w", b.info.Label, err)
+			return lost, fmt.Errorf("read backup %s: %w", l.label, err)
 		}
 		size, there := have[packID(p.ID)]
-		if !there || int64(size) != p.Size {
+		whole := there && int64(size) == p.Size
+		if !whole {
 			lost++
 		}
-		keep := there && int64(size) == p.Size && !renew.due(p)
-		if err := c.takePack(p, byIndex, keep); err != nil {
-			return err
+		if err := c.takePack(p, byNumber, whole && !l.renew.due(p), l.covered == nil); err != nil {
+			return lost, err
 		}
 	}
-	if lost > 0 {
-		c.o.warn("%d packs of backup %s are not in the repository, or not whole: what is in them is read anew; \"lifeboat verify\" tells which backups are damaged", lost, b.info.Label)
+	for _, f := range byNumber {
+		if f != nil {
+			f.settle(l.covered == nil)
+		}
 	}
+	return lost, nil
+}
+
+// giveRecords gives each file of which something can be kept its record, and
+// returns the files by their numbers in the layer.
+func (c *copier) giveRecords(l *layer) []*copyFile {
+	byNumber := make([]*copyFile, len(l.files))
 	for _, f := range c.plan {
-		if len(f.kept) == 0 {
+		if len(f.holds) == 0 {
 			continue
 		}
-		// want holds what of kept is not kept after all, in no order.
-		f.want = union(append(whole(f.size).minus(f.kept), f.want...)...)
-	}
-	return nil
-}
-
-// giveNumbers gives each file of which something is kept its record, and
-// returns the files by their numbers in the base.
-func (c *copier) giveNumbers(b *base) []*copyFile {
-	byIndex := make([]*copyFile, len(b.source.Files))
-	for _, f := range c.plan {
-		if i, known := b.entries[f.path]; known && len(f.kept) > 0 {
-			f.index = c.files.add(f.entry(f.size))
-			f.want = nil
-			byIndex[i] = f
+		if !f.recorded {
+			f.recorded, f.index = true, c.files.add(f.entry(f.size))
 		}
+		byNumber[l.byPath[f.path]] = f
 	}
-	return byIndex
+	return byNumber
 }
 
-// takePack keeps of one pack of the base what is still valid, or notes that it
-// has to be read.
-func (c *copier) takePack(p repo.PackEntry, byIndex []*copyFile, keep bool) error {
+// takePack keeps of one pack what still holds. Of a layer that has all of every
+// file, what is not kept is noted, else what is: the shorter list.
+func (c *copier) takePack(p repo.PackEntry, byNumber []*copyFile, keep, complete bool) error {
 	out := repo.PackEntry{PackRef: p.PackRef, Day: p.Day}
 	var bytes int64
 	for _, frame := range p.Frames {
 		kept := repo.FrameEntry{FrameRef: frame.FrameRef}
 		for _, s := range frame.To {
-			f := byIndex[s.File]
+			f := byNumber[s.File]
 			if f == nil {
 				continue
 			}
-			for n := range f.kept.within(run{s.Off, s.Off + int64(s.Len)}) {
-				if !keep {
-					f.want = append(f.want, n)
-					continue
+			for n := range f.holds.within(run{s.Off, s.Off + int64(s.Len)}) {
+				if keep != complete {
+					f.other = append(f.other, n)
 				}
-				kept.To = append(kept.To, repo.Span{File: f.index, Off: n.from, At: s.At + int(n.from-s.Off), Len: int(n.to - n.from)})
-				bytes += n.to - n.from
+				if keep {
+					kept.To = append(kept.To, repo.Span{File: f.index, Off: n.from, At: s.At + int(n.from-s.Off), Len: int(n.to - n.from)})
+					bytes += n.to - n.from
+				}
 			}
 		}
 		if len(kept.To) > 0 {
@@ -137,6 +102,15 @@ func (c *copier) takePack(p repo.PackEntry, byIndex []*copyFile, keep bool) erro
 	}
 	c.ages[p.Day] += bytes
 	return c.manifest.Add(out)
+}
+
+// settle takes off the wanted what was kept of a layer.
+func (f *copyFile) settle(complete bool) {
+	other := union(f.other...)
+	if complete {
+		other = f.holds.minus(other)
+	}
+	f.want, f.holds, f.other = f.want.minus(other), nil, nil
 }
 
 // packID is enough of a pack's name to tell it from all others.

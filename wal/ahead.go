@@ -81,9 +81,11 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 		l.wait()
 		return stored, 0, err
 	}
+	// A push that is killed before it is remembered is made again, and makes
+	// its summary then.
+	sum.store(ctx, own.system)
 	_ = a.Memory.remember(own.name, own.facts, opened, stored.Header.SHA256) // else it is pushed again
 	l.freed <- tokens{memory: own.Memory()}
-	sum.store(ctx, own.system)
 	own.Close()
 	l.proceed()
 	return stored, int(l.stored.Load()), nil
@@ -235,8 +237,8 @@ func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 		return
 	}
 	l.stored.Add(1)
-	_ = l.Memory.remember(name, f.facts, opened, stored.Header.SHA256) // else its own push asks the store
 	sum.store(l.ctx, f.system)
+	_ = l.Memory.remember(name, f.facts, opened, stored.Header.SHA256) // else its own push asks the store
 }
 
 // seal opens the file as a name found in pg_wal, which must lead nowhere else.

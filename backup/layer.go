@@ -1,0 +1,243 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal/blocks"
+)
+
+// layer is an older state of the same files, of which parts may still hold:
+// the base, or what an interrupted backup has stored.
+type layer struct {
+	label   string
+	since   postgres.LSN // where it began: what WAL changed from there on does not hold
+	changes changes
+	bad     blocks.Set       // pages that were bad: they are read again
+	files   []repo.FileEntry // as they were
+	byPath  map[string]int
+	packs   iter.Seq2[repo.PackEntry, error]
+	covered []runs // of each file, what the packs hold; nil: all of every file
+	renew   renewal
+	close   func() error
+}
+
+func (l *layer) index() {
+	l.byPath = make(map[string]int, len(l.files))
+	for i, f := range l.files {
+		l.byPath[f.Path] = i
+	}
+}
+
+// baseLayer reads the head of the base's manifest.
+func baseLayer(ctx context.Context, r *repo.Repo, info *repo.Info, ch changes, renew renewal) (*layer, error) {
+	m, err := r.OpenManifest(ctx, info.Label)
+	if err != nil {
+		return nil, fmt.Errorf("read the base %s: %w", info.Label, err)
+	}
+	l := &layer{label: info.Label, since: info.StartLSN, changes: ch, files: m.Files, packs: m.Packs(), renew: renew, close: m.Close}
+	l.index()
+	for _, p := range info.BadPages {
+		if rel, ok := postgres.ParseRelationPath(p.Path); ok {
+			l.bad.Add(blocks.Fork{RelFile: rel.RelFile, Fork: rel.Fork}, p.Block, p.Block+1)
+		}
+	}
+	return l, nil
+}
+
+// resumeWithin is how old an interrupted backup may be. Who expires removes
+// packs that nothing names once they are a day old.
+const resumeWithin = 20 * time.Hour
+
+// interrupted finds backups of these very files, on this timeline, that were
+// not committed and noted what they had stored: the newest first. Their parts
+// are joined.
+func (c *copier) interrupted(ctx context.Context, label, source string, start position) ([]repo.Part, error) {
+	if source == "" {
+		return nil, nil
+	}
+	open, err := c.repo.Unfinished(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []repo.Part
+	for _, u := range slices.Backward(open) {
+		if u.Label == label || !slices.Contains(u.Keys, repo.PartKey(u.Label, 1)) {
+			continue
+		}
+		p, err := c.joinParts(ctx, u)
+		if err != nil {
+			return nil, err
+		}
+		if p.Source == source && p.System == c.facts.control.SystemID && p.BlockSize == int(c.facts.control.BlockSize) && p.Catalog == c.facts.control.CatalogVersion &&
+			p.Timeline == start.Timeline && p.StartLSN <= start.LSN && c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+// joinParts makes one part of all that a backup has noted. What cannot be read
+// is left out: it is read from the files again.
+func (c *copier) joinParts(ctx context.Context, u repo.Unfinished) (all repo.Part, err error) {
+	known := map[string]int{}
+	for n := 1; slices.Contains(u.Keys, repo.PartKey(u.Label, n)); n++ {
+		p, err := c.repo.Part(ctx, u.Label, n)
+		if unreadable(err) {
+			continue
+		}
+		if err != nil {
+			return all, err
+		}
+		if all.Label == "" {
+			all = p
+			all.Files, all.Packs = nil, nil
+		}
+		number := make([]int, len(p.Files))
+		for i, f := range p.Files {
+			at, there := known[f.Path]
+			if !there {
+				at = len(all.Files)
+				known[f.Path] = at
+				all.Files = append(all.Files, f)
+			}
+			number[i] = at
+		}
+		for _, e := range p.Packs {
+			for _, f := range e.Frames {
+				for i := range f.To {
+					f.To[i].File = number[f.To[i].File]
+				}
+			}
+			all.Packs = append(all.Packs, e)
+		}
+	}
+	return all, nil
+}
+
+// partLayer makes a layer of what an interrupted backup has noted.
+func partLayer(p repo.Part, ch changes) *layer {
+	l := &layer{label: p.Label, since: p.StartLSN, changes: ch, files: p.Files, covered: make([]runs, len(p.Files)), renew: renewal{day: -1}}
+	l.index()
+	l.close = func() error { return nil }
+	l.packs = func(yield func(repo.PackEntry, error) bool) {
+		for _, e := range p.Packs {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+	for _, e := range p.Packs {
+		for _, f := range e.Frames {
+			for _, s := range f.To {
+				l.covered[s.File] = append(l.covered[s.File], run{s.Off, s.Off + int64(s.Len)})
+			}
+		}
+	}
+	for i, c := range l.covered {
+		l.covered[i] = union(c...)
+	}
+	return l
+}
+
+// A backup notes what it has stored when that is at least partBytes and a
+// sixteenth of all that it has stored: so much is sent again at most, and the
+// parts of a large backup are few. At partMost it does so anyway.
+const (
+	partBytes = 32 << 20
+	partMost  = 64 << 30
+)
+
+// notePart notes the packs that were stored since the last part, when it is
+// time to, or at once. After an error they are noted the next time.
+func (c *copier) notePart(ctx context.Context, atOnce bool) error {
+	c.parting.Lock()
+	defer c.parting.Unlock()
+	c.mu.Lock()
+	packs, bytes := c.stored, c.unnoted
+	if len(packs) == 0 || !atOnce && bytes < min(max(partBytes, c.newBytes/16), partMost) {
+		c.mu.Unlock()
+		return nil
+	}
+	c.stored, c.unnoted = nil, 0
+	c.mu.Unlock()
+
+	err := c.repo.CreatePart(ctx, c.parts+1, c.makePart(packs))
+	if err == nil {
+		c.parts++
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stored, c.unnoted = append(packs, c.stored...), c.unnoted+bytes
+	return err
+}
+
+// lastWords is how long a backup that fails may take to note what it has
+// stored.
+const lastWords = 10 * time.Second
+
+// noteRest notes what was stored and not noted, when the backup fails. One that
+// is killed does without.
+func (c *copier) noteRest(ctx context.Context) {
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	if err := c.notePart(end, true); err != nil {
+		c.o.warn("what was stored last is sent again by the next backup: %v", err)
+	}
+}
+
+// makePart is a part of these packs. Spans name files by their numbers in it.
+func (c *copier) makePart(packs []repo.PackEntry) repo.Part {
+	p := repo.Part{Label: c.label, Source: c.source, System: c.facts.control.SystemID, Timeline: c.start.Timeline, StartLSN: c.start.LSN, StartTime: c.start.Time,
+		BlockSize: int(c.facts.control.BlockSize), Catalog: c.facts.control.CatalogVersion, Full: c.o.Full}
+	number := map[int]int{}
+	for _, e := range packs {
+		noted := repo.PackEntry{PackRef: e.PackRef, Day: e.Day}
+		for _, f := range e.Frames {
+			spans := slices.Clone(f.To)
+			for i, s := range spans {
+				at, there := number[s.File]
+				if !there {
+					at = len(p.Files)
+					number[s.File] = at
+					p.Files = append(p.Files, c.files.get(s.File))
+				}
+				spans[i].File = at
+			}
+			noted.Frames = append(noted.Frames, repo.FrameEntry{FrameRef: f.FrameRef, To: spans})
+		}
+		p.Packs = append(p.Packs, noted)
+	}
+	return p
+}
+
+// dropParts removes the parts of a backup that is committed. Who may not delete
+// leaves them to whoever expires the backup.
+func (c *copier) dropParts(ctx context.Context) {
+	for n := range c.parts {
+		if c.repo.Store().Delete(ctx, repo.PartKey(c.label, n+1)) != nil {
+			return
+		}
+	}
+}
+
+// resumed says, for the report, which interrupted backups were taken up.
+func resumed(parts []repo.Part) string {
+	var labels []string
+	packs := 0
+	for _, p := range parts {
+		labels = append(labels, p.Label)
+		packs += len(p.Packs)
+	}
+	if len(labels) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d packs of the interrupted %s are used again", packs, strings.Join(labels, ", "))
+}

@@ -1,0 +1,80 @@
+package repo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// Part is a note of a running backup: packs that it has stored, and what they
+// hold. A backup that is interrupted is no backup, but the next one finds in
+// its parts what it need not send again.
+type Part struct {
+	Format    int               `json:"format"`
+	Label     string            `json:"label"`
+	Source    string            `json:"source"` // as in Info
+	System    postgres.SystemID `json:"system"`
+	Timeline  postgres.Timeline `json:"timeline"`
+	StartLSN  postgres.LSN      `json:"start_lsn"`
+	StartTime time.Time         `json:"start_time"`
+	BlockSize int               `json:"block_size"`
+	Catalog   uint32            `json:"catalog_version"`
+	Full      bool              `json:"full,omitempty"` // the backup was to refer to no older pack
+	Files     []FileEntry       `json:"files"`          // those that the packs hold something of
+	Packs     []PackEntry       `json:"packs"`          // their spans name Files
+}
+
+const maxPart = 256 << 20 // bytes
+
+// CreatePart stores the n-th part, from 1 on, of the backup that it names.
+func (r *Repo) CreatePart(ctx context.Context, n int, p Part) error {
+	if err := CheckLabel(p.Label); err != nil {
+		return err
+	}
+	p.Format = Format
+	text, err := json.Marshal(p)
+	if err != nil {
+		return fmt.Errorf("encode part: %w", err)
+	}
+	if _, err := r.CreateEnvelope(ctx, PartKey(p.Label, n), KindPart, bytes.NewReader(text), int64(len(text))); err != nil {
+		return fmt.Errorf("note what is stored: %w", err)
+	}
+	return nil
+}
+
+// Part reads the n-th part of a backup; fs.ErrNotExist when there is none.
+func (r *Repo) Part(ctx context.Context, label string, n int) (Part, error) {
+	var p Part
+	if err := CheckLabel(label); err != nil {
+		return p, err
+	}
+	key := PartKey(label, n)
+	raw, _, err := r.ReadEnvelope(ctx, key, KindPart, maxPart)
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return p, &CorruptError{key, "not a part", err}
+	}
+	if p.Format != Format {
+		return p, &FormatError{key, p.Format}
+	}
+	if p.Label != label {
+		return p, &UntrustedError{key, "it is of another backup"}
+	}
+	for _, f := range p.Files {
+		if err := f.Check(); err != nil {
+			return p, &CorruptError{key, "a file is not valid", err}
+		}
+	}
+	for _, e := range p.Packs {
+		if err := e.Check(p.Files); err != nil {
+			return p, &CorruptError{key, "a pack is not valid", err}
+		}
+	}
+	return p, nil
+}
