@@ -17,8 +17,12 @@ type Summary struct {
 	Set      *Set
 }
 
-// maxSummary is the most plain bytes of a stored summary.
-const maxSummary = 256 << 20
+// What a stored summary may hold at most: plain bytes, and pages in all. A
+// segment of 64 MiB has room for fewer records than that.
+const (
+	maxSummary = 64 << 20
+	maxPages   = 4 << 20
+)
 
 // file is a summary as it stands in the repository; see repo/FORMAT.md.
 type file struct {
@@ -102,6 +106,7 @@ func parse(raw []byte) (Summary, error) {
 		return Summary{}, fmt.Errorf("format %d, %s to %s", f.Format, f.From, f.To)
 	}
 	s := Summary{From: f.From, To: f.To, Set: new(Set)}
+	left := uint32(maxPages)
 	for _, d := range f.Folders {
 		s.Set.ReplaceFolder(Folder{d[0], d[1]})
 	}
@@ -115,9 +120,10 @@ func parse(raw []byte) (Summary, error) {
 		}
 		for i := 0; i < len(one.Runs); i += 2 {
 			first, n := one.Runs[i], one.Runs[i+1]
-			if n == 0 || n > noLimit-first {
+			if n == 0 || n > left || n > noLimit-first {
 				return Summary{}, fmt.Errorf("%d pages from %d on", n, first)
 			}
+			left -= n
 			s.Set.Add(id, first, first+n)
 		}
 	}
