@@ -141,6 +141,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 	info := facts.info(start, stop)
 	info.Label, info.Host, info.Program = label, o.Host, o.Program
 	info.Source, info.Base, info.Changes, info.ChangesWhy = c.source, from.base, from.kind, from.why
+	info.Recipients = r.RecipientIDs()
 	c.fill(&info)
 	if err := m.Commit(ctx, &info, c.files.entries); err != nil {
 		return nil, err

@@ -52,7 +52,7 @@ func chooseBase(ctx context.Context, r *repo.Repo, f facts, source string, start
 	if len(labels) == 0 {
 		return nil, "it is the first backup", nil
 	}
-	first := ""
+	first, own := "", false // why not the newest, or the newest of these files
 	for i, label := range slices.Backward(labels) {
 		if i < len(labels)-basesTried {
 			break
@@ -62,16 +62,27 @@ func chooseBase(ctx context.Context, r *repo.Repo, f facts, source string, start
 			return nil, "", err
 		}
 		if why == "" {
-			why = unfit(info, f, source, start, h)
+			why = unfit(info, f, source, r.RecipientIDs(), start, h)
 		}
 		if why == "" {
 			return &info, "", nil
 		}
-		if first == "" {
-			first = fmt.Sprintf("of backup %s %s", label, why)
+		if same := info.Source == source; first == "" || same && !own {
+			first, own = fmt.Sprintf("of backup %s %s", label, why), same
 		}
 	}
 	return nil, first, nil
+}
+
+// openedBy says whether what these recipients can open is open to all who are
+// to open this backup.
+func openedBy(have, want []string) bool {
+	for _, r := range want {
+		if !slices.Contains(have, r) {
+			return false
+		}
+	}
+	return len(want) > 0
 }
 
 // readBase reads what a backup is. What is wrong with the object itself is a
@@ -96,7 +107,7 @@ func unreadable(err error) bool {
 }
 
 // unfit says why a backup cannot be the base; "" when it can.
-func unfit(b repo.Info, f facts, source string, start position, h postgres.History) string {
+func unfit(b repo.Info, f facts, source string, recipients []string, start position, h postgres.History) string {
 	switch {
 	case b.Source == "":
 		return "it is not known which files it was taken from"
@@ -104,6 +115,8 @@ func unfit(b repo.Info, f facts, source string, start position, h postgres.Histo
 		return "the files are others: it was taken on another host or from another copy"
 	case b.System != f.control.SystemID, b.BlockSize != int(f.control.BlockSize), b.Catalog != f.control.CatalogVersion:
 		return "the cluster is another"
+	case !openedBy(b.Recipients, recipients):
+		return "the packs cannot be opened by every recipient of today"
 	case b.BadCount > int64(len(b.BadPages)):
 		return "not every bad page is known"
 	case b.StopLSN > start.reached:
@@ -156,9 +169,11 @@ func (c *copier) buildOn(ctx context.Context, s *server) (origin, error) {
 	if err := c.takeOverAll(ctx, layers); err != nil {
 		return from, err
 	}
-	if last := layers[len(layers)-1]; info != nil && last.label == info.Label {
-		from = origin{info.Label, last.changes.kind, last.changes.why}
-	} else if info != nil {
+	switch n := len(layers); {
+	case info == nil:
+	case n > 0 && layers[n-1].label == info.Label:
+		from = origin{info.Label, layers[n-1].changes.kind, layers[n-1].changes.why}
+	default:
 		from.why = "the manifest of backup " + info.Label + " cannot be read"
 	}
 	from.why = joinWords(from.why, resumed(parts))

@@ -392,6 +392,7 @@ func (c *copier) copyControlFile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.readBytes.Add(int64(len(raw)))
 	i := c.files.add(c.tree.control.entry(int64(len(raw))))
 	if err := w.add(ctx, raw, []repo.Span{{File: i, Len: len(raw)}}); err != nil {
 		return err

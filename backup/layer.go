@@ -76,7 +76,7 @@ func (c *copier) interrupted(ctx context.Context, label, source string, start po
 			return nil, err
 		}
 		if p.Source == source && p.System == c.facts.control.SystemID && p.BlockSize == int(c.facts.control.BlockSize) && p.Catalog == c.facts.control.CatalogVersion &&
-			p.Timeline == start.Timeline && p.StartLSN <= start.LSN && c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full) {
+			p.Timeline == start.Timeline && openedBy(p.Recipients, c.repo.RecipientIDs()) && p.StartLSN <= start.LSN && c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full) {
 			out = append(out, p)
 		}
 	}
@@ -196,7 +196,7 @@ func (c *copier) noteRest(ctx context.Context) {
 // makePart is a part of these packs. Spans name files by their numbers in it.
 func (c *copier) makePart(packs []repo.PackEntry) repo.Part {
 	p := repo.Part{Label: c.label, Source: c.source, System: c.facts.control.SystemID, Timeline: c.start.Timeline, StartLSN: c.start.LSN, StartTime: c.start.Time,
-		BlockSize: int(c.facts.control.BlockSize), Catalog: c.facts.control.CatalogVersion, Full: c.o.Full}
+		BlockSize: int(c.facts.control.BlockSize), Catalog: c.facts.control.CatalogVersion, Full: c.o.Full, Recipients: c.repo.RecipientIDs()}
 	number := map[int]int{}
 	for _, e := range packs {
 		noted := repo.PackEntry{PackRef: e.PackRef, Day: e.Day}

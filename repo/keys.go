@@ -210,6 +210,22 @@ func checkRecipients(rs []age.Recipient) error {
 	return nil
 }
 
+// RecipientIDs names those whom data is sealed to: of each the first 8 bytes of
+// the SHA-256 of its text, in hex. Nil when one of them has none.
+func (r *Repo) RecipientIDs() []string {
+	var out []string
+	for _, to := range r.keys.Recipients {
+		text, ok := to.(fmt.Stringer)
+		if !ok {
+			return nil
+		}
+		sum := sha256.Sum256([]byte(text.String()))
+		out = append(out, hex.EncodeToString(sum[:8]))
+	}
+	slices.Sort(out)
+	return out
+}
+
 // metadataRecipient is the cluster's own recipient of the same kind as the
 // given ones.
 func (k *KeyFile) metadataRecipient(hybrid bool) (age.Recipient, error) {

@@ -65,6 +65,7 @@ type Info struct {
 	ReadBytes    int64      `json:"read_bytes,omitempty"`    // read from the data directory
 	ChangedBytes int64      `json:"changed_bytes,omitempty"` // raw bytes in the packs that this backup stored
 	Ages         []AgeBytes `json:"ages,omitempty"`          // raw bytes by the age of their packs, oldest first
+	Recipients   []string   `json:"recipients,omitempty"`    // who can open all of its packs; see Repo.RecipientIDs
 
 	Files       int64     `json:"files"`
 	Packs       int64     `json:"packs"`

@@ -14,18 +14,19 @@ import (
 // hold. A backup that is interrupted is no backup, but the next one finds in
 // its parts what it need not send again.
 type Part struct {
-	Format    int               `json:"format"`
-	Label     string            `json:"label"`
-	Source    string            `json:"source"` // as in Info
-	System    postgres.SystemID `json:"system"`
-	Timeline  postgres.Timeline `json:"timeline"`
-	StartLSN  postgres.LSN      `json:"start_lsn"`
-	StartTime time.Time         `json:"start_time"`
-	BlockSize int               `json:"block_size"`
-	Catalog   uint32            `json:"catalog_version"`
-	Full      bool              `json:"full,omitempty"` // the backup was to refer to no older pack
-	Files     []FileEntry       `json:"files"`          // those that the packs hold something of
-	Packs     []PackEntry       `json:"packs"`          // their spans name Files
+	Format     int               `json:"format"`
+	Label      string            `json:"label"`
+	Source     string            `json:"source"` // as in Info
+	System     postgres.SystemID `json:"system"`
+	Timeline   postgres.Timeline `json:"timeline"`
+	StartLSN   postgres.LSN      `json:"start_lsn"`
+	StartTime  time.Time         `json:"start_time"`
+	BlockSize  int               `json:"block_size"`
+	Catalog    uint32            `json:"catalog_version"`
+	Full       bool              `json:"full,omitempty"` // the backup was to refer to no older pack
+	Recipients []string          `json:"recipients"`     // who can open its packs
+	Files      []FileEntry       `json:"files"`          // those that the packs hold something of
+	Packs      []PackEntry       `json:"packs"`          // their spans name Files
 }
 
 const maxPart = 256 << 20 // bytes
