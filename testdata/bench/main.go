@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -28,10 +29,32 @@ type options struct {
 	work     string // folder of the database, kept, and of scratch files
 	scratch  string // folder of repositories and restored files, removed
 	lifeboat string // program
-	parts    string // "folder,s3,far,start,backlog,feed"
-	rounds   int
-	pushes   int
-	strict   bool
+	parts    string // "folder,s3,far,start,backlog,feed,incremental"
+
+	sizes      sizes  // GB, ascending, of the database that grows
+	pgBackRest string // one that knows block incremental backups
+	rounds     int
+	pushes     int
+	strict     bool
+}
+
+// sizes is a flag: numbers with commas between them.
+type sizes []int
+
+func (s *sizes) String() string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint([]int(*s)), " ", ","), "[]")
+}
+
+func (s *sizes) Set(text string) error {
+	*s = nil
+	for word := range strings.SplitSeq(text, ",") {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 1 || len(*s) > 0 && n < (*s)[len(*s)-1] {
+			return errors.New("ascending numbers with commas between them")
+		}
+		*s = append(*s, n)
+	}
+	return nil
 }
 
 // bench is one run of the harness.
@@ -54,7 +77,10 @@ func main() {
 	flag.StringVar(&o.work, "work", "bench-work", "`folder` that keeps the database")
 	flag.StringVar(&o.scratch, "scratch", "", "`folder` for repositories and restored files, else that of -work")
 	flag.StringVar(&o.lifeboat, "lifeboat", "bin/lifeboat", "`program` to measure")
-	flag.StringVar(&o.parts, "parts", "folder,s3,far,start,backlog,feed", "what to measure")
+	flag.StringVar(&o.parts, "parts", "folder,s3,far,start,backlog,feed", "what to measure; and \"incremental\", which needs 40 GB of disk")
+	o.sizes = sizes{2, 5, 10}
+	flag.Var(&o.sizes, "sizes", "how large the database of \"incremental\" is to be, one after the other, in `GB`")
+	flag.StringVar(&o.pgBackRest, "pgbackrest", "pgbackrest", "`program` to measure incremental backups against; see scripts/pgbackrest")
 	flag.IntVar(&o.rounds, "rounds", 5, "measured rounds, after one to warm up")
 	flag.IntVar(&o.pushes, "pushes", 16, "WAL segments pushed in each round")
 	flag.BoolVar(&o.strict, "strict", false, "exit with 3 when a target is missed")
@@ -82,7 +108,7 @@ func run(ctx context.Context, o options) (missed int, err error) {
 	if err := b.open(ctx); err != nil {
 		return 0, err
 	}
-	if o.parts != "feed" { // which has a database of its own
+	if o.parts != "feed" && o.parts != "incremental" { // which have databases of their own
 		if err := b.openDatabase(ctx); err != nil {
 			return 0, err
 		}
@@ -126,6 +152,11 @@ func run(ctx context.Context, o options) (missed int, err error) {
 	}
 	if b.wants("feed") {
 		if err := b.feed(ctx, os.Stdout); err != nil {
+			return 0, err
+		}
+	}
+	if b.wants("incremental") {
+		if err := b.incremental(ctx, os.Stdout); err != nil {
 			return 0, err
 		}
 	}

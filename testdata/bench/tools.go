@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"os"
@@ -79,7 +80,10 @@ type pgBackRest struct {
 	b     *bench
 	level int  // of zstd
 	async bool // archive in the background, several segments at once
-	dir   string
+	block bool // block incremental
+
+	program string // "" for the one in PATH
+	dir     string
 }
 
 func (r *pgBackRest) name() string {
@@ -99,7 +103,7 @@ const defaultLevel = 3
 func (r *pgBackRest) walFolder() string { return "archive" }
 
 func (r *pgBackRest) command(args ...string) command {
-	return command{args: append([]string{"pgbackrest", "--config=" + filepath.Join(r.dir, "pgbackrest.conf"), "--stanza=bench"}, args...)}
+	return command{args: append([]string{cmp.Or(r.program, "pgbackrest"), "--config=" + filepath.Join(r.dir, "pgbackrest.conf"), "--stanza=bench"}, args...)}
 }
 
 func (r *pgBackRest) prepare(ctx context.Context, p place, at, dir string) error {
@@ -128,6 +132,9 @@ func (r *pgBackRest) writeConfig(p place, at string) error {
 		"repo1-retention-full=9",
 		"log-level-console=warn", "log-level-file=off",
 		"lock-path=" + filepath.Join(r.dir, "lock"), "spool-path=" + filepath.Join(r.dir, "spool"),
+	}
+	if r.block {
+		lines = append(lines, "repo1-block=y")
 	}
 	if r.async {
 		lines = append(lines, "archive-async=y")
