@@ -67,8 +67,9 @@ func (s *server) walSummaries(ctx context.Context, f facts, from postgres.LSN, t
 	}
 	// The summarizer is woken by the checkpoint at the start, and ends a
 	// summary at its redo point.
-	var why string
-	for began, pause := time.Now(), 10*time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+	patience, cancel := context.WithTimeout(ctx, summarizerWait)
+	defer cancel()
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		behind := s.summarizerBehind(ctx, to.LSN) // asked first: what it has done by now is in the list
 		chain, missing, err := s.summaryChain(ctx, from, to.LSN, h)
 		if sqlState(err) != "" {
@@ -84,13 +85,14 @@ func (s *server) walSummaries(ctx context.Context, f facts, from postgres.LSN, t
 			}
 			return set, "", err
 		}
-		why = fmt.Sprintf("no WAL summary goes on at %s", missing)
-		if !behind || time.Since(began) > summarizerWait {
-			return nil, why, nil
+		if !behind || patience.Err() != nil {
+			return nil, fmt.Sprintf("no WAL summary goes on at %s", missing), nil
 		}
 		select {
-		case <-ctx.Done():
-			return nil, "", context.Cause(ctx)
+		case <-patience.Done():
+			if ctx.Err() != nil {
+				return nil, "", context.Cause(ctx)
+			}
 		case <-time.After(pause):
 		}
 	}

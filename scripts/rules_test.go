@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"cmd":      {"cmd/lifeboat/early", "wal/queue", "verify", "verify/...", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
 	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
 	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
-	"backup":   {"backup/...", "wal", "repo", "storage", "postgres", "postgres/fingerprint"},
+	"backup":   {"backup/...", "wal", "wal/blocks", "repo", "storage", "postgres", "postgres/fingerprint"},
 	"wal":      {"wal/...", "repo", "storage", "postgres"},
 	"repo":     {"repo/...", "storage", "postgres"},
 	"storage":  {"storage", "storage/..."},
