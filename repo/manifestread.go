@@ -78,6 +78,7 @@ type ManifestReader struct {
 	key   string
 	rc    io.ReadCloser
 	lines *bufio.Reader
+	line  []byte // the last record
 	seen  int64
 	used  bool
 }
@@ -168,7 +169,7 @@ func (m *ManifestReader) Packs() iter.Seq2[PackEntry, error] {
 
 func (m *ManifestReader) pack() (PackEntry, error) {
 	var p PackEntry
-	if err := m.record(&p); err != nil {
+	if err := m.recordWith(func(line []byte) error { return parsePack(line, &p) }); err != nil {
 		return p, err
 	}
 	if err := p.Check(m.Files); err != nil {
@@ -198,8 +199,13 @@ func (m *ManifestReader) readEnd(frames, stored int64, filled *coverage) error {
 }
 
 func (m *ManifestReader) record(into any) error {
+	return m.recordWith(func(line []byte) error { return json.Unmarshal(line, into) })
+}
+
+// recordWith reads the next record; parse gets its line, which it must not keep.
+func (m *ManifestReader) recordWith(parse func([]byte) error) error {
 	m.seen++
-	var line []byte
+	line := m.line[:0]
 	for {
 		part, err := m.lines.ReadSlice('\n')
 		if len(line)+len(part) > maxRecord {
@@ -213,7 +219,8 @@ func (m *ManifestReader) record(into any) error {
 			return &CorruptError{m.key, fmt.Sprintf("record %d cannot be read", m.seen), err}
 		}
 	}
-	if err := json.Unmarshal(line, into); err != nil {
+	m.line = line
+	if err := parse(line); err != nil {
 		return &CorruptError{m.key, fmt.Sprintf("record %d cannot be parsed", m.seen), err}
 	}
 	return nil

@@ -25,6 +25,7 @@ type ManifestWriter struct {
 	zw     *zstd.Encoder
 	size   int64 // raw bytes spooled
 	closed bool
+	line   []byte // of the last record
 
 	packs, frames, stored int64
 	filled                coverage
@@ -43,9 +44,10 @@ func (w *ManifestWriter) Add(p PackEntry) error {
 	if err := p.checkFrames(); err != nil {
 		return fmt.Errorf("add to manifest: %w", err)
 	}
-	line, err := recordLine(p)
-	if err != nil {
-		return err
+	w.line = append(appendPack(w.line[:0], &p), '\n')
+	line := w.line
+	if len(line) > maxRecord {
+		return fmt.Errorf("a manifest record has %d bytes, at most %d are allowed", len(line), maxRecord)
 	}
 	w.filled.add(p)
 	w.packs++
