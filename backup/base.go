@@ -159,8 +159,12 @@ func (c *copier) buildOn(ctx context.Context, s *server) (origin, error) {
 	if from.why = why; info == nil && len(parts) == 0 {
 		return from, nil
 	}
+	chosen := info
 	if info, err = c.adopt(ctx, info, parts); err != nil {
 		return from, err
+	}
+	if chosen != nil && info == nil {
+		from.why = "backup " + chosen.Label + " has just been removed"
 	}
 	layers, err := c.layers(ctx, s, info, parts, h)
 	if err != nil {

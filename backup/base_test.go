@@ -2,6 +2,7 @@ package backup_test
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // What was in packs that the store has lost, or holds cut off, is read anew:
@@ -139,5 +141,34 @@ func TestPacksAreRenewed(t *testing.T) {
 				t.Error("packs of the first day are still in use")
 			}
 		}
+	}
+}
+
+// expiring is a store from which somebody removes a backup at the very moment
+// that another one adopts it.
+type expiring struct {
+	storage.Store
+	manifest string
+}
+
+func (s *expiring) Create(ctx context.Context, key string, body io.ReadSeeker) error {
+	if strings.HasSuffix(key, "/adoption") {
+		if err := s.Store.Delete(ctx, s.manifest); err != nil {
+			return err
+		}
+	}
+	return s.Store.Create(ctx, key, body)
+}
+
+// The base is removed between being chosen and being adopted: nothing of it is
+// used, since its packs may go as well.
+func TestBaseIsRemovedMeanwhile(t *testing.T) {
+	b := newBench(t, servertest.Options{})
+	first := b.run(t)
+	r := b.over(t, &expiring{b.repo.Store(), repo.ManifestKey(first.Label)})
+	info, err := backup.Run(context.Background(), r, b.options())
+	check(t, err)
+	if info.Base != "" || !strings.Contains(info.ChangesWhy, "has just been removed") || info.NewBytes != info.StoredBytes {
+		t.Errorf("base %q, %q; %d bytes of %d are new", info.Base, info.ChangesWhy, info.NewBytes, info.StoredBytes)
 	}
 }

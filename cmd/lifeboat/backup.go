@@ -21,9 +21,10 @@ func backupCommand(a *app) *cli.Command {
 		Name:  "backup",
 		Usage: "take a base backup of the running server",
 		Description: `
-Runs on the database host, as the user that owns the data directory. Makes
-sure first that WAL reaches the archive, because a backup without its WAL
-cannot start. A backup exists once the last line is printed; whatever ends it
+Runs on the database host, as the user that owns the data directory; on a
+standby's too. The first backup reads everything, each later one what has
+changed since. Makes sure first that WAL reaches the archive, because a backup
+without its WAL cannot start. A backup exists once the last line is printed; whatever ends it
 before leaves nothing but unused objects. Pages with a bad checksum are named,
 the backup is kept, and the command fails.`,
 		Flags: append([]cli.Flag{
