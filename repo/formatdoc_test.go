@@ -26,6 +26,7 @@ func TestFormatPage(t *testing.T) {
 		"zstd window of an envelope, bytes": maxWindow, "info record, bytes": maxInfo, "other record of a manifest, bytes": maxRecord,
 		"file records": maxFiles, "bad pages that are named": MaxBadPages, "recipients of data": MaxRecipients,
 		"marker, bytes": maxMarker, "key file, bytes": maxKeyFile, "lease record, bytes": maxLease,
+		"generation of a pin, digits": pinGens, "pin, bytes": maxPin, "reason of a pin, bytes": MaxPinReason,
 		"lease, seconds": int64(leaseTTL.Seconds()), "allowed difference of clocks, seconds": int64(leaseSkew.Seconds()), "generation, digits": leaseGens,
 	} {
 		limits[k] = fmt.Sprint(v)
@@ -43,6 +44,7 @@ func TestFormatPage(t *testing.T) {
 		"Info record:":       jsonFields(Info{}),
 		"Tablespace object:": jsonFields(tablespaceRecord{}),
 		"Age object:":        jsonFields(AgeBytes{}),
+		"## Pins":            jsonFields(Pin{}),
 		"Bad page object:":   jsonFields(BadPage{}),
 		"File record.":       jsonFields(fileRecord{}),
 		"Pack record:":       jsonFields(PackEntry{}),
@@ -76,7 +78,7 @@ func TestFormatPage(t *testing.T) {
 		"`" + factPrefix + "cluster: <name>`", "`" + factPrefix + "repository: <id>`", "`" + factPrefix + "signer: " + publicKeyPrefix + "<base64>`",
 		"`" + ManifestKey("<label>") + "`", "`" + InfoKey("<label>") + "`", "`" + PackKey("<id>") + "`", "`" + systemsPrefix + "<system>`",
 		"`" + walPrefix + "<system>/<timeline>/<name>`", "`" + leasesPrefix + "<name>/<generation>`",
-		fmt.Sprintf("`%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s` or `%s`", KindManifest, KindInfo, KindFingerprints, KindAdoption, KindPart, KindBlocks, KindWAL, KindSystem),
+		fmt.Sprintf("`%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s` or `%s`", KindManifest, KindInfo, KindFingerprints, KindAdoption, KindPart, KindBlocks, KindPin, KindWAL, KindSystem),
 		fmt.Sprintf("## Versions\n\n| format | what |\n|---|---|\n| %d | this page |", Format),
 		fmt.Sprintf("`%s` or `%s`. There are no links", Regular, Dir),
 		fmt.Sprintf("`%s` and anything", "#"),

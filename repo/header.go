@@ -21,6 +21,7 @@ const (
 	KindAdoption     Kind = "adoption"
 	KindPart         Kind = "part"
 	KindBlocks       Kind = "blocks"
+	KindPin          Kind = "pin"
 )
 
 // Header is the readable first line of an envelope. It is what a host without

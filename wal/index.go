@@ -12,6 +12,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // maxHistory is the most bytes that a timeline history file may have.
@@ -65,6 +66,12 @@ func (r Range) Segments(size postgres.SegmentSize) int {
 //
 // No archive at all is an empty index, not an error, if the repository is there.
 func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*Index, error) {
+	return LoadIndexSeeing(ctx, r, system, func(storage.Info) {})
+}
+
+// LoadIndexSeeing is LoadIndex for who wants to know all the objects as well, and
+// not list them twice: seen is told of each, also of those that are no WAL.
+func LoadIndexSeeing(ctx context.Context, r *repo.Repo, system postgres.SystemID, seen func(storage.Info)) (*Index, error) {
 	ix := &Index{system: system, timelines: map[postgres.Timeline]*timeline{}}
 	prefix := repo.SystemWALPrefix(system)
 	sample := ""
@@ -72,6 +79,7 @@ func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*In
 		if err != nil {
 			return nil, fmt.Errorf("list the archive: %w", err)
 		}
+		seen(info)
 		if ix.note(info.Key[len(prefix):], info.Size) {
 			sample = info.Key
 		}
@@ -243,6 +251,27 @@ func ReadHistory(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl
 		return postgres.History{}, fmt.Errorf("read the history of timeline %s: %w", tl, err)
 	}
 	return h, nil
+}
+
+// Without is the index as it would be without the segments that gone names,
+// whole or in slices. The histories stay.
+func (ix *Index) Without(gone func(postgres.Segment) bool) *Index {
+	out := &Index{system: ix.system, size: ix.size, timelines: map[postgres.Timeline]*timeline{}, foreign: ix.foreign}
+	for id, t := range ix.timelines {
+		c := *t
+		c.sizes, c.sliced, c.numbers = maps.Clone(t.sizes), maps.Clone(t.sliced), nil
+		for _, no := range t.numbers {
+			seg := postgres.Segment{Timeline: id, No: no, Size: ix.size}
+			if gone(seg) {
+				delete(c.sizes, seg.Name())
+				delete(c.sliced, seg.Name())
+				continue
+			}
+			c.numbers = append(c.numbers, no)
+		}
+		out.timelines[id] = &c
+	}
+	return out
 }
 
 // System is the system whose archive this is.

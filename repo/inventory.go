@@ -1,0 +1,144 @@
+package repo
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/storage"
+)
+
+// The prefixes under which who checks or cleans up a repository lists it.
+const (
+	BackupsPrefix = backupsPrefix
+	PacksPrefix   = packsPrefix
+	SystemsPrefix = systemsPrefix
+	ArchivePrefix = walPrefix
+	SummaryPrefix = blocksPrefix
+	PinsPrefix    = pinsPrefix
+	LeasesPrefix  = leasesPrefix
+)
+
+// Folder is what lies below backups/<label>/.
+type Folder struct {
+	Label     string
+	Committed bool           // it has a manifest: it is a backup
+	Adopts    bool           // it has an adoption
+	Objects   []storage.Info // ascending by key
+	Newest    time.Time      // when the newest of them was made, by the store's clock
+}
+
+// Began is the time in the label: when the backup began, by its host's clock.
+func (f Folder) Began() time.Time {
+	t, _ := LabelTime(f.Label)
+	return t
+}
+
+// LabelTime is the time in a label.
+func LabelTime(label string) (time.Time, error) {
+	if err := CheckLabel(label); err != nil {
+		return time.Time{}, err
+	}
+	return time.Parse("20060102T150405Z", label[:16])
+}
+
+// Folders lists all folders of backups, ascending, and the keys below
+// backups/ that are in none. One listing tells of a folder either that it is
+// committed, or what it adopts, if it adopted before the listing began: the
+// manifest comes after the adoption, in time and in the order of the keys.
+func (r *Repo) Folders(ctx context.Context) (folders []Folder, others []string, err error) {
+	for info, err := range r.store.List(ctx, backupsPrefix) {
+		if err != nil {
+			return nil, nil, fmt.Errorf("list backups: %w", err)
+		}
+		label, name, ok := strings.Cut(strings.TrimPrefix(info.Key, backupsPrefix), "/")
+		if !ok || CheckLabel(label) != nil {
+			others = append(others, info.Key)
+			continue
+		}
+		if n := len(folders); n == 0 || folders[n-1].Label != label {
+			folders = append(folders, Folder{Label: label})
+		}
+		f := &folders[len(folders)-1]
+		f.Committed = f.Committed || name == "manifest"
+		f.Adopts = f.Adopts || name == "adoption"
+		f.Objects = append(f.Objects, info)
+		if info.ModTime.After(f.Newest) {
+			f.Newest = info.ModTime
+		}
+	}
+	return folders, others, nil
+}
+
+// StoredPack is a pack as the store lists it.
+type StoredPack struct {
+	ID   [32]byte
+	Size int64
+	Unix int64 // when it was stored, seconds, by the store's clock
+}
+
+// Key is where the pack lies.
+func (p StoredPack) Key() string { return PackKey(hex.EncodeToString(p.ID[:])) }
+
+// PackList is all packs of a repository at one moment, in ascending order: 48
+// bytes of memory each.
+type PackList []StoredPack
+
+// ListPacks lists the packs, and the keys below packs/ that are none.
+func (r *Repo) ListPacks(ctx context.Context) (list PackList, others []string, err error) {
+	for info, err := range r.store.List(ctx, packsPrefix) {
+		if err != nil {
+			return nil, nil, fmt.Errorf("list packs: %w", err)
+		}
+		id, ok := packID(info.Key[len(packsPrefix):])
+		if !ok {
+			others = append(others, info.Key)
+			continue
+		}
+		list = append(list, StoredPack{id, info.Size, info.ModTime.Unix()})
+	}
+	return list, others, nil
+}
+
+func packID(text string) (id [32]byte, ok bool) {
+	if !isHex(text, len(id)) {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], []byte(text))
+	return id, err == nil
+}
+
+// Find is the place of the pack in the list, false when it is not there.
+func (l PackList) Find(id string) (int, bool) {
+	want, ok := packID(id)
+	if !ok {
+		return 0, false
+	}
+	return slices.BinarySearchFunc(l, want, func(p StoredPack, id [32]byte) int { return slices.Compare(p.ID[:], id[:]) })
+}
+
+// LeaseState says who holds a lease, without taking it.
+type LeaseState struct {
+	Held   bool
+	Holder string
+	Since  time.Time // by the holder's clock
+}
+
+// LookAtLease tells whether somebody holds the lease of this name. A holder
+// that has died counts until its lease has ended.
+func LookAtLease(ctx context.Context, store storage.Store, name string, now time.Time) (LeaseState, error) {
+	gen, rec, err := newestLease(ctx, store, name)
+	if err != nil || gen == 0 {
+		return LeaseState{}, err
+	}
+	return LeaseState{rec.heldAt(now), cleanText(rec.Holder), rec.Since}, nil
+}
+
+// LeaseObjects lists the objects of a lease.
+func LeaseObjects(ctx context.Context, store storage.Store, name string) iter.Seq2[storage.Info, error] {
+	return store.List(ctx, leasesPrefix+name+"/")
+}
