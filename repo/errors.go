@@ -116,3 +116,13 @@ type LeasedError struct {
 func (e *LeasedError) Error() string {
 	return fmt.Sprintf("%s is being done by %s (its lease ends %s)", e.Name, e.Holder, e.Until.UTC().Format(time.RFC3339))
 }
+
+// AboutObject says whether an error is about what is stored, and so not about
+// the store or the way to it: trying again would not help.
+func AboutObject(err error) bool {
+	_, corrupt := errors.AsType[*CorruptError](err)
+	_, untrusted := errors.AsType[*UntrustedError](err)
+	_, format := errors.AsType[*FormatError](err)
+	_, foreign := errors.AsType[*ForeignError](err)
+	return corrupt || untrusted || format || foreign
+}

@@ -142,3 +142,26 @@ func LookAtLease(ctx context.Context, store storage.Store, name string, now time
 func LeaseObjects(ctx context.Context, store storage.Store, name string) iter.Seq2[storage.Info, error] {
 	return store.List(ctx, leasesPrefix+name+"/")
 }
+
+// PackSet is a set of packs, by their place in a PackList: a bit each.
+type PackSet []uint64
+
+// NewSet is the empty set for a list.
+func (l PackList) NewSet() PackSet { return make(PackSet, (len(l)+63)/64) }
+
+// Add takes one pack in.
+func (s PackSet) Add(i int) { s[i/64] |= 1 << (i % 64) }
+
+// Has says whether the pack is in it.
+func (s PackSet) Has(i int) bool { return i/64 < len(s) && s[i/64]&(1<<(i%64)) != 0 }
+
+// Join takes all of another set of the same list in.
+func (s PackSet) Join(o PackSet) {
+	for i, w := range o {
+		s[i] |= w
+	}
+}
+
+// On is the same repository, with the same keys, on another store: one that
+// watches, or that answers from a listing.
+func (r *Repo) On(s storage.Store) (*Repo, error) { return newRepo(s, r.marker, r.keys, r.host) }

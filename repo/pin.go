@@ -101,7 +101,7 @@ func (r *Repo) Pins(ctx context.Context) ([]PinState, error) {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // just removed with its backup
-		case err != nil && !damaged(err):
+		case err != nil && !AboutObject(err) && !errors.Is(err, ErrWrongIdentity):
 			return nil, err
 		case err == nil && p.Off:
 			continue
@@ -111,13 +111,6 @@ func (r *Repo) Pins(ctx context.Context) ([]PinState, error) {
 	}
 	slices.SortFunc(out, func(a, b PinState) int { return strings.Compare(a.Label, b.Label) })
 	return out, nil
-}
-
-// damaged says whether an error is about the object and not about the store.
-func damaged(err error) bool {
-	_, corrupt := errors.AsType[*CorruptError](err)
-	_, untrusted := errors.AsType[*UntrustedError](err)
-	return corrupt || untrusted || errors.Is(err, ErrWrongIdentity)
 }
 
 func (r *Repo) readPin(ctx context.Context, label string, gen int) (Pin, error) {

@@ -49,7 +49,7 @@ func parseLine(root *cli.Command, args []string) (*line, error) {
 			arg = "version"
 		}
 		switch {
-		case arg == "--" && len(l.command().Subcommands) == 0:
+		case arg == "--" && l.command().Action != nil:
 			l.operands = append(l.operands, args[i+1:]...)
 			i = len(args)
 		case len(arg) > 1 && arg[0] == '-':

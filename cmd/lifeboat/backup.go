@@ -27,6 +27,7 @@ changed since. Makes sure first that WAL reaches the archive, because a backup
 without its WAL cannot start. A backup exists once the last line is printed; whatever ends it
 before leaves nothing but unused objects. Pages with a bad checksum are named,
 the backup is kept, and the command fails.`,
+		Subcommands: []*cli.Command{a.backupPin(), a.backupUnpin()},
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "full", Usage: "refer to no older backup: read everything"},
 			&cli.BoolFlag{Name: "scan", Usage: "believe no summary of changes: look at every page"},

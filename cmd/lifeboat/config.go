@@ -10,6 +10,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/verify/drill"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
 )
 
 // Config is what the configuration says, after file, environment and flags
@@ -36,6 +37,7 @@ type Config struct {
 
 	BlockSummaries bool
 	Drill          DrillConfig
+	Expire         expire.Policy
 
 	// File is the configuration file that was read, "" when there is none.
 	File string
@@ -72,6 +74,9 @@ type DrillConfig struct {
 	Stall     time.Duration
 	Checks    []drill.Check
 }
+
+// mostKept is the largest number of backups that a rule can keep.
+const mostKept = 100000
 
 // key describes one key of the configuration. Parsing the file, environment,
 // flags, "lifeboat config" and the file that "lifeboat init" writes all go by
@@ -242,6 +247,24 @@ func newKeys() []*key {
 		{name: "drill.stall", value: "TIME", def: "5m",
 			help:  "how long a recovery may make no progress",
 			field: func(c *Config) any { return &c.Drill.Stall }},
+		{name: "expire.keep_last", flag: "keep-last", value: "N", def: "0", maximum: mostKept,
+			help:  "keep the newest N backups",
+			field: func(c *Config) any { return &c.Expire.KeepLast }},
+		{name: "expire.keep_daily", flag: "keep-daily", value: "N", def: "0", maximum: mostKept,
+			help:  "keep the newest backup of each of the last N days that have one, in UTC",
+			field: func(c *Config) any { return &c.Expire.KeepDaily }},
+		{name: "expire.keep_weekly", flag: "keep-weekly", value: "N", def: "0", maximum: mostKept,
+			help:  "the same of the last N weeks, which begin on Monday",
+			field: func(c *Config) any { return &c.Expire.KeepWeekly }},
+		{name: "expire.keep_monthly", flag: "keep-monthly", value: "N", def: "0", maximum: mostKept,
+			help:  "the same of the last N months",
+			field: func(c *Config) any { return &c.Expire.KeepMonthly }},
+		{name: "expire.keep_yearly", flag: "keep-yearly", value: "N", def: "0", maximum: mostKept,
+			help:  "the same of the last N years",
+			field: func(c *Config) any { return &c.Expire.KeepYearly }},
+		{name: "expire.pitr_window", flag: "pitr-window", value: "TIME", optional: "WAL stays from the oldest backup on that a rule above keeps",
+			help:  "keep every moment of the last TIME restorable: the backups within it, the newest before it, and the WAL from that one on",
+			field: func(c *Config) any { return &c.Expire.Window }},
 	}
 }
 
@@ -255,6 +278,8 @@ func sections() []section {
 			"# SDK's own chain (environment, ~/.aws, instance role)."},
 		{"drill", "Restore drills. Your own checks of the restored data stand here too, as a list\n" +
 			"# \"checks:\"; docs/drill.md shows how."},
+		{"expire", "What \"lifeboat expire\" keeps. A backup stays when any rule keeps it, and the\n" +
+			"# newest that is restorable always does. Without a rule nothing is removed."},
 	}
 }
 

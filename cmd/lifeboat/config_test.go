@@ -82,6 +82,12 @@ var samples = map[string][]string{
 	"drill.heartbeat":     {"30s"},
 	"drill.timeout":       {"2h"},
 	"drill.stall":         {"1m30s"},
+	"expire.keep_last":    {"3"},
+	"expire.keep_daily":   {"7"},
+	"expire.keep_weekly":  {"4"},
+	"expire.keep_monthly": {"12"},
+	"expire.keep_yearly":  {"5"},
+	"expire.pitr_window":  {"168h0m0s"},
 }
 
 // Every key must work in the file, in the environment and as a flag, and

@@ -102,16 +102,19 @@ func jsonReports() map[string]any {
 		"lifeboat version": versionReport{},
 		"lifeboat config":  configReport{},
 
-		"lifeboat init":       setupReport{},
-		"lifeboat backup":     backupReport{},
-		"lifeboat backups":    []backupReport{},
-		"lifeboat wal push":   pushReport{},
-		"lifeboat wal fetch":  fetchReport{},
-		"lifeboat wal stream": streamReport{},
-		"lifeboat wal status": walStatusReport{},
-		"lifeboat heartbeat":  heartbeatReport{},
-		"lifeboat restore":    restoreReport{},
-		"lifeboat demo":       demoReport{},
+		"lifeboat init":         setupReport{},
+		"lifeboat backup":       backupReport{},
+		"lifeboat backups":      []backupReport{},
+		"lifeboat backup pin":   pinReport{},
+		"lifeboat backup unpin": pinReport{},
+		"lifeboat expire":       expireReport{},
+		"lifeboat wal push":     pushReport{},
+		"lifeboat wal fetch":    fetchReport{},
+		"lifeboat wal stream":   streamReport{},
+		"lifeboat wal status":   walStatusReport{},
+		"lifeboat heartbeat":    heartbeatReport{},
+		"lifeboat restore":      restoreReport{},
+		"lifeboat demo":         demoReport{},
 
 		"lifeboat drill":           evidence.Drill{},
 		"lifeboat drill selftest":  selftestReport{},
@@ -174,6 +177,9 @@ func leaves(path string, c *cli.Command) []string {
 		return []string{path}
 	}
 	var names []string
+	if c.Action != nil {
+		names = append(names, path)
+	}
 	for _, sub := range c.Subcommands {
 		names = append(names, leaves(path+" "+sub.Name, sub)...)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/s3"
 	"github.com/lifeboat-dr/lifeboat/verify/drill"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -155,6 +156,14 @@ func failures() []failure {
 		{is(repo.ErrWrongIdentity, "it is another cluster's recovery key, one added after this was sealed, or a cluster key, which opens no data: try the others"), exitFailed},
 		{is(repo.ErrNoTrust, "use the recovery key file, which names the signer, or set signer: ed25519:…"), exitFailed},
 		{is(repo.ErrReadOnly, "set cluster_key and recipients in the configuration of the database host"), exitFailed},
+		// verify/expire
+		{is(expire.ErrNoneRestorable, "take a backup first; \"lifeboat verify\" tells what is wrong with those that are there"), exitFailed},
+		{as(func(e *expire.ClockError) string {
+			return "set the clock of this host, and run it again: nothing was removed"
+		}), exitFailed},
+		{as(func(e *expire.DeniedError) string {
+			return "this host may not delete: run \"lifeboat expire\" on another one, whose credentials allow s3:DeleteObject (docs/storage.md, \"Rights\")"
+		}), exitFailed},
 		// storage
 		{is(storage.ErrNoStore, "check the repository URL: the bucket or folder must exist and be mounted"), exitFailed},
 		{is(storage.ErrDenied, "the credentials are valid and lack a right: look at what the policy of the bucket allows: reading, writing and listing are needed"), exitFailed},

@@ -27,7 +27,7 @@ func writeHelp(w io.Writer, c *cli.Command, name string) error {
 }
 
 func usageLine(c *cli.Command, name string) string {
-	if len(c.Subcommands) > 0 {
+	if c.Action == nil {
 		return name + " COMMAND [FLAGS]"
 	}
 	return strings.TrimSpace(name + " [FLAGS] " + c.ArgsUsage)
@@ -42,6 +42,9 @@ func writeCommands(w io.Writer, commands []*cli.Command) {
 		case len(c.Subcommands) == 0:
 			rows = append(rows, [2]string{c.Name, c.Usage})
 		default:
+			if c.Action != nil {
+				rows = append(rows, [2]string{c.Name, c.Usage})
+			}
 			for _, sub := range c.Subcommands {
 				rows = append(rows, [2]string{c.Name + " " + sub.Name, sub.Usage})
 			}

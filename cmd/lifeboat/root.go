@@ -20,6 +20,7 @@ func commands() []func(*app) *cli.Command {
 		initCommand,
 		backupCommand,
 		backupsCommand,
+		expireCommand,
 		restoreCommand,
 		walCommand,
 		heartbeatCommand,

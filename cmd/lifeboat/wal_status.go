@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -219,7 +217,7 @@ func (v *systemView) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(v.learnSegmentSize(ctx, ix), v.learnHistories(ctx, ix)); err != nil {
+	if err := errors.Join(v.learnSegmentSize(ctx, ix), learnHistories(ctx, v.repo, v.cfg, ix)); err != nil {
 		return err
 	}
 	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
@@ -235,24 +233,6 @@ func (v *systemView) learnSegmentSize(ctx context.Context, ix *wal.Index) error 
 	if ix.UncountedSlices() && v.cfg.PGData != "" {
 		if control, err := wal.ReadControl(ctx, v.cfg.PGData); err == nil && control.SystemID == v.id {
 			return ix.LearnSegmentSize(control.WALSegmentSize)
-		}
-	}
-	return nil
-}
-
-// learnHistories reads the timeline history files of the data directory, where
-// there is no identity to read the archived ones.
-func (v *systemView) learnHistories(ctx context.Context, ix *wal.Index) error {
-	if v.cfg.PGData == "" || v.repo.CanOpenData() {
-		return nil
-	}
-	for _, tl := range ix.Timelines() {
-		content, err := os.ReadFile(filepath.Join(v.cfg.PGData, "pg_wal", tl.HistoryName()))
-		if err != nil {
-			continue // it may be elsewhere, or not ours to read
-		}
-		if err := ix.LearnHistory(ctx, v.repo, tl, content); err != nil {
-			return err
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -77,6 +78,10 @@ type Store struct {
 	prefix   string // "" or ends at a slash
 	options  Options
 	attempts int
+
+	lockMu    sync.Mutex
+	lockAsked bool // whether the bucket knows Object Lock
+	lockless  bool // it does not
 }
 
 var _ storage.Store = (*Store)(nil)

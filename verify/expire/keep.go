@@ -1,0 +1,244 @@
+package expire
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// Backup is a committed backup and what is known of it.
+type Backup struct {
+	Info repo.Info
+	Pin  *repo.PinState // nil: none
+
+	// Unread is why it is not known what the backup is; then only the label of
+	// Info counts.
+	Unread error
+	// Broken is why the backup cannot be restored: its manifest does not open, a
+	// pack is missing, or WAL between its start and stop. nil: it can.
+	Broken error
+	// Packs are those that it refers to, by their place in the list of packs;
+	// nil when the manifest does not open.
+	Packs repo.PackSet
+	// AdoptedBy is the label of a running backup that takes over its packs.
+	AdoptedBy string
+	// LeadsTo is a timeline in use that has no backup of its own, and to which
+	// this one is the newest that leads; 0: none.
+	LeadsTo postgres.Timeline
+}
+
+// time is what retention goes by. Of a backup that cannot be read it is the
+// time in the label.
+func (b *Backup) time() time.Time {
+	if b.Unread != nil {
+		t, _ := repo.LabelTime(b.Info.Label)
+		return t
+	}
+	return b.Info.StopTime.UTC()
+}
+
+func (b *Backup) restorable() bool { return b.Unread == nil && b.Broken == nil }
+
+func newestFirst(a, b *Backup) int {
+	return cmp.Or(b.time().Compare(a.time()), cmp.Compare(b.Info.Label, a.Info.Label))
+}
+
+// Decision is what becomes of a backup, and why.
+type Decision struct {
+	*Backup
+	Keep bool
+	Why  []string // at least one when it is kept
+
+	// Whole says that the WAL after the backup stays too, from its start to the
+	// end. Of others that are kept only the WAL from start to stop has to.
+	Whole bool
+}
+
+func (d *Decision) keep(whole bool, format string, args ...any) {
+	d.Keep, d.Whole = true, d.Whole || whole
+	d.Why = append(d.Why, fmt.Sprintf(format, args...))
+}
+
+// retain decides about each backup, the newest first.
+func retain(in Input) []*Decision {
+	var all []*Decision
+	for _, b := range in.Backups {
+		all = append(all, &Decision{Backup: b})
+	}
+	slices.SortFunc(all, func(a, b *Decision) int { return newestFirst(a.Backup, b.Backup) })
+	for _, line := range lines(all, in.Uses) {
+		keepNewest(line)
+		keepWindow(line, in.Policy.Window, in.Now)
+		for _, rule := range in.Policy.counts() {
+			keepCounted(line, rule, in.Policy.Window == 0)
+		}
+	}
+	for _, d := range all {
+		keepAnyway(d, in.Now)
+	}
+	return all
+}
+
+// keepAnyway keeps what no policy may remove.
+func keepAnyway(d *Decision, now time.Time) {
+	if p := d.Pin; p != nil && (p.Err != nil || p.Holds(now)) {
+		switch {
+		case p.Err != nil:
+			d.keep(false, "its pin cannot be read: %v", p.Err)
+		case p.Until.IsZero():
+			d.keep(false, "pinned%s", reason(p.Reason))
+		default:
+			d.keep(false, "pinned until %s%s", p.Until.UTC().Format(time.DateOnly), reason(p.Reason))
+		}
+	}
+	if d.AdoptedBy != "" {
+		d.keep(false, "backup %s, which runs, takes over its packs", d.AdoptedBy)
+	}
+	if d.LeadsTo != 0 {
+		d.keep(true, "the newest backup that leads to timeline %s", d.LeadsTo)
+	}
+	if d.Unread != nil {
+		d.keep(true, "it cannot be read, so it is not known what it is")
+	}
+}
+
+func reason(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + s
+}
+
+// keepNewest keeps the newest backup of a line that is proven restorable, and
+// the damaged ones after it: none is the last that somebody could make use of.
+func keepNewest(line []*Decision) {
+	for _, d := range line {
+		if d.restorable() {
+			d.keep(true, "the newest that is restorable")
+			return
+		}
+		d.keep(true, "damaged, and newer than any that is restorable")
+	}
+}
+
+// keepWindow keeps the backups from which the moments of the window are
+// restored: all within it, and the newest before it.
+func keepWindow(line []*Decision, window time.Duration, now time.Time) {
+	if window == 0 {
+		return
+	}
+	begin := now.Add(-window)
+	for _, d := range line {
+		if d.time().After(begin) {
+			d.keep(true, "within the window of %s", days(window))
+			continue
+		}
+		if !d.restorable() {
+			d.keep(false, "damaged, and newer than the backup with which the window begins")
+			continue
+		}
+		d.keep(true, "the window of %s begins with it", days(window))
+		return
+	}
+}
+
+// keepCounted keeps the newest of each bucket, for as many buckets as the rule
+// says. A backup that is known not to be restorable fills no bucket: three
+// broken ones must not push out the last three good ones.
+func keepCounted(line []*Decision, rule count, whole bool) {
+	last, left := "", rule.n
+	for _, d := range line {
+		if left == 0 {
+			return
+		}
+		if !d.restorable() {
+			if rule.bucket == nil && d.Unread == nil {
+				d.keep(false, "damaged: it does not count for %s, and is newer than one that does", rule.name)
+			}
+			continue
+		}
+		key := d.Info.Label
+		if rule.bucket != nil {
+			key = rule.bucket(d.time())
+		}
+		if key == last {
+			continue
+		}
+		last = key
+		left--
+		if rule.bucket == nil {
+			d.keep(whole, "%s %d", rule.name, rule.n)
+		} else {
+			d.keep(whole, "%s %d: the newest of %s", rule.name, rule.n, key)
+		}
+	}
+}
+
+// Place is a timeline of a system.
+type Place struct {
+	System   postgres.SystemID
+	Timeline postgres.Timeline
+}
+
+// lines puts the backups of timelines together that followed one another, and
+// keeps those apart that were in use at the same time: a clone that was
+// promoted by mistake must not push out the backups of the true primary, and
+// the backups from before a failover or an upgrade are not to stay for ever.
+// A timeline is in use from its first backup to its last one, or to the time
+// when its newest WAL was stored, whichever is later. Only times count, never
+// the numbers of timelines: those begin anew with a new system.
+//
+// all is sorted, newest first, and so is each line. Backups that cannot be read
+// are in none.
+func lines(all []*Decision, uses map[Place]time.Time) [][]*Decision {
+	type use struct {
+		Place
+		from, to time.Time
+	}
+	found := map[Place]*use{}
+	var order []*use
+	for _, d := range slices.Backward(all) {
+		if d.Unread != nil {
+			continue
+		}
+		p := Place{d.Info.System, d.Info.Timeline}
+		u := found[p]
+		if u == nil {
+			u = &use{Place: p, from: d.time(), to: uses[p]}
+			found[p] = u
+			order = append(order, u)
+		}
+		if d.time().After(u.to) {
+			u.to = d.time()
+		}
+	}
+	// Each goes on the line that ended last before it began.
+	var ends []time.Time
+	on := map[Place]int{}
+	for _, u := range order { // ascending by from
+		best := -1
+		for i, end := range ends {
+			if end.Before(u.from) && (best < 0 || end.After(ends[best])) {
+				best = i
+			}
+		}
+		if best < 0 {
+			ends = append(ends, time.Time{})
+			best = len(ends) - 1
+		}
+		ends[best] = u.to
+		on[u.Place] = best
+	}
+	out := make([][]*Decision, len(ends))
+	for _, d := range all {
+		if d.Unread == nil {
+			i := on[Place{d.Info.System, d.Info.Timeline}]
+			out[i] = append(out[i], d)
+		}
+	}
+	return out
+}

@@ -1,0 +1,336 @@
+package expire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// scene is what was found in the repository.
+type scene struct {
+	Input
+	packs   repo.PackList
+	folders []repo.Folder // of backups that are not committed
+	running map[string]bool
+	indexes map[postgres.SystemID]*wal.Index
+	pins    map[string]bool // labels that have pins
+}
+
+// manifestsAtOnce bounds the manifests that are read at a time, each of which
+// holds the names of all files in memory.
+const manifestsAtOnce = 2
+
+// load gathers what the plan needs. What is damaged is noted and is no error; a
+// store that fails is one.
+func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
+	s := &scene{Input: Input{Now: o.Now(), Policy: o.Policy, Uses: map[Place]time.Time{},
+		SegSizes: map[postgres.SystemID]postgres.SegmentSize{}},
+		running: map[string]bool{}, indexes: map[postgres.SystemID]*wal.Index{}, pins: map[string]bool{}}
+	lease, err := repo.LookAtLease(ctx, r.Store(), "backup", s.Now)
+	if err != nil {
+		return nil, err
+	}
+	folders, _, err := r.Folders(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// After the manifests, or a backup that was just committed would look as if it
+	// lacked packs.
+	if s.packs, _, err = r.ListPacks(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.readBackups(ctx, r, folders, o.Observe); err != nil {
+		return nil, err
+	}
+	if err := s.findRunning(ctx, r, folders, lease); err != nil {
+		return nil, err
+	}
+	if err := s.readPins(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := s.readWAL(ctx, r, o.Learn); err != nil {
+		return nil, err
+	}
+	s.findWALOnly()
+	return s, nil
+}
+
+// readBackups reads the manifests of all backups: what they are, and which
+// packs are theirs.
+func (s *scene) readBackups(ctx context.Context, r *repo.Repo, folders []repo.Folder, observe func(Event)) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(manifestsAtOnce)
+	var mu sync.Mutex
+	for _, f := range folders {
+		if !f.Committed {
+			s.folders = append(s.folders, f)
+			continue
+		}
+		g.Go(func() error {
+			b, err := readBackup(ctx, r, f.Label, s.packs)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if b != nil {
+				s.Backups = append(s.Backups, b)
+			}
+			observe(Event{Read: f.Label})
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// readBackup reads one manifest to its end; nil when it is gone. An error is
+// the store's.
+func readBackup(ctx context.Context, r *repo.Repo, label string, packs repo.PackList) (*Backup, error) {
+	b := &Backup{Info: repo.Info{Label: label}}
+	b.Packs, b.Info, b.Broken = readPacks(ctx, r, label, packs)
+	if b.Broken == nil || b.Packs != nil {
+		return b, nil
+	}
+	switch {
+	case errors.Is(b.Broken, fs.ErrNotExist):
+		return nil, nil
+	case !repo.AboutObject(b.Broken):
+		return nil, fmt.Errorf("read backup %s: %w", label, b.Broken)
+	}
+	// The manifest cannot be read. What the backup is stands elsewhere too.
+	info, err := r.Info(ctx, label)
+	switch {
+	case err == nil:
+		b.Info = info
+	case repo.AboutObject(err) || errors.Is(err, fs.ErrNotExist):
+		b.Info, b.Unread = repo.Info{Label: label}, b.Broken
+	default:
+		return nil, fmt.Errorf("read backup %s: %w", label, err)
+	}
+	return b, nil
+}
+
+// readPacks reads the packs of a manifest. The set is nil when the manifest
+// cannot be read to its end; an error with a set is about a pack.
+func readPacks(ctx context.Context, r *repo.Repo, label string, packs repo.PackList) (repo.PackSet, repo.Info, error) {
+	m, err := r.OpenManifest(ctx, label)
+	if err != nil {
+		return nil, repo.Info{Label: label}, err
+	}
+	defer m.Close()
+	set := packs.NewSet()
+	var broken error
+	for p, err := range m.Packs() {
+		if err != nil {
+			return nil, m.Info, err
+		}
+		i, ok := packs.Find(p.ID)
+		switch {
+		case !ok && broken == nil:
+			broken = fmt.Errorf("pack %s is missing", p.ID)
+		case ok && packs[i].Size != p.Size && broken == nil:
+			broken = fmt.Errorf("pack %s has %d bytes, not %d", p.ID, packs[i].Size, p.Size)
+		}
+		if ok {
+			set.Add(i)
+		}
+	}
+	return set, m.Info, broken
+}
+
+// findRunning notes what backups that are not committed may still need.
+func (s *scene) findRunning(ctx context.Context, r *repo.Repo, folders []repo.Folder, lease repo.LeaseState) error {
+	if lease.Held {
+		s.since(lease.Since)
+	}
+	byLabel := map[string]*Backup{}
+	for _, b := range s.Backups {
+		byLabel[b.Info.Label] = b
+	}
+	for _, f := range folders {
+		if f.Committed || !lease.Held && !s.young(f) {
+			continue
+		}
+		s.running[f.Label] = true
+		s.since(f.Began())
+		bases, unknown, err := adopted(ctx, r, f)
+		if err != nil {
+			return err
+		}
+		if unknown != "" {
+			s.Unswept = unknown
+		}
+		for _, base := range bases {
+			if b := byLabel[base]; b != nil {
+				b.AdoptedBy = f.Label
+				continue
+			}
+			s.Unswept = fmt.Sprintf("backup %s, which may still run, takes over packs of %s, which is no backup any more", f.Label, base)
+		}
+	}
+	return nil
+}
+
+// young says whether something of the folder is so new that the backup may
+// still run.
+func (s *scene) young(f repo.Folder) bool {
+	limit := s.Now.Add(-Age)
+	return f.Newest.After(limit) || f.Began().After(limit)
+}
+
+func (s *scene) since(t time.Time) {
+	if s.RunningSince.IsZero() || t.Before(s.RunningSince) {
+		s.RunningSince = t
+	}
+}
+
+// adopted are the backups whose packs a running one takes over, or why that
+// cannot be known.
+func adopted(ctx context.Context, r *repo.Repo, f repo.Folder) (bases []string, unknown string, err error) {
+	if !f.Adopts {
+		return nil, "", nil
+	}
+	a, err := r.Adoption(ctx, f.Label)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+		return a.Bases, "", nil
+	case repo.AboutObject(err):
+		return nil, fmt.Sprintf("it cannot be read which packs backup %s takes over, which may still run: %v", f.Label, err), nil
+	}
+	return nil, "", fmt.Errorf("read what backup %s adopts: %w", f.Label, err)
+}
+
+func (s *scene) readPins(ctx context.Context, r *repo.Repo) error {
+	pins, err := r.Pins(ctx)
+	if err != nil {
+		return err
+	}
+	byLabel := map[string]*repo.PinState{}
+	for i, p := range pins {
+		s.pins[p.Label] = true
+		byLabel[p.Label] = &pins[i]
+	}
+	for _, b := range s.Backups {
+		b.Pin = byLabel[b.Info.Label]
+	}
+	return nil
+}
+
+// readWAL lists the archive of each system, and finds backups that lack WAL.
+func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Context, *wal.Index) error) error {
+	systems, err := r.Systems(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range systems {
+		s.indexes[id] = nil
+	}
+	for _, b := range s.Backups {
+		if b.Unread == nil {
+			s.indexes[b.Info.System] = nil
+			s.SegSizes[b.Info.System] = b.Info.SegSize
+		}
+	}
+	for id := range s.indexes {
+		ix, err := wal.LoadIndexSeeing(ctx, r, id, func(o storage.Info) { s.noteUse(id, o) })
+		if err != nil {
+			return fmt.Errorf("look at the archive of system %s: %w", id, err)
+		}
+		if err := errors.Join(ix.LearnSegmentSize(s.SegSizes[id]), learn(ctx, ix)); err != nil {
+			return fmt.Errorf("look at the archive of system %s: %w", id, err)
+		}
+		if ix.SegmentSize() != 0 {
+			s.SegSizes[id] = ix.SegmentSize()
+		}
+		s.indexes[id] = ix
+	}
+	for _, b := range s.Backups {
+		if b.Unread == nil && b.Broken == nil {
+			b.Broken = s.indexes[b.Info.System].LacksWAL(b.Info)
+		}
+	}
+	return nil
+}
+
+// noteUse notes when the newest WAL of a timeline was stored.
+func (s *scene) noteUse(id postgres.SystemID, o storage.Info) {
+	name, ok := archived(id, o.Key)
+	if !ok || name.Kind == postgres.WALHistory {
+		return
+	}
+	p := Place{id, name.Timeline}
+	if o.ModTime.After(s.Uses[p]) {
+		s.Uses[p] = o.ModTime
+	}
+}
+
+// archived is the name of an archived file, or of the segment that a slice is
+// of; false for what is no WAL.
+func archived(id postgres.SystemID, key string) (postgres.WALName, bool) {
+	folder, file, _ := strings.Cut(strings.TrimPrefix(key, repo.SystemWALPrefix(id)), "/")
+	if segment, _, _, ok := repo.ParseSlice(file); ok {
+		file = segment
+	}
+	name, err := postgres.ParseWALName(file)
+	return name, err == nil && name.Timeline.Hex() == folder
+}
+
+// findWALOnly looks for timelines on which WAL is archived and no backup was
+// taken yet, as after a failover or a restore to an earlier point: the backup
+// that leads there must stay, though newer ones lie on timelines that are over.
+func (s *scene) findWALOnly() {
+	own := map[Place]bool{}
+	last := map[postgres.SystemID]time.Time{}
+	for _, b := range s.Backups {
+		if b.Unread == nil {
+			own[Place{b.Info.System, b.Info.Timeline}] = true
+		}
+	}
+	for p, at := range s.Uses {
+		if at.After(last[p.System]) {
+			last[p.System] = at
+		}
+	}
+	recent := s.Now.Add(-max(Age, s.Policy.Window))
+	for p, at := range s.Uses {
+		if own[p] || at.Before(recent) && at.Before(last[p.System]) {
+			continue
+		}
+		s.lead(p)
+	}
+}
+
+// lead marks the newest backup from which recovery reaches a timeline, and all
+// backups of the system when that cannot be told.
+func (s *scene) lead(p Place) {
+	ix := s.indexes[p.System]
+	h, err := ix.History(p.Timeline)
+	unknown := err != nil || p.Timeline > 1 && !ix.HasHistory(p.Timeline)
+	var newest *Backup
+	for _, b := range s.Backups {
+		if b.Unread != nil || b.Info.System != p.System {
+			continue
+		}
+		if unknown {
+			b.LeadsTo = p.Timeline
+			continue
+		}
+		if b.restorable() && h.Contains(b.Info.Timeline, b.Info.StopLSN) && (newest == nil || newestFirst(b, newest) < 0) {
+			newest = b
+		}
+	}
+	if newest != nil {
+		newest.LeadsTo = p.Timeline
+	}
+}

@@ -1,0 +1,184 @@
+package expire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// LeaseName is the lease under which backups are removed and pinned.
+const LeaseName = "expire"
+
+// Options say how to expire.
+type Options struct {
+	Policy Policy
+	DryRun bool // decide and count, and remove nothing; no lease is taken
+	Jobs   int  // objects that are removed at a time; 0 is 16
+
+	Claim repo.Claim // of the lease
+	Now   func() time.Time
+
+	// Learn gives an index what the host knows and the archive does not tell
+	// without an identity; may be nil.
+	Learn   func(context.Context, *wal.Index) error
+	Observe func(Event)       // may be nil
+	Warn    func(text string) // may be nil
+}
+
+// Event is one step done.
+type Event struct {
+	Read    string // the manifest of this backup was read
+	Removed string // this object was removed
+}
+
+// Count is how many objects, and their bytes in the store.
+type Count struct {
+	Objects int   `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+func (c *Count) add(bytes int64) { c.Objects++; c.Bytes += bytes }
+
+// Locked is an object that the store keeps until a time.
+type Locked struct {
+	Key   string    `json:"object"`
+	Until time.Time `json:"until"`
+}
+
+// Result is what was decided and what was done. With an error it says how far
+// that got.
+type Result struct {
+	Plan *Plan
+
+	// Windows of each system before and after.
+	Before, After map[postgres.SystemID]wal.Standing
+
+	Backups Count // their own objects: manifests, infos and what else lies beside them
+	Packs   Count
+	WAL     Count
+	Blocks  Count
+	Crashed Count // what backups left that never were committed
+	Locked  []Locked
+}
+
+// DeniedError says that the store does not let this host remove anything.
+type DeniedError struct {
+	Key string
+	Err error
+}
+
+func (e *DeniedError) Error() string { return fmt.Sprintf("remove %s: %v", e.Key, e.Err) }
+
+// Unwrap gives the store's error.
+func (e *DeniedError) Unwrap() error { return e.Err }
+
+// ClockError says that the clock here and that of the store differ so much that
+// ages mean nothing.
+type ClockError struct{ Here, Store time.Time }
+
+func (e *ClockError) Error() string {
+	return fmt.Sprintf("the clock of this host says %s and that of the store %s: by which of them is a backup old?",
+		e.Here.UTC().Format(time.RFC3339), e.Store.UTC().Format(time.RFC3339))
+}
+
+// Run removes what the policy does not keep. *repo.LeasedError when another host
+// does it; ErrNoPolicy; ErrNoneRestorable, *ClockError and *DeniedError when
+// nothing was removed for that reason. After any other error some of what was
+// to go is gone, every kept backup is restorable, and the next run goes on.
+//
+// Objects that the store keeps for a time are no error: they are in the result,
+// and go with a later run.
+func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
+	o = o.filled()
+	if err := o.Policy.Check(); err != nil {
+		return nil, err
+	}
+	if !o.DryRun {
+		held, release, err := repo.HoldLease(ctx, r.Store(), LeaseName, o.Claim, o.Now, func(err error) {
+			o.Warn(fmt.Sprintf("the lease could not be given back and runs out by itself: %v", err))
+		})
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+		ctx = held
+		if err := checkClock(ctx, r, o.Now()); err != nil {
+			return nil, err
+		}
+	}
+	s, err := load(ctx, r, o)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := NewPlan(s.Input)
+	res := &Result{Plan: plan}
+	if err != nil {
+		return res, err
+	}
+	w := &work{ctx: ctx, repo: r, options: o, scene: s, result: res}
+	if err := w.run(); err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return res, err
+	}
+	return res, nil
+}
+
+func (o Options) filled() Options {
+	if o.Jobs <= 0 {
+		o.Jobs = 16
+	}
+	if o.Learn == nil {
+		o.Learn = func(context.Context, *wal.Index) error { return nil }
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	return o
+}
+
+// checkClock compares the clock with the time that the store gave the lease: a
+// host that is a year ahead would find all backups old.
+func checkClock(ctx context.Context, r *repo.Repo, now time.Time) error {
+	var newest time.Time
+	for info, err := range repo.LeaseObjects(ctx, r.Store(), LeaseName) {
+		if err != nil {
+			return fmt.Errorf("look at the store's clock: %w", err)
+		}
+		if info.ModTime.After(newest) {
+			newest = info.ModTime
+		}
+	}
+	if now.Sub(newest).Abs() > skew {
+		return &ClockError{now, newest}
+	}
+	return nil
+}
+
+// standing is what can be restored, by system.
+func (s *scene) standing(backups []repo.Info, index func(postgres.SystemID) *wal.Index) map[postgres.SystemID]wal.Standing {
+	out := map[postgres.SystemID]wal.Standing{}
+	for id := range s.indexes {
+		var own []repo.Info
+		for _, b := range backups {
+			if b.System == id {
+				own = append(own, b)
+			}
+		}
+		out[id] = index(id).Standing(own)
+	}
+	return out
+}
+
+// gone says whether the store says that there is no such object.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

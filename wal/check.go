@@ -1,0 +1,72 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// CheckObject reads one object of the archive of a system to its end: without
+// an identity its signature and its sealed bytes are verified, with one it is
+// opened too, and a segment must be the one of its name. rest is the key below
+// the system's folder. Errors are those of repo.OpenEnvelope and *HeaderError.
+func CheckObject(ctx context.Context, r *repo.Repo, system postgres.SystemID, rest string) error {
+	key := repo.SystemWALPrefix(system) + rest
+	if !r.CanOpenData() {
+		_, _, err := r.CheckEnvelope(ctx, key, repo.KindWAL)
+		return err
+	}
+	h, body, err := r.OpenEnvelope(ctx, key, repo.KindWAL)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	head := make([]byte, min(h.Size, postgres.SegmentHeaderSize))
+	if _, err := io.ReadFull(body, head); err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		return fmt.Errorf("read %s: %w", key, err)
+	}
+	_, file, _ := strings.Cut(rest, "/")
+	name, err := postgres.ParseWALName(file)
+	if err != nil || name.Kind != postgres.WALSegment {
+		return nil // a slice, or a small file: it is what was signed
+	}
+	if len(head) < postgres.SegmentHeaderSize {
+		return &HeaderError{Name: name.String(), Reason: fmt.Sprintf("it has %d bytes", h.Size)}
+	}
+	_, err = checkSegment(name, head, h.Size, PushOptions{System: system})
+	return err
+}
+
+// LacksWAL says what is missing of the WAL from the start of a backup to its
+// stop, without which it is not consistent; *BackupGapError. The segment in
+// which a timeline was left may be archived on the newer one only.
+func (ix *Index) LacksWAL(b repo.Info) error {
+	for no := uint64(b.StartLSN) / uint64(b.SegSize); no <= uint64(b.StopLSN-1)/uint64(b.SegSize); no++ {
+		seg := postgres.Segment{Timeline: b.Timeline, No: no, Size: b.SegSize}
+		held := false
+		for _, tl := range ix.Timelines() {
+			seg := postgres.Segment{Timeline: tl, No: no, Size: b.SegSize}
+			held = held || tl >= b.Timeline && ix.HeldTo(seg) >= min(b.StopLSN, seg.End())
+		}
+		if !held {
+			return &BackupGapError{Missing: seg.Name(), Stop: b.StopLSN}
+		}
+	}
+	return nil
+}
+
+// AboutObject says whether an error is about what is stored and not about the
+// store: trying again would not help.
+func AboutObject(err error) bool {
+	_, header := errors.AsType[*HeaderError](err)
+	return header || repo.AboutObject(err)
+}
+
