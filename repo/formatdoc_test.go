@@ -78,7 +78,7 @@ func TestFormatPage(t *testing.T) {
 		"`" + factPrefix + "cluster: <name>`", "`" + factPrefix + "repository: <id>`", "`" + factPrefix + "signer: " + publicKeyPrefix + "<base64>`",
 		"`" + ManifestKey("<label>") + "`", "`" + InfoKey("<label>") + "`", "`" + PackKey("<id>") + "`", "`" + systemsPrefix + "<system>`",
 		"`" + walPrefix + "<system>/<timeline>/<name>`", "`" + leasesPrefix + "<name>/<generation>`",
-		fmt.Sprintf("`%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s` or `%s`", KindManifest, KindInfo, KindFingerprints, KindAdoption, KindPart, KindBlocks, KindPin, KindWAL, KindSystem),
+		fmt.Sprintf("`%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s` or `%s`", KindManifest, KindInfo, KindFingerprints, KindAdoption, KindPart, KindBlocks, KindPin, KindCheck, KindWAL, KindSystem),
 		fmt.Sprintf("## Versions\n\n| format | what |\n|---|---|\n| %d | this page |", Format),
 		fmt.Sprintf("`%s` or `%s`. There are no links", Regular, Dir),
 		fmt.Sprintf("`%s` and anything", "#"),

@@ -22,6 +22,7 @@ const (
 	KindPart         Kind = "part"
 	KindBlocks       Kind = "blocks"
 	KindPin          Kind = "pin"
+	KindCheck        Kind = "check"
 )
 
 // Header is the readable first line of an envelope. It is what a host without

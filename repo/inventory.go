@@ -94,14 +94,24 @@ func (r *Repo) ListPacks(ctx context.Context) (list PackList, others []string, e
 		if err != nil {
 			return nil, nil, fmt.Errorf("list packs: %w", err)
 		}
-		id, ok := packID(info.Key[len(packsPrefix):])
+		p, ok := PackOf(info)
 		if !ok {
 			others = append(others, info.Key)
 			continue
 		}
-		list = append(list, StoredPack{id, info.Size, info.ModTime.Unix()})
+		list = append(list, p)
 	}
 	return list, others, nil
+}
+
+// PackOf is the pack that a listed object is, false for every other object.
+func PackOf(info storage.Info) (StoredPack, bool) {
+	text, ok := strings.CutPrefix(info.Key, packsPrefix)
+	if !ok {
+		return StoredPack{}, false
+	}
+	id, ok := packID(text)
+	return StoredPack{id, info.Size, info.ModTime.Unix()}, ok
 }
 
 func packID(text string) (id [32]byte, ok bool) {

@@ -108,6 +108,7 @@ func jsonReports() map[string]any {
 		"lifeboat backup pin":   pinReport{},
 		"lifeboat backup unpin": pinReport{},
 		"lifeboat expire":       expireReport{},
+		"lifeboat verify":       verifyReport{},
 		"lifeboat wal push":     pushReport{},
 		"lifeboat wal fetch":    fetchReport{},
 		"lifeboat wal stream":   streamReport{},

@@ -21,6 +21,7 @@ func commands() []func(*app) *cli.Command {
 		backupCommand,
 		backupsCommand,
 		expireCommand,
+		verifyCommand,
 		restoreCommand,
 		walCommand,
 		heartbeatCommand,

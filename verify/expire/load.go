@@ -24,7 +24,7 @@ type scene struct {
 	folders []repo.Folder // of backups that are not committed
 	running map[string]bool
 	indexes map[postgres.SystemID]*wal.Index
-	pins    map[string]bool // labels that have pins
+	sizes   map[string]int64 // bytes of the manifests, by label
 }
 
 // manifestsAtOnce bounds the manifests that are read at a time, each of which
@@ -36,7 +36,7 @@ const manifestsAtOnce = 2
 func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 	s := &scene{Input: Input{Now: o.Now(), Policy: o.Policy, Uses: map[Place]time.Time{},
 		SegSizes: map[postgres.SystemID]postgres.SegmentSize{}},
-		running: map[string]bool{}, indexes: map[postgres.SystemID]*wal.Index{}, pins: map[string]bool{}}
+		running: map[string]bool{}, indexes: map[postgres.SystemID]*wal.Index{}, sizes: map[string]int64{}}
 	lease, err := repo.LookAtLease(ctx, r.Store(), "backup", s.Now)
 	if err != nil {
 		return nil, err
@@ -76,6 +76,11 @@ func (s *scene) readBackups(ctx context.Context, r *repo.Repo, folders []repo.Fo
 		if !f.Committed {
 			s.folders = append(s.folders, f)
 			continue
+		}
+		for _, o := range f.Objects {
+			if o.Key == repo.ManifestKey(f.Label) {
+				s.sizes[f.Label] = o.Size
+			}
 		}
 		g.Go(func() error {
 			b, err := readBackup(ctx, r, f.Label, s.packs)
@@ -218,7 +223,6 @@ func (s *scene) readPins(ctx context.Context, r *repo.Repo) error {
 	}
 	byLabel := map[string]*repo.PinState{}
 	for i, p := range pins {
-		s.pins[p.Label] = true
 		byLabel[p.Label] = &pins[i]
 	}
 	for _, b := range s.Backups {
@@ -250,6 +254,9 @@ func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Co
 		if err := errors.Join(ix.LearnSegmentSize(s.SegSizes[id]), learn(ctx, ix)); err != nil {
 			return fmt.Errorf("look at the archive of system %s: %w", id, err)
 		}
+		if err := historyFailure(ix); err != nil {
+			return err
+		}
 		if ix.SegmentSize() != 0 {
 			s.SegSizes[id] = ix.SegmentSize()
 		}
@@ -258,6 +265,18 @@ func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Co
 	for _, b := range s.Backups {
 		if b.Unread == nil && b.Broken == nil {
 			b.Broken = s.indexes[b.Info.System].LacksWAL(b.Info)
+		}
+	}
+	return nil
+}
+
+// historyFailure is the error of a store that failed to give a timeline history
+// file. One that is damaged, or sealed to others, is not known and no failure.
+func historyFailure(ix *wal.Index) error {
+	for _, tl := range ix.Timelines() {
+		_, err := ix.History(tl)
+		if err != nil && !repo.AboutObject(err) && !errors.Is(err, postgres.ErrFormat) && !errors.Is(err, repo.ErrNoIdentity) && !errors.Is(err, repo.ErrWrongIdentity) {
+			return err
 		}
 	}
 	return nil

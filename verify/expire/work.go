@@ -29,6 +29,7 @@ type work struct {
 	removed repo.PackSet    // packs that a backup named that this run removed
 	adopted repo.PackSet    // packs that a running backup takes over
 	dropped map[string]bool // labels of the backups that this run removed
+	there   map[string]bool // labels of the backups that there are
 	mu      sync.Mutex      // holds result together
 }
 
@@ -36,7 +37,10 @@ type work struct {
 // whole backups and garbage that the next run finds again.
 func (w *work) run() error {
 	w.live, w.removed, w.adopted = w.scene.packs.NewSet(), w.scene.packs.NewSet(), w.scene.packs.NewSet()
-	w.dropped = map[string]bool{}
+	w.dropped, w.there = map[string]bool{}, map[string]bool{}
+	for _, d := range w.result.Plan.Decisions {
+		w.there[d.Info.Label] = true
+	}
 	w.windows(nil)
 
 	// First the manifests: a backup without one does not exist.
@@ -80,7 +84,8 @@ func (w *work) removeManifests() error {
 			continue
 		}
 		w.dropped[d.Info.Label] = true
-		w.result.Backups.Objects++
+		delete(w.there, d.Info.Label)
+		w.result.Backups.add(w.scene.sizes[d.Info.Label])
 	}
 	if locked {
 		plan.decideWAL(w.scene.Input)
@@ -109,6 +114,9 @@ func (w *work) lookAgain() error {
 	w.scene.folders = w.scene.folders[:0]
 	for _, f := range folders {
 		d := known[f.Label]
+		if f.Committed {
+			w.there[f.Label] = true
+		}
 		switch {
 		case f.Committed && d == nil:
 			err = w.committedMeanwhile(f.Label)
@@ -180,21 +188,26 @@ func (w *work) countLive() {
 }
 
 // removeFolders removes what lies beside the manifests that are gone, and the
-// pins of these backups.
+// pins of backups that there are no more.
 func (w *work) removeFolders() error {
 	var all []storage.Info
-	for _, prefix := range []string{repo.BackupsPrefix, repo.PinsPrefix} {
-		for label := range w.dropped {
-			for info, err := range w.repo.Store().List(w.ctx, prefix+label+"/") {
-				if err != nil {
-					return fmt.Errorf("list what lies beside backup %s: %w", label, err)
-				}
-				if info.Key == repo.ManifestKey(label) { // in a dry run
-					w.result.Backups.Bytes += info.Size
-					continue
-				}
+	for label := range w.dropped {
+		for info, err := range w.repo.Store().List(w.ctx, repo.BackupsPrefix+label+"/") {
+			if err != nil {
+				return fmt.Errorf("list what lies beside backup %s: %w", label, err)
+			}
+			if info.Key != repo.ManifestKey(label) { // in a dry run it is there
 				all = append(all, info)
 			}
+		}
+	}
+	for info, err := range w.repo.Store().List(w.ctx, repo.PinsPrefix) {
+		if err != nil {
+			return fmt.Errorf("list pins: %w", err)
+		}
+		label, _, _ := strings.Cut(strings.TrimPrefix(info.Key, repo.PinsPrefix), "/")
+		if repo.CheckLabel(label) == nil && !w.there[label] {
+			all = append(all, info)
 		}
 	}
 	return w.removeAll(all, &w.result.Backups)

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/verify/check"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+func verifyCommand(a *app) *cli.Command {
+	return &cli.Command{
+		Name:  "verify",
+		Usage: "check the repository: signatures, packs, WAL without gaps, and with --read every byte",
+		Description: `
+Opens every manifest, compares its packs with what the store lists, and follows
+the WAL from each backup. With --read the objects are read and compared with
+their hashes; with an identity every frame is opened too. Says of each finding
+what it spoils and what to do. A drill proves more: that a restore works.
+
+Any finding ends in exit code 1. What could not be checked, a store that fails
+included, ends in 4, and is never called ok. Changes nothing but its own record
+of what was read, which needs the cluster key; without it, it checks all the same.`,
+		Flags: append([]cli.Flag{
+			&cli.BoolFlag{Name: "read", Usage: "read the objects, not only what is listed"},
+			&cli.StringFlag{Name: "sample", Usage: "with --read: read `SHARE` of the objects, such as 5%, chosen at random", Value: "100%"},
+			&cli.StringFlag{Name: "seed", Usage: "choose the sample by `N`, to read the same objects again; else by chance, and it is printed"},
+			&cli.StringFlag{Name: "since", Usage: "with --read: leave out what was read since `TIME`, such as 7d ago or 2026-01-31T02:00:00Z; goes on with a check that was stopped"},
+		}, configFlags("repository", "identity", "cluster_key", "jobs", "expire.pitr_window")...),
+		Action: func(c *cli.Context) error {
+			if _, err := operands(c); err != nil {
+				return err
+			}
+			cfg, err := a.config(c, "repository")
+			if err != nil {
+				return err
+			}
+			o, err := a.checkOptions(c, cfg)
+			if err != nil {
+				return err
+			}
+			return a.verify(c.Context, cfg, o)
+		},
+	}
+}
+
+func (a *app) checkOptions(c *cli.Context, cfg *Config) (check.Options, error) {
+	o := check.Options{Read: c.Bool("read"), Jobs: workers(cfg.Jobs), Policy: cfg.Expire, Seed: rand.Uint64N(1 << 32), Now: a.now, Host: hostName(),
+		Warn: func(s string) { a.warn("%s", s) }}
+	for _, name := range []string{"sample", "seed", "since"} {
+		if c.IsSet(name) && !o.Read {
+			return o, usage("--%s chooses what to read, and nothing is read without --read", name).hinted("add --read")
+		}
+	}
+	var err error
+	if o.Sample, err = parseShare(c.String("sample")); err != nil {
+		return o, usage("--sample: %w", err)
+	}
+	if text := c.String("seed"); text != "" {
+		if o.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return o, usage("--seed: %q is not a whole number", text)
+		}
+	}
+	if text := c.String("since"); text != "" {
+		if o.Since, err = parseSince(text, a.now()); err != nil {
+			return o, usage("--since: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// parseShare reads "5%", "0.5%" or "100%".
+func parseShare(text string) (float64, error) {
+	digits, ok := strings.CutSuffix(text, "%")
+	n, err := strconv.ParseFloat(digits, 64)
+	if !ok || err != nil || !(n > 0 && n <= 100) {
+		return 0, fmt.Errorf("%q is not a share over 0%% and up to 100%%", text)
+	}
+	return n / 100, nil
+}
+
+// parseSince reads a moment, or how long ago it was.
+func parseSince(text string, now time.Time) (time.Time, error) {
+	for _, form := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(form, text); err == nil {
+			return t, nil
+		}
+	}
+	d, err := parseDuration(strings.TrimSuffix(text, " ago"))
+	if err != nil || d == 0 {
+		return time.Time{}, fmt.Errorf("%q is neither a length of time such as 7d nor a time such as 2026-01-31T02:00:00Z", text)
+	}
+	return now.Add(-d), nil
+}
+
+func (a *app) verify(ctx context.Context, cfg *Config, o check.Options) error {
+	r, err := openRepo(ctx, cfg)
+	if err != nil {
+		return unprovenBy(err)
+	}
+	p := a.newProgress("listing")
+	defer p.close()
+	o.Learn = func(ctx context.Context, ix *wal.Index) error { return learnHistories(ctx, r, cfg, ix) }
+	o.Observe = func(e check.Progress) {
+		p.setPhase(checkPhases[e.Phase])
+		if e.Total > 0 {
+			p.update(e.Done, e.Total)
+		}
+	}
+	res, err := check.Run(ctx, r, o)
+	if err != nil {
+		return unprovenBy(fmt.Errorf("the check could not be done to its end, so nothing is proven: %w", err))
+	}
+	a.recordCheck(ctx, r, res, o)
+	report := newVerifyReport(res, o)
+	if err := a.outcome(report, func(w io.Writer) { report.write(w) }); err != nil {
+		return err
+	}
+	return report.verdict()
+}
+
+// recordCheck notes what was found, for "lifeboat backups". A host that cannot
+// sign leaves it.
+func (a *app) recordCheck(ctx context.Context, r *repo.Repo, res *check.Result, o check.Options) {
+	err := check.Record(ctx, r, res, o)
+	switch {
+	case errors.Is(err, repo.ErrReadOnly):
+		a.note("this host has no cluster key, so what was checked is not recorded in the repository")
+	case err != nil:
+		a.warn("what was checked is not recorded in the repository: %v", err)
+	}
+}
+
+var checkPhases = map[string]string{"list": "listing", "backups": "opening the manifests", "wal": "following the WAL", "read": "reading"}
+
+// unprovenBy gives an error of the store the code of what is not proven; a
+// mistake in the configuration and the like keep theirs.
+func unprovenBy(err error) error {
+	_, hint := classify(err)
+	for _, kind := range []error{storage.ErrUnavailable, storage.ErrDenied, storage.ErrCredentials, storage.ErrNoStore} {
+		if errors.Is(err, kind) {
+			return failed(exitUnknown, "%w", err).hinted("%s", hint)
+		}
+	}
+	if _, own := errors.AsType[*commandError](err); own || repo.AboutObject(err) || errors.Is(err, repo.ErrNoRepository) || errors.Is(err, repo.ErrNoTrust) {
+		return err
+	}
+	return failed(exitUnknown, "%w", err).hinted("%s", hint)
+}
+
+// verifyReport is the JSON document of a check.
+type verifyReport struct {
+	Findings []*check.Finding     `json:"findings"`
+	Backups  []check.BackupResult `json:"backups"`
+	Unproven []string             `json:"unproven,omitempty"`
+	Unknown  []string             `json:"unknown_objects,omitempty"` // at most 100
+	Strange  int                  `json:"unknown_count"`
+	Listed   check.Count          `json:"listed"`
+	Read     bool                 `json:"read"`
+	Identity bool                 `json:"identity"` // data was opened
+	Sample   float64              `json:"sample"`
+	Seed     uint64               `json:"seed"`
+	Wanted   check.Count          `json:"to_read"` // all that a full read covers
+	Done     check.Count          `json:"was_read"`
+	Skipped  check.Count          `json:"skipped"`
+	Frames   int64                `json:"frames_opened"`
+	Recorded string               `json:"recorded,omitempty"`
+	Began    string               `json:"began"`
+	Seconds  float64              `json:"seconds"`
+}
+
+func newVerifyReport(res *check.Result, o check.Options) *verifyReport {
+	return &verifyReport{Findings: res.Findings, Backups: slices.Concat([]check.BackupResult{}, res.Backups), Unproven: res.Unproven,
+		Unknown: res.Unknown[:min(len(res.Unknown), 100)], Strange: len(res.Unknown), Listed: res.Listed, Read: o.Read, Identity: res.Identity, Sample: o.Sample,
+		Seed: o.Seed, Wanted: res.Wanted, Done: res.Read, Skipped: res.Skipped, Frames: res.Frames, Recorded: res.Recorded,
+		Began: res.Began.UTC().Format(timeForm), Seconds: res.Ended.Sub(res.Began).Seconds()}
+}
+
+func (v *verifyReport) write(w io.Writer) {
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
+	for _, f := range v.Findings {
+		writeFinding(say, f)
+	}
+	for _, u := range v.Unproven {
+		say("not proven: %s\n", oneLine(u))
+	}
+	if v.Strange > 0 {
+		say("%s of a kind that Lifeboat does not know, the first is %s; left alone\n", plural(v.Strange, "object"), v.Unknown[0])
+	}
+	good := 0
+	for _, b := range v.Backups {
+		if b.OK {
+			good++
+		}
+	}
+	say("checked: %s, of which %d without a finding; %s listed (%s)\n", plural(len(v.Backups), "backup"), good, plural(int(v.Listed.Objects), "object"), sizeText(v.Listed.Bytes))
+	v.writeRead(say)
+	if len(v.Findings) == 0 && len(v.Unproven) == 0 {
+		say("no findings, in %s\n", span(time.Duration(v.Seconds*float64(time.Second))))
+		return
+	}
+	say("%s, in %s\n", plural(len(v.Findings), "finding"), span(time.Duration(v.Seconds*float64(time.Second))))
+}
+
+func writeFinding(say func(string, ...any), f *check.Finding) {
+	say("%s: %s\n  what     %s\n", f.Code, f.Object, oneLine(f.Problem))
+	if len(f.Backups) > 0 {
+		say("  backups  %s\n", strings.Join(f.Backups, ", "))
+	}
+	if len(f.Files) > 0 {
+		more := ""
+		if n := f.FileCount - int64(len(f.Files)); n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		say("  files    %s%s\n", oneLine(strings.Join(f.Files, ", ")), more)
+	}
+	say("  points   %s\n  do       %s\n\n", f.Points, f.Do)
+}
+
+func (v *verifyReport) writeRead(say func(string, ...any)) {
+	if !v.Read {
+		say("read: nothing; --read compares every byte\n")
+		return
+	}
+	how := "hashes compared; an identity would open each frame"
+	if v.Identity {
+		how = fmt.Sprintf("%s opened", plural(int(v.Frames), "frame"))
+	}
+	say("read: %d of %s (%s), %s, %.0f objects/s, %s/s\n", v.Done.Objects, plural(int(v.Wanted.Objects), "object"), sizeText(v.Done.Bytes), how,
+		float64(v.Done.Objects)/max(v.Seconds, 1e-3), sizeText(int64(float64(v.Done.Bytes)/max(v.Seconds, 1e-3))))
+	if v.Sample < 1 {
+		say("sample: %.4g%%, --seed %d\n", v.Sample*100, v.Seed)
+	}
+	if v.Skipped.Objects > 0 {
+		say("left out: %s (%s) that were read since\n", plural(int(v.Skipped.Objects), "object"), sizeText(v.Skipped.Bytes))
+	}
+}
+
+func (v *verifyReport) verdict() error {
+	switch {
+	case len(v.Findings) > 0:
+		first := v.Findings[0]
+		return failed(exitFailed, "%s, the first: %s %s", plural(len(v.Findings), "finding"), first.Code, first.Object).hinted("%s", first.Do)
+	case len(v.Unproven) > 0:
+		return failed(exitUnknown, "not all could be checked: %s", v.Unproven[0]).
+			hinted("run it where the cluster key or an identity is: --identity FILE, or cluster_key in the configuration")
+	}
+	return nil
+}

@@ -1,0 +1,238 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// checkWAL follows the WAL of each system: from start to stop of each backup,
+// and from there to the end where the policy wants it.
+func (w *work) checkWAL(ctx context.Context) error {
+	w.options.Observe(Progress{Phase: "wal"})
+	systems, err := w.repo.Systems(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range systems {
+		w.indexes[id] = nil
+	}
+	for _, b := range w.backups {
+		w.indexes[b.System] = nil
+	}
+	for o := range w.list.List(ctx, repo.ArchivePrefix) {
+		folder, _, _ := strings.Cut(o.Key[len(repo.ArchivePrefix):], "/")
+		if id, err := postgres.ParseSystemID(folder); err != nil || !hasKey(w.indexes, id) {
+			w.result.Unknown = append(w.result.Unknown, o.Key)
+		}
+	}
+	for id := range w.indexes {
+		if err := w.checkSystem(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hasKey[K comparable, V any](m map[K]V, k K) bool { _, ok := m[k]; return ok }
+
+func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
+	ix, err := w.loadIndex(ctx, id)
+	if err != nil || ix == nil {
+		return err
+	}
+	w.indexes[id] = ix
+	var own, lasting []repo.Info
+	for _, b := range w.backups {
+		if b.System == id {
+			own = append(own, b.Info)
+		}
+	}
+	for _, b := range own {
+		if err := ix.LacksWAL(b); err != nil {
+			w.lacks(id, b, err)
+		}
+	}
+	var all []repo.Info
+	for _, b := range w.backups {
+		all = append(all, b.Info)
+	}
+	wanted := expire.Continuous(w.options.Policy, all, w.uses, w.result.Began)
+	for _, b := range own {
+		if wanted[b.Label] {
+			lasting = append(lasting, b)
+		}
+	}
+	return w.follow(ctx, ix, lasting)
+}
+
+// loadIndex is nil when a damaged object keeps it from being read, which then
+// is a finding.
+func (w *work) loadIndex(ctx context.Context, id postgres.SystemID) (*wal.Index, error) {
+	ix, err := wal.LoadIndexSeeing(ctx, w.repo, id, func(o storage.Info) { w.noteUse(id, o) })
+	if repo.AboutObject(err) {
+		w.find(WALDamaged, repo.SystemWALPrefix(id), err)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("check the archive of system %s: %w", id, err)
+	}
+	for _, b := range w.backups {
+		if b.System == id {
+			if err := ix.LearnSegmentSize(b.SegSize); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := w.options.Learn(ctx, ix); err != nil && !repo.AboutObject(err) {
+		return nil, err
+	}
+	for _, tl := range ix.Timelines() {
+		_, err := ix.History(tl)
+		key := repo.WALKey(id, postgres.WALName{Kind: postgres.WALHistory, Timeline: tl})
+		switch {
+		case err == nil:
+			_, used := ix.Newest(tl)
+			if tl > 1 && used && !ix.HasHistory(tl) {
+				w.find(HistoryDamaged, key, errors.New("it is missing, and WAL of its timeline is archived")).Points = "restores to the latest moment are refused; others may be"
+			}
+		case errors.Is(err, repo.ErrNoIdentity), errors.Is(err, repo.ErrWrongIdentity):
+			w.unproven("the way to timeline %s of system %s is not known, because its history file cannot be opened: %v", tl, id, err)
+		case errors.Is(err, postgres.ErrFormat) || repo.AboutObject(err):
+			w.find(HistoryDamaged, key, err).Points = "those on timeline " + tl.String() + " and its descendants"
+		default:
+			return nil, err
+		}
+	}
+	return ix, nil
+}
+
+func (w *work) noteUse(id postgres.SystemID, o storage.Info) {
+	folder, file, _ := strings.Cut(strings.TrimPrefix(o.Key, repo.SystemWALPrefix(id)), "/")
+	if segment, _, _, ok := repo.ParseSlice(file); ok {
+		file = segment
+	}
+	name, err := postgres.ParseWALName(file)
+	if err != nil || name.Timeline.Hex() != folder {
+		w.result.Unknown = append(w.result.Unknown, o.Key)
+		return
+	}
+	p := expire.Place{System: id, Timeline: name.Timeline}
+	if name.Kind != postgres.WALHistory && o.ModTime.After(w.uses[p]) {
+		w.uses[p] = o.ModTime
+	}
+}
+
+func (w *work) lacks(id postgres.SystemID, b repo.Info, err error) {
+	gap, ok := errors.AsType[*wal.BackupGapError](err)
+	object := repo.SystemWALPrefix(id)
+	if ok {
+		name, _ := postgres.ParseWALName(gap.Missing)
+		object = repo.WALKey(id, name)
+	}
+	w.mu.Lock()
+	for _, f := range w.result.Findings {
+		if f.Code == WALMissing && f.Object == object {
+			f.spoil(b.Label)
+			w.mu.Unlock()
+			return
+		}
+	}
+	w.mu.Unlock()
+	w.find(WALMissing, object, err, b.Label).Points = "none can be restored from these backups"
+}
+
+// settle is how long a gap before WAL that was stored just now is waited for:
+// segments are pushed several at a time.
+const (
+	settle    = 15 * time.Second
+	settleNew = 2 * time.Minute
+)
+
+// follow finds the gaps after the stop of the backups.
+func (w *work) follow(ctx context.Context, ix *wal.Index, backups []repo.Info) error {
+	s := ix.Standing(backups)
+	for _, u := range s.Useless {
+		if _, lacks := errors.AsType[*wal.BackupGapError](u.Err); lacks {
+			continue // told already
+		}
+		if errors.Is(u.Err, repo.ErrNoIdentity) || errors.Is(u.Err, repo.ErrWrongIdentity) {
+			w.unproven("backup %s: the way from it is not known: %v", u.Label, u.Err)
+		}
+	}
+	for _, g := range s.Gaps {
+		if len(g.NeededBy) == 0 || w.beforeStop(g, backups) {
+			continue
+		}
+		filled, err := w.filled(ctx, ix, g)
+		if err != nil {
+			return err
+		}
+		if !filled {
+			w.gap(ix, g)
+		}
+	}
+	return nil
+}
+
+// beforeStop says whether the gap lies before the stop of every backup that
+// needs it: then it is told as what the backup lacks.
+func (w *work) beforeStop(g wal.Gap, backups []repo.Info) bool {
+	for _, b := range backups {
+		if b.StopLSN <= g.First.Start() {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *work) gap(ix *wal.Index, g wal.Gap) {
+	name, _ := postgres.ParseWALName(g.First.Name())
+	problem := fmt.Sprintf("%d segments are missing, from %s to %s", g.Segments(), g.First.Name(), g.Last.Name())
+	if g.Segments() == 1 {
+		problem = "segment " + g.First.Name() + " is missing"
+	}
+	f := w.find(WALGap, repo.WALKey(ix.System(), name), errors.New(problem), g.NeededBy...)
+	f.from, f.to = max(g.Held, g.First.Start()), g.Next
+	f.Points = fmt.Sprintf("all after %s, from these backups", f.from)
+}
+
+// filled says whether what looked like a gap has come in since the listing.
+func (w *work) filled(ctx context.Context, ix *wal.Index, g wal.Gap) (bool, error) {
+	newest := w.uses[expire.Place{System: ix.System(), Timeline: g.Last.Timeline}]
+	deadline, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	for {
+		missing := false
+		for no := g.First.No; no <= g.Last.No && !missing; no++ {
+			seg := postgres.Segment{Timeline: g.First.Timeline, No: no, Size: g.First.Size}
+			name, err := postgres.ParseWALName(seg.Name())
+			if err != nil {
+				return false, err
+			}
+			_, err = w.list.Store.Stat(ctx, repo.WALKey(ix.System(), name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return false, fmt.Errorf("look for %s: %w", name, err)
+			}
+			missing = err != nil
+		}
+		if !missing || w.result.Began.Sub(newest) > settleNew {
+			return !missing, nil
+		}
+		pause, stop := context.WithTimeout(deadline, time.Second)
+		<-pause.Done()
+		stop()
+		if deadline.Err() != nil {
+			return false, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package check
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// Code names a kind of damage. Codes are an interface: scripts go by them.
+type Code string
+
+// The codes of findings.
+const (
+	ManifestUntrusted Code = "manifest-untrusted" // not signed by a trusted key for its place
+	ManifestDamaged   Code = "manifest-damaged"   // does not open, or says what cannot be
+	InfoDamaged       Code = "info-damaged"       // the info object does not open, or says otherwise than the manifest
+	NotesDamaged      Code = "notes-damaged"      // the fingerprints of tables that a backup noted
+	PackMissing       Code = "pack-missing"
+	PackSize          Code = "pack-size"
+	PackDamaged       Code = "pack-damaged"    // its bytes are not those of its name
+	FrameDamaged      Code = "frame-damaged"   // a frame does not open
+	WALMissing        Code = "wal-missing"     // between the start and the stop of a backup
+	WALGap            Code = "wal-gap"         // after the stop, where the policy wants it
+	WALDamaged        Code = "wal-damaged"     // a segment, a slice or another file of the archive
+	HistoryDamaged    Code = "history-damaged" // a timeline history file is missing or does not open
+	PinDamaged        Code = "pin-damaged"
+	SystemDamaged     Code = "system-damaged"
+)
+
+// Finding is one thing that is wrong.
+type Finding struct {
+	Code    Code   `json:"code"`
+	Object  string `json:"object"`
+	Problem string `json:"problem"`
+
+	// What it spoils. Backups are labels; of Files at most MaxFiles are named.
+	Backups   []string `json:"backups"`
+	Files     []string `json:"files,omitempty"`
+	FileCount int64    `json:"file_count"`
+	Points    string   `json:"points"` // which points in time cannot be restored, in words
+
+	Do string `json:"do"` // what to do next
+
+	from, to postgres.LSN // of WAL: the positions that cannot be reached from before them
+}
+
+// MaxFiles is how many files a finding names.
+const MaxFiles = 20
+
+// advice is what to do about each kind of finding.
+func advice(c Code) string {
+	switch c {
+	case ManifestUntrusted:
+		return "find out who wrote it: somebody else than the cluster's hosts can write to the repository; do not restore it, and take a new backup"
+	case ManifestDamaged, PackMissing, PackSize, PackDamaged, FrameDamaged, WALMissing:
+		return "get the object back from a copy or an older version of it in the store; else take a new backup now, and restore from another one"
+	case InfoDamaged:
+		return "the backup restores; remove the object, and it is read from the manifest"
+	case NotesDamaged:
+		return "the backup restores; a drill cannot compare its tables"
+	case WALGap, WALDamaged:
+		return "get the object back from a copy, an older version of it or a server that still has it; else take a new backup now"
+	case HistoryDamaged:
+		return "push it again from a server that has it in pg_wal: lifeboat wal push"
+	case PinDamaged:
+		return "pin the backup again; until then it is kept"
+	case SystemDamaged:
+		return "it is written again by \"lifeboat init\" or the next backup, once it is removed"
+	}
+	return "look at the object"
+}
+
+func (f *Finding) spoil(label string) {
+	if i, found := slices.BinarySearch(f.Backups, label); !found {
+		f.Backups = slices.Insert(f.Backups, i, label)
+	}
+}
+
+func (f *Finding) file(path string) {
+	if slices.Contains(f.Files, path) {
+		return
+	}
+	f.FileCount++
+	if len(f.Files) < MaxFiles {
+		f.Files = append(f.Files, path)
+	}
+}
+
+func sortFindings(all []*Finding) {
+	slices.SortFunc(all, func(a, b *Finding) int {
+		return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Code, b.Code))
+	})
+}

@@ -1,0 +1,344 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io/fs"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// reader is the part of a check that reads objects.
+type reader struct {
+	*work
+	record *recorder
+	done   int64 // bytes
+
+	packs   repo.PackSet // those to read
+	seed    maphash.Seed
+	opened  map[int][]uint32 // frames that were opened of a pack, as hashes
+	readers chan *repo.PackReader
+}
+
+// archiveObject is an object of the archive to read.
+type archiveObject struct {
+	system postgres.SystemID
+	key    string
+	size   int64
+}
+
+// read reads what was chosen, several objects at a time: 32 MiB of memory each
+// at most.
+func (w *work) read(ctx context.Context) error {
+	rd := &reader{work: w, record: newRecorder(w), seed: maphash.MakeSeed(), opened: map[int][]uint32{}, packs: w.list.packs.NewSet()}
+	if !w.options.Read {
+		return nil
+	}
+	seen, err := w.readBefore(ctx)
+	if err != nil {
+		return err
+	}
+	objects := rd.choose(seen)
+	defer func() { w.result.Recorded = rd.record.flush(ctx) }()
+	if w.result.Identity {
+		err = rd.openPacks(ctx)
+	} else {
+		err = rd.hashPacks(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return rd.readArchive(ctx, objects)
+}
+
+// choose picks the objects to read: a share of all, by the seed, without those
+// that were read before.
+func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
+	var packs []int
+	var objects []archiveObject
+	take := func(key string, size int64) bool {
+		rd.result.Wanted.add(size)
+		if seen[shortName(key)] {
+			rd.result.Skipped.add(size)
+			return false
+		}
+		return true
+	}
+	for i, p := range rd.list.packs {
+		if rd.live.Has(i) && take(p.Key(), p.Size) {
+			packs = append(packs, i)
+		}
+	}
+	for id := range rd.indexes {
+		for o := range rd.list.List(context.Background(), repo.SystemWALPrefix(id)) {
+			if take(o.Key, o.Size) {
+				objects = append(objects, archiveObject{id, o.Key, o.Size})
+			}
+		}
+	}
+	slices.SortFunc(objects, func(a, b archiveObject) int { return strings.Compare(a.key, b.key) })
+	all := len(packs) + len(objects)
+	want := int(math.Ceil(rd.options.Sample * float64(all)))
+	chosen := rand.New(rand.NewPCG(rd.options.Seed, 0)).Perm(all)[:want]
+	slices.Sort(chosen)
+	var out []archiveObject
+	for _, i := range chosen {
+		if i < len(packs) {
+			rd.packs.Add(packs[i])
+			continue
+		}
+		out = append(out, objects[i-len(packs)])
+	}
+	return out
+}
+
+// hashPacks compares packs with their names; no identity is needed.
+func (rd *reader) hashPacks(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(rd.options.Jobs)
+	for i, p := range rd.list.packs {
+		if !rd.packs.Has(i) {
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			id := strings.TrimPrefix(p.Key(), repo.PacksPrefix)
+			err := rd.repo.CheckPack(ctx, repo.PackRef{ID: id, Size: p.Size}, nil, nil)
+			return rd.tell(err, p.Key(), p.Size, func() { rd.damaged(PackDamaged, id, err) })
+		})
+	}
+	return errors.Join(g.Wait(), ctx.Err())
+}
+
+// openPacks goes through the manifests, the oldest first, and opens each frame
+// that one names and that was not opened yet.
+func (rd *reader) openPacks(ctx context.Context) error {
+	rd.readers = make(chan *repo.PackReader, rd.options.Jobs)
+	for range rd.options.Jobs {
+		pr, err := rd.repo.NewPackReader()
+		if err != nil {
+			return err
+		}
+		defer pr.Close()
+		rd.readers <- pr
+	}
+	for _, b := range rd.backups {
+		if err := rd.openBackup(ctx, b.Label); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (rd *reader) openBackup(ctx context.Context, label string) error {
+	m, err := rd.repo.OpenManifest(ctx, label)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(rd.options.Jobs)
+	for p, err := range m.Packs() {
+		if err != nil {
+			return errors.Join(err, g.Wait())
+		}
+		i, ok := rd.list.packs.Find(p.ID)
+		if !ok || !rd.packs.Has(i) || rd.byPack[p.ID] != nil {
+			continue
+		}
+		first, frames := rd.fresh(i, p)
+		if len(frames) == 0 || gctx.Err() != nil {
+			continue
+		}
+		g.Go(func() error { return rd.openPack(gctx, p.PackRef, frames, first) })
+	}
+	return g.Wait()
+}
+
+// fresh are the frames of a pack that were not opened yet. What a later backup
+// still needs of a pack is mostly what an older one needed of it.
+func (rd *reader) fresh(i int, p repo.PackEntry) (first bool, frames []repo.FrameRef) {
+	have, known := rd.opened[i]
+	for _, f := range p.Frames {
+		sum := uint32(maphash.Comparable(rd.seed, f.FrameRef))
+		if !slices.Contains(have, sum) {
+			frames = append(frames, f.FrameRef)
+			rd.opened[i] = append(rd.opened[i], sum)
+		}
+	}
+	return !known, frames
+}
+
+func (rd *reader) openPack(ctx context.Context, ref repo.PackRef, frames []repo.FrameRef, first bool) error {
+	pr := <-rd.readers
+	defer func() { rd.readers <- pr }()
+	err := rd.repo.CheckPack(ctx, ref, frames, pr)
+	if err == nil {
+		rd.mu.Lock()
+		rd.result.Frames += int64(len(frames))
+		rd.mu.Unlock()
+		if !first {
+			return nil // it is counted and recorded already
+		}
+	}
+	return rd.tell(err, repo.PackKey(ref.ID), ref.Size, func() {
+		code := FrameDamaged
+		if again := rd.repo.CheckPack(ctx, ref, nil, nil); again != nil {
+			code = PackDamaged
+		}
+		rd.damaged(code, ref.ID, err)
+	})
+}
+
+// damaged notes a pack; what it spoils is looked for afterwards.
+func (rd *reader) damaged(code Code, id string, err error) {
+	f := rd.find(code, repo.PackKey(id), err)
+	f.Points = "none can be restored from these backups"
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	rd.byPack[id] = f
+}
+
+// readArchive reads WAL.
+func (rd *reader) readArchive(ctx context.Context, objects []archiveObject) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(rd.options.Jobs)
+	for _, o := range objects {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			rest := strings.TrimPrefix(o.key, repo.SystemWALPrefix(o.system))
+			err := wal.CheckObject(ctx, rd.repo, o.system, rest)
+			return rd.tell(err, o.key, o.size, func() { rd.damagedWAL(o, rest, err) })
+		})
+	}
+	return errors.Join(g.Wait(), ctx.Err())
+}
+
+// damagedWAL says which backups a damaged object of the archive spoils.
+func (rd *reader) damagedWAL(o archiveObject, rest string, err error) {
+	_, file, _ := strings.Cut(rest, "/")
+	if segment, _, _, ok := repo.ParseSlice(file); ok {
+		file = segment
+	}
+	name, bad := postgres.ParseWALName(file)
+	if bad != nil {
+		return
+	}
+	f := rd.find(WALDamaged, o.key, err)
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	switch name.Kind {
+	case postgres.WALHistory:
+		f.Code, f.Do = HistoryDamaged, advice(HistoryDamaged)
+		f.Points = "those on timeline " + name.Timeline.String() + " and its descendants"
+		return
+	case postgres.WALPartial, postgres.WALBackup:
+		f.Points = "none: recovery does not read it"
+		return
+	}
+	seg, bad := postgres.ParseSegment(name.Segment, rd.indexes[o.system].SegmentSize())
+	if bad != nil {
+		f.Points = "not known: its place is not"
+		return
+	}
+	for _, b := range rd.backups {
+		if b.System == o.system && b.StartLSN < seg.End() {
+			f.spoil(b.Label)
+		}
+	}
+	f.Points = fmt.Sprintf("all after %s, and none from a backup that is consistent only after it", seg.Start())
+}
+
+// tell counts what was read, or says what is wrong with it. It returns the
+// error of a store that failed.
+func (rd *reader) tell(err error, key string, size int64, finding func()) error {
+	switch {
+	case err == nil:
+		rd.mu.Lock()
+		rd.result.Read.add(size)
+		rd.done += size
+		total := int64(float64(rd.result.Wanted.Bytes-rd.result.Skipped.Bytes) * rd.options.Sample)
+		rd.mu.Unlock()
+		rd.options.Observe(Progress{"read", rd.done, total})
+		rd.record.add(key)
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // expired, or merged, since the listing
+	case errors.Is(err, repo.ErrWrongIdentity):
+		rd.unproven("%s was not sealed to this identity, so only its hash could be compared", key)
+		return nil
+	case !wal.AboutObject(err):
+		return err
+	}
+	finding()
+	return nil
+}
+
+// recheck looks which backups the packs spoil that turned out to be damaged, and
+// drops what is about backups that were expired meanwhile.
+func (w *work) recheck(ctx context.Context) error {
+	if err := w.blame(ctx); err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	for _, f := range w.result.Findings {
+		for _, label := range f.Backups {
+			if _, known := gone[label]; known {
+				continue
+			}
+			_, err := w.list.Store.Stat(ctx, repo.ManifestKey(label))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("look for backup %s: %w", label, err)
+			}
+			gone[label] = err != nil
+		}
+	}
+	w.result.Findings = slices.DeleteFunc(w.result.Findings, func(f *Finding) bool {
+		had := len(f.Backups)
+		f.Backups = slices.DeleteFunc(f.Backups, func(l string) bool { return gone[l] })
+		return had > 0 && len(f.Backups) == 0
+	})
+	w.result.Backups = slices.DeleteFunc(w.result.Backups, func(b BackupResult) bool { return gone[b.Label] })
+	return nil
+}
+
+func (w *work) blame(ctx context.Context) error {
+	if len(w.byPack) == 0 {
+		return nil
+	}
+	for _, b := range w.backups {
+		m, err := w.repo.OpenManifest(ctx, b.Label)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for p, err := range m.Packs() {
+			if err != nil {
+				return errors.Join(err, m.Close())
+			}
+			if f := w.byPack[p.ID]; f != nil {
+				w.badPack(f.Code, p, m.Files, b.Label, f.Problem)
+			}
+		}
+		if err := m.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package check
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// What was read is recorded in the repository, signed: any host can go on from
+// it, it survives a host, and nobody can forge that something was read. A host
+// that cannot sign or write checks all the same, and records nothing. See
+// docs/adr/010.
+
+// partHead is the first line of a part; the keys that were read follow, one a
+// line.
+type partHead struct {
+	Host   string    `json:"host"`
+	From   time.Time `json:"from"`   // nothing in it was read before
+	Frames bool      `json:"frames"` // packs and WAL were opened, not only hashed
+}
+
+// Summary is what a check found, in short.
+type Summary struct {
+	Host     string         `json:"host"`
+	Began    time.Time      `json:"began"`
+	Ended    time.Time      `json:"ended"`
+	Read     bool           `json:"read"`   // objects were read
+	Sample   float64        `json:"sample"` // the share of them
+	Frames   bool           `json:"frames"`
+	Findings int            `json:"findings"`
+	Backups  []BackupResult `json:"backups"`
+}
+
+const (
+	partKeys   = 20000   // keys of a part, at most
+	maxPart    = 8 << 20 // bytes
+	maxSummary = 4 << 20
+	// summariesRead is how many of the newest summaries are read.
+	summariesRead = 10
+)
+
+// recorder notes what was read, and stores it in parts, so that a check that is
+// stopped need not begin anew.
+type recorder struct {
+	repo   *repo.Repo
+	id     string
+	head   partHead
+	now    func() time.Time
+	warn   func(string)
+	mu     sync.Mutex
+	parts  int
+	keys   []string
+	broken bool // storing failed: it is not tried again
+}
+
+func newRecorder(w *work) *recorder {
+	return &recorder{repo: w.repo, id: repo.CheckID(w.result.Began), now: w.options.Now, warn: w.options.Warn,
+		head: partHead{Host: w.options.Host, From: w.result.Began, Frames: w.result.Identity}}
+}
+
+func (r *recorder) add(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keys = append(r.keys, key)
+	if len(r.keys) >= partKeys {
+		r.store(context.Background())
+	}
+}
+
+// flush stores what is not stored yet, also when the check is being stopped. It
+// returns where the record lies, "" when there is none.
+func (r *recorder) flush(ctx context.Context) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	r.store(end)
+	if r.parts == 0 {
+		return ""
+	}
+	return repo.ChecksPrefix + r.id + "/"
+}
+
+func (r *recorder) store(ctx context.Context) {
+	keys := r.keys
+	r.keys = nil
+	if len(keys) == 0 || r.broken {
+		return
+	}
+	head, err := json.Marshal(r.head)
+	if err == nil {
+		text := append(append(head, '\n'), strings.Join(keys, "\n")+"\n"...)
+		_, err = r.repo.CreateEnvelope(ctx, repo.CheckPartKey(r.id, r.parts+1), repo.KindCheck, bytes.NewReader(text), int64(len(text)))
+	}
+	if err != nil {
+		r.broken = true
+		r.warn(fmt.Sprintf("what was read is not recorded, so --since will read it again: %v", err))
+		return
+	}
+	r.parts++
+	r.head.From = r.now()
+}
+
+// shortName stands for a key in memory.
+func shortName(key string) [16]byte {
+	sum := sha256.Sum256([]byte(key))
+	return [16]byte(sum[:16])
+}
+
+// readBefore are the objects that were read since the time wanted, as thoroughly
+// as now. A record that cannot be used counts for nothing.
+func (w *work) readBefore(ctx context.Context) (map[[16]byte]bool, error) {
+	seen := map[[16]byte]bool{}
+	if w.options.Since.IsZero() {
+		return seen, nil
+	}
+	for o := range w.list.List(ctx, repo.ChecksPrefix) {
+		_, began, summary, ok := repo.ParseCheck(o.Key)
+		// A part may have begun long after its check.
+		if !ok || summary || began.Before(w.options.Since.Add(-30*24*time.Hour)) {
+			continue
+		}
+		raw, _, err := w.repo.ReadEnvelope(ctx, o.Key, repo.KindCheck, maxPart)
+		if err != nil {
+			if errors.Is(err, repo.ErrNoIdentity) {
+				w.unproven("records of earlier checks cannot be opened, so nothing was left out: %v", err)
+				return seen, nil
+			}
+			if repo.AboutObject(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrWrongIdentity) {
+				w.options.Warn(fmt.Sprintf("the record %s cannot be used, and counts for nothing: %v", o.Key, err))
+				continue
+			}
+			return nil, err
+		}
+		lines := bufio.NewScanner(bytes.NewReader(raw))
+		var head partHead
+		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &head) != nil {
+			continue
+		}
+		if head.From.Before(w.options.Since) || head.From.After(w.result.Began) || w.result.Identity && !head.Frames {
+			continue
+		}
+		for lines.Scan() {
+			seen[shortName(lines.Text())] = true
+		}
+	}
+	return seen, nil
+}
+
+// Record stores the summary of a check. repo.ErrReadOnly where this host cannot
+// sign.
+func Record(ctx context.Context, r *repo.Repo, res *Result, o Options) error {
+	s := Summary{Host: o.Host, Began: res.Began.UTC(), Ended: res.Ended.UTC(), Read: o.Read, Sample: cmp.Or(o.Sample, 1), Frames: res.Identity && o.Read,
+		Findings: len(res.Findings), Backups: res.Backups}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode the summary: %w", err)
+	}
+	_, err = r.CreateEnvelope(ctx, repo.CheckSummaryKey(repo.CheckID(res.Ended)), repo.KindCheck, bytes.NewReader(text), int64(len(text)))
+	return err
+}
+
+// Summaries reads the newest summaries, the newest first. One that cannot be
+// used is left out.
+func Summaries(ctx context.Context, r *repo.Repo) ([]Summary, error) {
+	var keys []string
+	for o, err := range r.Store().List(ctx, repo.ChecksPrefix) {
+		if err != nil {
+			return nil, fmt.Errorf("list the records of checks: %w", err)
+		}
+		if _, _, summary, ok := repo.ParseCheck(o.Key); ok && summary {
+			keys = append(keys, o.Key)
+		}
+	}
+	slices.Sort(keys)
+	slices.Reverse(keys)
+	var out []Summary
+	for _, key := range keys[:min(len(keys), summariesRead)] {
+		raw, _, err := r.ReadEnvelope(ctx, key, repo.KindCheck, maxSummary)
+		var s Summary
+		switch {
+		case err == nil && json.Unmarshal(raw, &s) == nil:
+			out = append(out, s)
+		case err == nil || repo.AboutObject(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrWrongIdentity):
+		default:
+			return nil, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,292 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/wal"
+)
+
+// Options say what to check.
+type Options struct {
+	Read   bool      // read the objects, not only their names and sizes
+	Sample float64   // the share of objects to read, over 0 up to 1; 0 is 1
+	Seed   uint64    // chooses them
+	Since  time.Time // leave out objects that were read since then, as far as that was recorded; zero: none
+	Jobs   int       // objects that are read at a time; 0 is 4
+
+	Policy expire.Policy // where WAL must be without a gap; without one, from every backup on
+
+	Now     func() time.Time
+	Learn   func(context.Context, *wal.Index) error // as for expire; may be nil
+	Observe func(Progress)                          // may be nil
+	Warn    func(text string)                       // may be nil
+	Host    string                                  // for the record
+}
+
+// Progress is how far the check is.
+type Progress struct {
+	Phase       string // list, backups, wal, read
+	Done, Total int64  // bytes, when reading
+}
+
+// Count is objects and their bytes.
+type Count struct {
+	Objects int64 `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+func (c *Count) add(bytes int64) { c.Objects++; c.Bytes += bytes }
+
+// BackupResult is what is known of one backup.
+type BackupResult struct {
+	Label string `json:"label"`
+	OK    bool   `json:"ok"` // no finding spoils it
+}
+
+// Result is what a check found.
+type Result struct {
+	Began, Ended time.Time
+	Findings     []*Finding
+	Backups      []BackupResult // oldest first
+	Unproven     []string       // what could not be checked, and why
+	Unknown      []string       // objects that are none of ours: no finding
+	Listed       Count          // what there is
+	Wanted       Count          // what there is to read
+	Read         Count          // of it, what was read
+	Skipped      Count          // and what was left out, because it was read before
+	Frames       int64          // that were opened
+	Identity     bool           // data was opened, not only its hash compared
+	Recorded     string         // where it is noted what was read; "" when it is not
+}
+
+// work is a check under way.
+type work struct {
+	repo    *repo.Repo // on the listing
+	options Options
+	list    *snapshot
+	result  *Result
+
+	mu      sync.Mutex
+	byPack  map[string]*Finding
+	backups []*backup // those that can be read, oldest first
+	indexes map[postgres.SystemID]*wal.Index
+	uses    map[expire.Place]time.Time
+	live    repo.PackSet
+}
+
+// backup is a committed backup whose manifest was read to its end.
+type backup struct {
+	repo.Info
+	packs repo.PackSet
+}
+
+// Run checks the repository. Findings are in the result and are no error; an
+// error means that the check could not be done to its end, and nothing is
+// proven.
+func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
+	o = o.filled()
+	res := &Result{Began: o.Now(), Identity: r.CanOpenData(), Findings: []*Finding{}}
+	o.Observe(Progress{Phase: "list"})
+	list, err := listAll(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("list the repository: %w", err)
+	}
+	on, err := r.On(list)
+	if err != nil {
+		return nil, err
+	}
+	if err := on.CheckPresent(ctx); err != nil {
+		return nil, fmt.Errorf("check the marker: %w", err)
+	}
+	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(),
+		indexes: map[postgres.SystemID]*wal.Index{}, uses: map[expire.Place]time.Time{}}
+	res.Listed = Count{int64(len(list.packs) + len(list.objects)), list.bytes}
+	for _, step := range []func(context.Context) error{w.checkBackups, w.checkSmall, w.checkWAL, w.read, w.recheck} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	w.conclude(ctx)
+	return res, ctx.Err()
+}
+
+func (o Options) filled() Options {
+	if o.Sample <= 0 || o.Sample > 1 {
+		o.Sample = 1
+	}
+	if o.Jobs <= 0 {
+		o.Jobs = 4
+	}
+	if o.Learn == nil {
+		o.Learn = func(context.Context, *wal.Index) error { return nil }
+	}
+	if o.Observe == nil {
+		o.Observe = func(Progress) {}
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	return o
+}
+
+// find adds a finding; err is why.
+func (w *work) find(c Code, object string, err error, backups ...string) *Finding {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := &Finding{Code: c, Object: object, Problem: err.Error(), Backups: []string{}, Do: advice(c)}
+	for _, b := range backups {
+		f.spoil(b)
+	}
+	w.result.Findings = append(w.result.Findings, f)
+	return f
+}
+
+func (w *work) unproven(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if text := fmt.Sprintf(format, args...); !slices.Contains(w.result.Unproven, text) {
+		w.result.Unproven = append(w.result.Unproven, text)
+	}
+}
+
+// manifestsAtOnce bounds the manifests in memory, each with the names of all
+// files of its backup.
+const manifestsAtOnce = 2
+
+// checkBackups opens every manifest and compares its packs with the listing.
+func (w *work) checkBackups(ctx context.Context) error {
+	w.options.Observe(Progress{Phase: "backups"})
+	folders, others, err := w.repo.Folders(ctx)
+	if err != nil {
+		return err
+	}
+	w.result.Unknown = append(append(w.result.Unknown, w.list.strange...), others...)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(manifestsAtOnce)
+	for _, f := range folders {
+		if f.Committed {
+			g.Go(func() error { return w.checkBackup(gctx, f) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	slices.SortFunc(w.backups, func(a, b *backup) int { return a.StopTime.Compare(b.StopTime) })
+	return nil
+}
+
+func (w *work) checkBackup(ctx context.Context, f repo.Folder) error {
+	key := repo.ManifestKey(f.Label)
+	b, err := w.readManifest(ctx, f.Label)
+	switch {
+	case err == nil:
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // expired since the listing
+	case errors.Is(err, repo.ErrNoIdentity), errors.Is(err, repo.ErrWrongIdentity):
+		// Without a key for metadata the signature and the sealed bytes are still told.
+		if _, _, err := w.repo.CheckEnvelope(ctx, key, repo.KindManifest); err != nil {
+			return w.spoiled(err, key, f.Label)
+		}
+		w.unproven("backup %s: its manifest cannot be opened: %v", f.Label, err)
+		return nil
+	default:
+		return w.spoiled(err, key, f.Label)
+	}
+	w.mu.Lock()
+	w.backups = append(w.backups, b)
+	w.live.Join(b.packs)
+	w.result.Backups = append(w.result.Backups, BackupResult{Label: f.Label})
+	w.mu.Unlock()
+	return w.checkBeside(ctx, f, b.Info)
+}
+
+// spoiled is the finding of a manifest, or the error of a store that failed.
+func (w *work) spoiled(err error, key, label string) error {
+	if !repo.AboutObject(err) {
+		return fmt.Errorf("check %s: %w", key, err)
+	}
+	code := ManifestDamaged
+	if _, forged := errors.AsType[*repo.UntrustedError](err); forged {
+		code = ManifestUntrusted
+	}
+	f := w.find(code, key, err, label)
+	f.Points = "none can be restored from this backup"
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.result.Backups = append(w.result.Backups, BackupResult{Label: label})
+	return nil
+}
+
+func (w *work) readManifest(ctx context.Context, label string) (*backup, error) {
+	m, err := w.repo.OpenManifest(ctx, label)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	b := &backup{m.Info, w.list.packs.NewSet()}
+	for p, err := range m.Packs() {
+		if err != nil {
+			return nil, err
+		}
+		i, ok := w.list.packs.Find(p.ID)
+		switch {
+		case !ok:
+			w.badPack(PackMissing, p, m.Files, label, "the pack is missing")
+		case w.list.packs[i].Size != p.Size:
+			w.badPack(PackSize, p, m.Files, label, fmt.Sprintf("it has %d bytes, not %d", w.list.packs[i].Size, p.Size))
+		default:
+			b.packs.Add(i)
+		}
+	}
+	return b, nil
+}
+
+// badPack notes what a pack that is not there as it was spoils.
+func (w *work) badPack(c Code, p repo.PackEntry, files []repo.FileEntry, label, problem string) {
+	w.mu.Lock()
+	f := w.byPack[p.ID]
+	w.mu.Unlock()
+	if f == nil {
+		f = w.find(c, repo.PackKey(p.ID), errors.New(problem))
+		f.Points = "none can be restored from these backups"
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.byPack[p.ID] = f
+	f.spoil(label)
+	for _, frame := range p.Frames {
+		for _, span := range frame.To {
+			f.file(files[span.File].Path)
+		}
+	}
+}
+
+// conclude says of each backup whether a finding spoils it.
+func (w *work) conclude(context.Context) {
+	res := w.result
+	sortFindings(res.Findings)
+	slices.Sort(res.Unproven)
+	slices.Sort(res.Unknown)
+	slices.SortFunc(res.Backups, func(a, b BackupResult) int {
+		if a.Label < b.Label {
+			return -1
+		}
+		return 1
+	})
+	for i := range res.Backups {
+		b := &res.Backups[i]
+		b.OK = !slices.ContainsFunc(res.Findings, func(f *Finding) bool { return slices.Contains(f.Backups, b.Label) })
+	}
+	res.Ended = w.options.Now()
+}
