@@ -15,8 +15,8 @@ import (
 // an identity its signature and its sealed bytes are verified, with one it is
 // opened too, and a segment must be the one of its name. rest is the key below
 // the system's folder. Errors are those of repo.OpenEnvelope and *HeaderError.
-func CheckObject(ctx context.Context, r *repo.Repo, system postgres.SystemID, rest string) error {
-	key := repo.SystemWALPrefix(system) + rest
+func (ix *Index) CheckObject(ctx context.Context, r *repo.Repo, rest string) error {
+	key := repo.SystemWALPrefix(ix.system) + rest
 	if !r.CanOpenData() {
 		_, _, err := r.CheckEnvelope(ctx, key, repo.KindWAL)
 		return err
@@ -41,8 +41,18 @@ func CheckObject(ctx context.Context, r *repo.Repo, system postgres.SystemID, re
 	if len(head) < postgres.SegmentHeaderSize {
 		return &HeaderError{Name: name.String(), Reason: fmt.Sprintf("it has %d bytes", h.Size)}
 	}
-	_, err = checkSegment(name, head, h.Size, PushOptions{System: system})
-	return err
+	page, err := checkSegment(name, head, h.Size, PushOptions{System: ix.system})
+	if err != nil {
+		return err
+	}
+	history, err := ix.History(name.Timeline)
+	if err != nil || name.Timeline > 1 && !ix.HasHistory(name.Timeline) {
+		return nil // that is another finding
+	}
+	if want := history.TimelineAt(page.Start); page.Timeline != want {
+		return &HeaderError{Name: name.String(), Reason: fmt.Sprintf("it was begun on timeline %s, and by its history timeline %s was used there", page.Timeline, want)}
+	}
+	return nil
 }
 
 // LacksWAL says what is missing of the WAL from the start of a backup to its

@@ -79,7 +79,10 @@ func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
 			packs = append(packs, i)
 		}
 	}
-	for id := range rd.indexes {
+	for id, ix := range rd.indexes {
+		if ix == nil {
+			continue // its archive cannot be read, which is a finding
+		}
 		for o := range rd.list.List(context.Background(), repo.SystemWALPrefix(id)) {
 			if take(o.Key, o.Size) {
 				objects = append(objects, archiveObject{id, o.Key, o.Size})
@@ -104,18 +107,18 @@ func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
 
 // hashPacks compares packs with their names; no identity is needed.
 func (rd *reader) hashPacks(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(rd.options.Jobs)
 	for i, p := range rd.list.packs {
 		if !rd.packs.Has(i) {
 			continue
 		}
-		if ctx.Err() != nil {
+		if gctx.Err() != nil {
 			break
 		}
 		g.Go(func() error {
 			id := strings.TrimPrefix(p.Key(), repo.PacksPrefix)
-			err := rd.repo.CheckPack(ctx, repo.PackRef{ID: id, Size: p.Size}, nil, nil)
+			err := rd.repo.CheckPack(gctx, repo.PackRef{ID: id, Size: p.Size}, nil, nil)
 			return rd.tell(err, p.Key(), p.Size, func() { rd.damaged(PackDamaged, id, err) })
 		})
 	}
@@ -213,15 +216,15 @@ func (rd *reader) damaged(code Code, id string, err error) {
 
 // readArchive reads WAL.
 func (rd *reader) readArchive(ctx context.Context, objects []archiveObject) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(rd.options.Jobs)
 	for _, o := range objects {
-		if ctx.Err() != nil {
+		if gctx.Err() != nil {
 			break
 		}
 		g.Go(func() error {
 			rest := strings.TrimPrefix(o.key, repo.SystemWALPrefix(o.system))
-			err := wal.CheckObject(ctx, rd.repo, o.system, rest)
+			err := rd.indexes[o.system].CheckObject(gctx, rd.repo, rest)
 			return rd.tell(err, o.key, o.size, func() { rd.damagedWAL(o, rest, err) })
 		})
 	}

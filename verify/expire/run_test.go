@@ -206,7 +206,9 @@ func TestRunLeavesPacksOfWhatIsGone(t *testing.T) {
 // nothing names yet.
 func TestRunBesideALongBackup(t *testing.T) {
 	for _, folder := range []bool{true, false} { // a full backup has none before its end
-		w, _ := full(t)
+		w := newWorld(t)
+		w.backup(10, 100, "")
+		w.backup(5, 110, "")
 		var packs []repo.PackEntry
 		w.at(2, func() { _, packs = w.pack("long", 3) })
 		lease, err := repo.AcquireLease(t.Context(), w.store, "backup", repo.Claim{Holder: "db1"}, w.now.Add(-3*day))
