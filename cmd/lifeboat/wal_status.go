@@ -14,6 +14,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -33,7 +34,8 @@ needs an identity, and says "unknown" without one; it does not guess.
 
 A gap that a backup would have to be recovered through is a failure (exit code
 1). No failure is one that the server still has the WAL of and will archive, one
-before the oldest backup, and one on a timeline past the point where it was left.`,
+before the oldest backup, one on a timeline past the point where it was left, and
+one that "lifeboat expire" made after a backup that is older than expire.pitr_window.`,
 		Flags: flags,
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
@@ -197,6 +199,7 @@ type systemView struct {
 	backups  []repo.Info
 	index    *wal.Index
 	standing wal.Standing
+	lasting  map[string]bool // backups of which the policy wants all WAL to the end
 	commits  map[commitPlace]commitFound
 }
 
@@ -220,6 +223,7 @@ func (v *systemView) load(ctx context.Context) error {
 	if err := errors.Join(v.learnSegmentSize(ctx, ix), learnHistories(ctx, v.repo, v.cfg, ix)); err != nil {
 		return err
 	}
+	v.lasting = expire.Continuous(v.cfg.Expire, v.backups, nil, v.now())
 	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
 	return nil
 }
@@ -292,6 +296,12 @@ func (v *systemView) archived(tl postgres.Timeline) (p wal.Path, end postgres.LS
 	return p, end, ok
 }
 
+// stopsAfter says whether the gap lies before the stop of a backup, which then is
+// never consistent.
+func (v *systemView) stopsAfter(label string, g wal.Gap) bool {
+	return slices.ContainsFunc(v.backups, func(b repo.Info) bool { return b.Label == label && b.StopLSN > g.First.Start() })
+}
+
 // gapState says what a gap means.
 type gapState string
 
@@ -302,8 +312,8 @@ const (
 )
 
 func (v *systemView) state(g wal.Gap) gapState {
-	if len(g.NeededBy) == 0 {
-		return gapUnused
+	if !slices.ContainsFunc(g.NeededBy, func(label string) bool { return v.lasting[label] || v.stopsAfter(label, g) }) {
+		return gapUnused // also one that expire made
 	}
 	if v.server == nil || v.server.System != v.id {
 		return gapLoss

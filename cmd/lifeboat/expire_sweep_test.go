@@ -1,0 +1,176 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
+	"github.com/lifeboat-dr/lifeboat/storage/mem"
+	"github.com/lifeboat-dr/lifeboat/storage/storetest/suite"
+	"github.com/lifeboat-dr/lifeboat/verify/check"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
+)
+
+// weekOld is a store that says of the objects that it began with that they are
+// a week old.
+type weekOld struct {
+	*mem.Store
+	old map[string]bool
+}
+
+func (w *weekOld) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		for info, err := range w.Store.List(ctx, prefix) {
+			if w.old[info.Key] {
+				info.ModTime = info.ModTime.Add(-7 * 24 * time.Hour)
+			}
+			if !yield(info, err) {
+				return
+			}
+		}
+	}
+}
+
+// aged is the site's repository as it would be in a week, in memory.
+func (s *sweepSite) aged(t *testing.T) *weekOld {
+	t.Helper()
+	w := &weekOld{s.copyStore(t, []string{""}, ""), map[string]bool{}}
+	for info, err := range w.Store.List(context.Background(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.old[info.Key] = !strings.HasPrefix(info.Key, repo.LeasesPrefix)
+	}
+	return w
+}
+
+// TestExpireDiesAnywhere stops an expiry at each operation in turn. Each time
+// every kept backup passes a whole check, each frame of it opened; some are
+// restored and started; and the next run ends where an undisturbed one does.
+func TestExpireDiesAnywhere(t *testing.T) {
+	s := newSweepSite(t)
+	want := content(t, s.Cluster)
+	s.clock = s.clock.Add(-8 * 24 * time.Hour) // labels are a week old too
+	var labels []string
+	for range 3 {
+		l, err := s.takeBackup(s.store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		labels = append(labels, l)
+		s.flush(t)
+		s.flush(t)
+	}
+	if err := s.repo(t, s.store).SetPin(t.Context(), repo.Pin{Label: labels[0], Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	kept := []string{labels[0], labels[2]}
+	policy := expire.Policy{KeepLast: 1}
+	run := func(store storage.Store) error {
+		r, err := repo.Open(context.Background(), store, s.keys, "db1")
+		if err != nil {
+			return err
+		}
+		_, err = expire.Run(context.Background(), r, expire.Options{Policy: policy, Now: time.Now, Jobs: 1,
+			Claim: repo.Claim{Holder: "test", Process: "p", Gone: func(string) bool { return true }}})
+		return err
+	}
+	first := s.aged(t)
+	if err := run(first); err != nil {
+		t.Fatal(err)
+	}
+	end := objectsOf(t, first)
+
+	n := int64(1)
+	for ; !t.Failed(); n++ {
+		w := s.aged(t)
+		f := fault.New(w, fault.Fault{At: n, Mode: fault.Outage, Err: storage.ErrUnavailable})
+		err := run(f)
+		if !f.Fired() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		when := fmt.Sprintf("died at %s (operation %d)", f.FiredAt(), n)
+		r := s.repo(t, w)
+		there, err := r.Backups(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range kept {
+			if !slices.Contains(there, l) {
+				t.Errorf("%s: backup %s is gone", when, l)
+			}
+		}
+		res, err := check.Run(t.Context(), r, check.Options{Read: true, Policy: policy, Now: time.Now})
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		for _, finding := range res.Findings {
+			t.Errorf("%s: %s %s: %s", when, finding.Code, finding.Object, finding.Problem)
+		}
+		if n%29 == 7 {
+			s.startBoth(t, when, w, kept, want)
+		}
+		if err := run(w); err != nil {
+			t.Fatalf("the run after it %s: %v", when, err)
+		}
+		if have := objectsOf(t, w); !slices.Equal(have, end) {
+			t.Errorf("%s: in the end there are %d objects, not %d", when, len(have), len(end))
+		}
+	}
+	t.Logf("died at %d operations", n-1)
+	if n < 40 {
+		t.Errorf("only %d operations were tried", n-1)
+	}
+}
+
+// objectsOf are the keys of a store that last: no leases, and no records of checks.
+func objectsOf(t *testing.T, store storage.Store) []string {
+	t.Helper()
+	var out []string
+	for info, err := range store.List(context.Background(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(info.Key, repo.LeasesPrefix) && !strings.HasPrefix(info.Key, repo.ChecksPrefix) {
+			out = append(out, info.Key)
+		}
+	}
+	return out
+}
+
+// startBoth restores backups from what is in the store, and starts them.
+func (s *sweepSite) startBoth(t *testing.T, when string, store storage.Store, labels []string, want map[string]string) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, key := range append(objectsOf(t, store), "") {
+		if key == "" {
+			continue
+		}
+		path := filepath.Join(dir, filepath.FromSlash(key))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, bytes.Clone(suite.Read(t, store, key)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, l := range labels {
+		c := s.restoreTo(t, "--repository", "file://"+dir, "--backup", l, "--target-immediate", "--target-action", "promote")
+		sameContent(t, c, want)
+		stopAll(t, c)
+	}
+	t.Logf("%s: restored and started %v", when, labels)
+}
