@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
@@ -107,6 +108,21 @@ func TestObjectLock(t *testing.T) {
 		t.Errorf("locked in mode %q until %v", head.ObjectLockMode, head.ObjectLockRetainUntilDate)
 	}
 
+	until, err := storage.LockedUntil(ctx, store, "locked")
+	if err != nil || !until.Equal(*head.ObjectLockRetainUntilDate) {
+		t.Errorf("LockedUntil: %v, %v", until, err)
+	}
+	if _, err := storage.LockedUntil(ctx, store, "absent"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("LockedUntil of what is not there: %v", err)
+	}
+	hold := types.ObjectLockLegalHold{Status: types.ObjectLockLegalHoldStatusOn}
+	if _, err := client.PutObjectLegalHold(ctx, &awss3.PutObjectLegalHoldInput{Bucket: &server.Bucket, Key: &key, LegalHold: &hold}); err != nil {
+		t.Fatal(err)
+	}
+	if until, err := storage.LockedUntil(ctx, store, "locked"); err != nil || !until.Equal(storage.Forever) {
+		t.Errorf("LockedUntil under a legal hold: %v, %v", until, err)
+	}
+
 	// Deletion hides the object and leaves its bytes.
 	if err := store.Delete(ctx, "locked"); err != nil {
 		t.Fatal(err)
@@ -120,6 +136,17 @@ func TestObjectLock(t *testing.T) {
 	}
 	if len(versions.Versions) != 1 || len(versions.DeleteMarkers) != 1 {
 		t.Errorf("%d versions and %d delete markers, want 1 of each", len(versions.Versions), len(versions.DeleteMarkers))
+	}
+}
+
+// A bucket that knows no locks is asked once, and never again.
+func TestNoObjectLock(t *testing.T) {
+	ctx := context.Background()
+	store := open(t, options(s3test.Start(t, s3test.Options{TLS: true})))
+	for _, key := range []string{"a", "b"} {
+		if until, err := storage.LockedUntil(ctx, store, key); err != nil || !until.IsZero() {
+			t.Errorf("LockedUntil: %v, %v", until, err)
+		}
 	}
 }
 
