@@ -2,23 +2,39 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/check"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/report"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 func backupsCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:  "backups",
-		Usage: "list the backups that exist",
+		Usage: "list the backups that exist, how well each is proven, and how far it reaches",
 		Description: `
 Lists every committed backup, the oldest first. Needs the cluster key or an
-identity, because what a backup holds is sealed.`,
-		Flags: configFlags("repository", "identity"),
+identity, because what a backup holds is sealed.
+
+CHANGED is what the backup stored anew, BY how changes were known. CHECKED is when
+"lifeboat verify" last found nothing wrong with it, and whether it read every
+byte. DRILLED is when a drill last restored it and passed, of the last 90 days.
+REACHES is how far it can be recovered: "to the end" of the archive, to an LSN
+before a gap, or "itself" only.`,
+		Flags: configFlags("repository", "identity", "drill.trust"),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
 				return err
@@ -27,56 +43,313 @@ identity, because what a backup holds is sealed.`,
 			if err != nil {
 				return err
 			}
-			r, err := openRepo(c.Context, cfg)
-			if err != nil {
-				return err
-			}
-			infos, err := listBackups(c.Context, r)
-			if err != nil {
-				return err
-			}
-			reports := []backupReport{}
-			for _, i := range infos {
-				reports = append(reports, newBackupReport(i))
-			}
-			return a.result(reports, func(w io.Writer) { writeBackups(w, infos) })
+			return a.backups(c.Context, cfg)
 		},
 	}
 }
 
+// listedBackup is the JSON document of one backup in the list.
+type listedBackup struct {
+	backupReport
+	Checked *listedCheck `json:"checked,omitempty"`
+	Drilled string       `json:"drilled,omitempty"`
+	Reaches string       `json:"reaches"`             // end, gap, itself, nothing or unknown
+	To      postgres.LSN `json:"reaches_to"`          // of end, gap and itself
+	Pin     *pinReport   `json:"pin,omitempty"`       // one that holds
+	PinBad  string       `json:"pin_error,omitempty"` // why its pin cannot be read
+}
+
+type listedCheck struct {
+	At   string `json:"at"`
+	Read bool   `json:"read"` // every byte was read
+	OK   bool   `json:"ok"`
+}
+
+func (a *app) backups(ctx context.Context, cfg *Config) error {
+	r, err := openRepo(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	infos, err := listBackups(ctx, r)
+	if err != nil {
+		return err
+	}
+	list := make([]listedBackup, len(infos))
+	for i, info := range infos {
+		list[i] = listedBackup{backupReport: newBackupReport(info)}
+	}
+	trusted := true
+	g, gctx := errgroup.WithContext(ctx) // each fills in fields of its own
+	g.Go(func() error { return addReach(gctx, r, cfg, infos, list) })
+	g.Go(func() error { return addChecks(gctx, r, list) })
+	g.Go(func() error { return a.addPins(gctx, r, list) })
+	g.Go(func() (err error) { trusted, err = a.addDrills(gctx, r, cfg, list); return err })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return a.result(list, func(w io.Writer) {
+		writeBackups(w, infos, list, a.now())
+		if !trusted {
+			a.note("no key of a drill host is trusted here, so DRILLED stays empty: set drill.trust")
+		}
+	})
+}
+
+// listBackups reads what the backups are, one small request each.
 func listBackups(ctx context.Context, r *repo.Repo) ([]repo.Info, error) {
 	labels, err := r.Backups(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []repo.Info
-	for _, l := range labels {
-		i, err := r.Info(ctx, l)
-		if err != nil {
-			return nil, fmt.Errorf("read backup %s: %w", l, err)
-		}
-		out = append(out, i)
+	out := make([]repo.Info, len(labels))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i, l := range labels {
+		g.Go(func() error {
+			info, err := r.Info(gctx, l)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // or just expired
+				return fmt.Errorf("read backup %s: %w", l, err)
+			}
+			out[i] = info
+			return nil
+		})
 	}
-	return out, nil
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(out, func(i repo.Info) bool { return i.Label == "" }), nil
 }
 
-func writeBackups(w io.Writer, infos []repo.Info) {
+// addReach says how far each backup can be recovered.
+func addReach(ctx context.Context, r *repo.Repo, cfg *Config, infos []repo.Info, list []listedBackup) error {
+	bySystem := map[postgres.SystemID][]repo.Info{}
+	for _, i := range infos {
+		bySystem[i.System] = append(bySystem[i.System], i)
+	}
+	at := map[string]*listedBackup{}
+	for i := range list {
+		list[i].Reaches = "unknown"
+		at[list[i].Label] = &list[i]
+	}
+	for id, own := range bySystem {
+		ix, err := wal.LoadIndex(ctx, r, id)
+		if err == nil {
+			err = errors.Join(ix.LearnSegmentSize(own[0].SegSize), learnHistories(ctx, r, cfg, ix))
+		}
+		if err != nil {
+			return fmt.Errorf("look at the archive of system %s: %w", id, err)
+		}
+		reach(ix, own, at)
+	}
+	return nil
+}
+
+func reach(ix *wal.Index, own []repo.Info, at map[string]*listedBackup) {
+	s := ix.Standing(own)
+	for _, u := range s.Useless {
+		if _, lacks := errors.AsType[*wal.BackupGapError](u.Err); lacks {
+			at[u.Label].Reaches = "nothing"
+		}
+	}
+	stops := map[string]repo.Info{}
+	for _, b := range own {
+		stops[b.Label] = b
+	}
+	for _, w := range s.Windows {
+		for _, l := range w.Backups {
+			b, info := at[l], stops[l]
+			b.To = w.Reach.End
+			switch {
+			case !w.Reach.Gap:
+				b.Reaches = "end"
+			case w.Reach.End <= postgres.SegmentAt(info.Timeline, info.StopLSN, info.SegSize).End():
+				b.Reaches = "itself"
+			default:
+				b.Reaches = "gap"
+			}
+		}
+	}
+}
+
+// addChecks takes what the newest checks said; one that read every byte says
+// more than a later one that did not.
+func addChecks(ctx context.Context, r *repo.Repo, list []listedBackup) error {
+	all, err := check.Summaries(ctx, r)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		for _, s := range all {
+			j := slices.IndexFunc(s.Backups, func(b check.BackupResult) bool { return b.Label == list[i].Label })
+			if j < 0 {
+				continue
+			}
+			c := &listedCheck{At: s.Began.UTC().Format(timeForm), Read: s.Read && s.Sample == 1, OK: s.Backups[j].OK}
+			if list[i].Checked == nil || c.Read && list[i].Checked.OK {
+				list[i].Checked = c
+			}
+			if c.Read || !c.OK {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (a *app) addPins(ctx context.Context, r *repo.Repo, list []listedBackup) error {
+	pins, err := r.Pins(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range pins {
+		i := slices.IndexFunc(list, func(b listedBackup) bool { return b.Label == p.Label })
+		switch {
+		case i < 0:
+		case p.Err != nil:
+			list[i].PinBad = oneLine(p.Err.Error())
+		case p.Holds(a.now()):
+			pin := newPinReport(p.Pin)
+			list[i].Pin = &pin
+		}
+	}
+	return nil
+}
+
+// drilledSince is how far back the evidence is read for the list.
+const drilledSince = 90 * 24 * time.Hour
+
+// addDrills takes from the evidence when a backup was last restored by a drill
+// that passed. Without a key to trust nothing counts.
+func (a *app) addDrills(ctx context.Context, r *repo.Repo, cfg *Config, list []listedBackup) (trusted bool, err error) {
+	keys, err := cfg.trustedHosts(r.Marker().Cluster)
+	if err != nil {
+		return false, err
+	}
+	if len(keys) == 0 {
+		ids, err := evidence.List(ctx, r.Store(), a.now().Add(-drilledSince))
+		return len(ids) == 0, err
+	}
+	h, err := a.history(ctx, r, keys, a.now().Add(-drilledSince))
+	if err != nil {
+		return false, err
+	}
+	for _, d := range h.Drills {
+		if d.Drill.Verdict != evidence.Passed || d.Drill.Backup == nil || !report.Restores(d.Drill.Level) {
+			continue
+		}
+		if i := slices.IndexFunc(list, func(b listedBackup) bool { return b.Label == d.Drill.Backup.Label }); i >= 0 {
+			list[i].Drilled = d.Drill.Ended.UTC().Format(timeForm)
+		}
+	}
+	return true, nil
+}
+
+func writeBackups(w io.Writer, infos []repo.Info, list []listedBackup, now time.Time) {
 	if len(infos) == 0 {
 		_, _ = fmt.Fprintln(w, "no backups yet; \"lifeboat backup\" takes one")
 		return
 	}
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(tab, "LABEL\tFINISHED (UTC)\tTOOK\tSIZE\tSTORED\tTIMELINE\tWAL\tPAGES")
-	for _, i := range infos {
-		pages := "ok"
-		switch {
-		case i.BadCount > 0:
-			pages = fmt.Sprintf("%d bad", i.BadCount)
-		case !i.Checksums:
-			pages = "no checksums"
-		}
-		_, _ = fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%d\t%s to %s\t%s\n", i.Label, i.StopTime.UTC().Format("2006-01-02 15:04:05"),
-			span(i.StopTime.Sub(i.StartTime)), sizeText(i.RawBytes), sizeText(i.StoredBytes), i.Timeline, i.StartLSN, i.StopLSN, pages)
+	_, _ = fmt.Fprintln(tab, "LABEL\tFINISHED (UTC)\tSIZE\tSTORED\tCHANGED\tBY\tCHECKED\tDRILLED\tREACHES")
+	for i, info := range infos {
+		b := list[i]
+		_, _ = fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", info.Label, info.StopTime.UTC().Format("2006-01-02 15:04"),
+			sizeText(info.RawBytes), sizeText(info.StoredBytes), changedText(info), changesText(info.Changes), b.checkedText(now), agoText(b.Drilled, now), b.reachText())
 	}
 	_ = tab.Flush()
+	bare := 0
+	for i, info := range infos {
+		writeRemarks(w, info, list[i])
+		if !info.Checksums {
+			bare++
+		}
+	}
+	if bare > 0 {
+		_, _ = fmt.Fprintf(w, "%s of a cluster without page checksums: damage in the database is not noticed\n", plural(bare, "backup"))
+	}
+}
+
+// writeRemarks prints what few backups have and a person must see.
+func writeRemarks(w io.Writer, info repo.Info, b listedBackup) {
+	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	if info.BadCount > 0 {
+		say("%s: %d bad pages, which were damaged in the database", info.Label, info.BadCount)
+	}
+	switch {
+	case b.PinBad != "":
+		say("%s: its pin cannot be read, so it is kept: %s", info.Label, b.PinBad)
+	case b.Pin != nil && b.Pin.Until == "":
+		say("%s: pinned by %s%s", info.Label, b.Pin.By, colon(b.Pin.Reason))
+	case b.Pin != nil:
+		say("%s: pinned until %.10s by %s%s", info.Label, b.Pin.Until, b.Pin.By, colon(b.Pin.Reason))
+	}
+}
+
+func colon(s string) string {
+	if s == "" {
+		return ""
+	}
+	return ": " + oneLine(s)
+}
+
+func changedText(i repo.Info) string {
+	if i.Changes == "" { // of a version that did not note it
+		return sizeText(i.RawBytes)
+	}
+	return sizeText(i.ChangedBytes)
+}
+
+func changesText(changes string) string {
+	switch changes {
+	case "", repo.ChangesFull:
+		return "full"
+	case repo.ChangesWALSummaries:
+		return "summaries"
+	}
+	return changes
+}
+
+func (b listedBackup) checkedText(now time.Time) string {
+	switch c := b.Checked; {
+	case c == nil:
+		return "-"
+	case !c.OK:
+		return "DAMAGED"
+	case c.Read:
+		return agoText(c.At, now) + ", read"
+	default:
+		return agoText(c.At, now)
+	}
+}
+
+// agoText says how long ago something was, in one unit.
+func agoText(at string, now time.Time) string {
+	t, err := time.Parse(timeForm, at)
+	if err != nil {
+		return "-"
+	}
+	switch d := now.Sub(t); {
+	case d < time.Minute:
+		return "now"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm ago", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh ago", d/time.Hour)
+	default:
+		return fmt.Sprintf("%dd ago", d/(24*time.Hour))
+	}
+}
+
+func (b listedBackup) reachText() string {
+	switch b.Reaches {
+	case "end":
+		return "to the end"
+	case "gap":
+		return "to " + b.To.String()
+	case "itself":
+		return "itself"
+	case "nothing":
+		return "NOTHING"
+	}
+	return "unknown"
 }

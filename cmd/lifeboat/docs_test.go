@@ -104,7 +104,7 @@ func jsonReports() map[string]any {
 
 		"lifeboat init":         setupReport{},
 		"lifeboat backup":       backupReport{},
-		"lifeboat backups":      []backupReport{},
+		"lifeboat backups":      []listedBackup{},
 		"lifeboat backup pin":   pinReport{},
 		"lifeboat backup unpin": pinReport{},
 		"lifeboat expire":       expireReport{},

@@ -101,6 +101,27 @@ func TestExpireEndToEnd(t *testing.T) {
 		t.Errorf("a second run found more:\n%s", again)
 	}
 
+	s.run(t, "verify", "--read", "--keep-last", "2")
+	listed := s.run(t, "backups")
+	t.Logf("\n%s", listed)
+	for _, words := range []string{"REACHES", "now, read", "to the end", "itself", before[0] + ": pinned until 2999-12-31", "the audit of 2026"} {
+		if !strings.Contains(listed, words) {
+			t.Errorf("the list does not say %q:\n%s", words, listed)
+		}
+	}
+	for line := range strings.SplitSeq(listed, "\n") {
+		if len(line) > 120 {
+			t.Errorf("%d columns: %s", len(line), line)
+		}
+	}
+	// The gap that was made is no loss, as long as the policy is known.
+	if code, _, stderr := s.exec(t, "wal", "status", "--keep-last", "2"); code != 0 {
+		t.Errorf("wal status after it: exit code %d %s", code, stderr)
+	}
+	if code, _, _ := s.exec(t, "wal", "status"); code != 1 {
+		t.Errorf("wal status without the policy: exit code %d", code)
+	}
+
 	// The newest restores to the end, the pinned one to its own end.
 	c := s.restoreTo(t)
 	sameContent(t, c, want)
