@@ -87,7 +87,7 @@ var samples = map[string][]string{
 	"expire.keep_weekly":  {"4"},
 	"expire.keep_monthly": {"12"},
 	"expire.keep_yearly":  {"5"},
-	"expire.pitr_window":  {"168h0m0s"},
+	"expire.pitr_window":  {"168h"},
 }
 
 // Every key must work in the file, in the environment and as a flag, and

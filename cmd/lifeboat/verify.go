@@ -22,7 +22,7 @@ import (
 func verifyCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:  "verify",
-		Usage: "check the repository: signatures, packs, WAL without gaps, and with --read every byte",
+		Usage: "check the repository: signatures, packs, WAL, and with --read every byte",
 		Description: `
 Opens every manifest, compares its packs with what the store lists, and follows
 the WAL from each backup. With --read the objects are read and compared with
