@@ -97,6 +97,37 @@ func TestDrillUnitRuns(t *testing.T) {
 	}
 }
 
+// The lines of the units that remove and check, on a real repository; and those
+// of the crontab that do the same.
+func TestExpireAndVerifyRun(t *testing.T) {
+	h, bin := newHost(t), t.TempDir()
+	if err := os.Symlink(os.Getenv(programVariable), filepath.Join(bin, "lifeboat")); err != nil {
+		t.Fatal(err)
+	}
+	run := func(name, line string) {
+		t.Helper()
+		cmd := exec.Command("/bin/sh", "-c", h.paths.Replace(line))
+		cmd.Env = append(environ(), "PATH="+bin+":/usr/bin:/bin", "LIFEBOAT_EXPIRE_KEEP_LAST=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %s: %v: %s", name, line, err, out)
+		}
+	}
+	for _, name := range []string{"systemd/lifeboat-expire.service", "systemd/lifeboat-verify.service"} {
+		// systemd writes a percent sign twice.
+		run(name, strings.ReplaceAll(readUnit(t, name)["Service.ExecStart"][0], "%%", "%"))
+	}
+	found := 0
+	for line := range strings.Lines(read(t, "cron/lifeboat")) {
+		if _, command, ok := strings.Cut(line, " * * * lifeboat  lifeboat --quiet"); ok {
+			found++
+			run("cron/lifeboat", "lifeboat --quiet"+command)
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d lines of the crontab were run, want 2", found)
+	}
+}
+
 // Every line of the crontab has six fields, a command that a shell takes, and
 // no % in it, at which cron would end it; the nightly one is run, twice: the
 // second time nothing is due.
@@ -122,8 +153,8 @@ func TestCrontab(t *testing.T) {
 		checkDrillLines(t, command)
 		commands = append(commands, command)
 	}
-	if len(commands) != 3 {
-		t.Fatalf("%d lines, want 3", len(commands))
+	if len(commands) != 5 {
+		t.Fatalf("%d lines, want 5", len(commands))
 	}
 
 	h, bin := newHost(t), t.TempDir()

