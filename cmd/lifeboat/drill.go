@@ -182,7 +182,7 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (
 	defer d.progress.close()
 	c := d.cfg.Drill
 	return drill.Run(ctx, r, drill.Options{
-		Level: evidence.Level(c.Level), Pick: d.pick, Time: d.time, RandomTime: d.random,
+		Level: evidence.Level(c.Level), Pick: d.pick, Policy: d.cfg.Expire, Time: d.time, RandomTime: d.random,
 		Staging: c.Staging, Owner: c.Owner, RPO: c.RPO, RTO: c.RTO, Checks: c.Checks,
 		Libraries: drill.Libraries{Listed: len(c.Libraries) > 0, Names: c.Libraries},
 		Conn:      d.primary(), Role: c.Role, Heartbeat: c.Heartbeat,

@@ -122,6 +122,11 @@ func TestExpireEndToEnd(t *testing.T) {
 		t.Errorf("wal status without the policy: exit code %d", code)
 	}
 
+	// Nor does a drill of a random backup take the pinned one, which ends before it.
+	for range 4 {
+		s.run(t, "drill", "--level", "quick", "--pick", "random", "--identity", s.identity, "--keep-last", "2", "--staging", t.TempDir())
+	}
+
 	// The newest restores to the end, the pinned one to its own end.
 	c := s.restoreTo(t)
 	sameContent(t, c, want)

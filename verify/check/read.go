@@ -158,7 +158,7 @@ func (rd *reader) openBackup(ctx context.Context, label string) error {
 			return errors.Join(err, g.Wait())
 		}
 		i, ok := rd.list.packs.Find(p.ID)
-		if !ok || !rd.packs.Has(i) || rd.byPack[p.ID] != nil {
+		if !ok || !rd.packs.Has(i) || rd.isBad(p.ID) {
 			continue
 		}
 		first, frames := rd.fresh(i, p)
@@ -168,6 +168,12 @@ func (rd *reader) openBackup(ctx context.Context, label string) error {
 		g.Go(func() error { return rd.openPack(gctx, p.PackRef, frames, first) })
 	}
 	return g.Wait()
+}
+
+func (rd *reader) isBad(pack string) bool {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	return rd.byPack[pack] != nil
 }
 
 // fresh are the frames of a pack that were not opened yet. What a later backup
@@ -274,9 +280,9 @@ func (rd *reader) tell(err error, key string, size int64, finding func()) error 
 		rd.mu.Lock()
 		rd.result.Read.add(size)
 		rd.done += size
-		total := int64(float64(rd.result.Wanted.Bytes-rd.result.Skipped.Bytes) * rd.options.Sample)
+		done, total := rd.done, int64(float64(rd.result.Wanted.Bytes-rd.result.Skipped.Bytes)*rd.options.Sample)
 		rd.mu.Unlock()
-		rd.options.Observe(Progress{"read", rd.done, total})
+		rd.options.Observe(Progress{"read", min(done, total), total})
 		rd.record.add(key)
 		return nil
 	case errors.Is(err, fs.ErrNotExist):

@@ -6,6 +6,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
 )
 
 // Options says what a drill does.
@@ -16,6 +17,10 @@ type Options struct {
 	// is never replaced by an older one: that the newest cannot be restored is
 	// what a drill is there to find out.
 	Pick string
+
+	// Policy is what is kept: Random leaves out the backups whose WAL it does
+	// not keep to the end. The zero value leaves out none.
+	Policy expire.Policy
 
 	// Time, unless zero, is recovered to instead of the end of the archive;
 	// RandomTime picks one between the backup and the newest commit. The loss

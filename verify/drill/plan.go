@@ -12,6 +12,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -54,11 +55,31 @@ func (r *run) pick(ctx context.Context) (string, error) {
 	case r.o.Pick == Latest || r.o.Pick == "":
 		return r.newest(ctx, labels)
 	case r.o.Pick == Random:
-		return labels[rand.IntN(len(labels))], nil
+		return r.random(ctx, labels)
 	case !slices.Contains(labels, r.o.Pick):
 		return "", &MissingBackupError{r.o.Pick}
 	}
 	return r.o.Pick, nil
+}
+
+// random is any backup from which the policy wants all WAL to the end: expire
+// takes it away after the others, and a drill to the end could only fail there.
+func (r *run) random(ctx context.Context, labels []string) (string, error) {
+	if r.o.Policy.Check() != nil { // there is none
+		return labels[rand.IntN(len(labels))], nil
+	}
+	var infos []repo.Info
+	for _, label := range labels {
+		info, err := r.repo.Info(ctx, label)
+		if err != nil {
+			// A backup that cannot be read is one that a drill must find.
+			return label, nil
+		}
+		infos = append(infos, info)
+	}
+	lasting := expire.Continuous(r.o.Policy, infos, nil, r.o.Now())
+	labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return !lasting[l] })
+	return labels[rand.IntN(len(labels))], nil
 }
 
 // newest is the newest backup that a recovery to a time could begin from.

@@ -49,6 +49,9 @@ func full(t testing.TB) (w *world, labels []string) {
 	})
 	w.check(w.repo.SetPin(t.Context(), repo.Pin{Label: labels[0], Reason: "audit", Made: w.now}))
 	w.check(w.repo.SetPin(t.Context(), repo.Pin{Label: labels[1], Until: w.now.Add(-day), Reason: "over", Made: w.now}))
+	for _, at := range []time.Time{w.now.AddDate(-2, 0, 0), w.now} {
+		w.check(w.store.Create(t.Context(), repo.CheckSummaryKey(repo.CheckID(at)), strings.NewReader("old")))
+	}
 	w.check(w.store.Create(t.Context(), "drills/20260101T000000Z-00000000", strings.NewReader("evidence")))
 	return w, labels
 }
@@ -68,7 +71,7 @@ func TestRun(t *testing.T) {
 	}
 	w.sound("after it", keepTwo)
 	// labels[2] took over both packs of labels[1], which is gone: only that of nobody goes.
-	if res.Packs.Objects != 1 || res.Crashed.Objects != 2 || res.Blocks.Objects != 2 {
+	if res.Packs.Objects != 1 || res.Crashed.Objects != 3 || res.Blocks.Objects != 2 {
 		t.Errorf("packs %+v, crashed %+v, blocks %+v", res.Packs, res.Crashed, res.Blocks)
 	}
 	// Segments 102 to 119, a partial, a backup history file and a slice; the history file stays.

@@ -302,10 +302,21 @@ func (w *work) removeBlocks() error {
 	return w.removeAll(all, &w.result.Blocks)
 }
 
+// checkAge is how long the records of checks are kept.
+const checkAge = 400 * 24 * time.Hour
+
 // removeCrashed removes the folders of backups that ended before they were
-// committed.
+// committed, and records of checks that are older than a year.
 func (w *work) removeCrashed() error {
 	var all []storage.Info
+	for info, err := range w.repo.Store().List(w.ctx, repo.ChecksPrefix) {
+		if err != nil {
+			return fmt.Errorf("list the records of checks: %w", err)
+		}
+		if _, began, _, ok := repo.ParseCheck(info.Key); ok && w.scene.Now.Sub(began) > checkAge {
+			all = append(all, info)
+		}
+	}
 	for _, f := range w.scene.folders {
 		if !w.scene.running[f.Label] {
 			all = append(all, f.Objects...)
