@@ -75,15 +75,17 @@ func (a *app) backups(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	list := make([]listedBackup, len(infos))
+	at := map[string]*listedBackup{}
 	for i, info := range infos {
-		list[i] = listedBackup{backupReport: newBackupReport(info)}
+		list[i] = listedBackup{backupReport: newBackupReport(info), Reaches: "unknown"}
+		at[info.Label] = &list[i]
 	}
 	trusted := true
 	g, gctx := errgroup.WithContext(ctx) // each fills in fields of its own
-	g.Go(func() error { return addReach(gctx, r, cfg, infos, list) })
-	g.Go(func() error { return addChecks(gctx, r, list) })
-	g.Go(func() error { return a.addPins(gctx, r, list) })
-	g.Go(func() (err error) { trusted, err = a.addDrills(gctx, r, cfg, list); return err })
+	g.Go(func() error { return addReach(gctx, r, cfg, infos, at) })
+	g.Go(func() error { return addChecks(gctx, r, at) })
+	g.Go(func() error { return a.addPins(gctx, r, at) })
+	g.Go(func() (err error) { trusted, err = a.addDrills(gctx, r, cfg, at); return err })
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -121,15 +123,10 @@ func listBackups(ctx context.Context, r *repo.Repo) ([]repo.Info, error) {
 }
 
 // addReach says how far each backup can be recovered.
-func addReach(ctx context.Context, r *repo.Repo, cfg *Config, infos []repo.Info, list []listedBackup) error {
+func addReach(ctx context.Context, r *repo.Repo, cfg *Config, infos []repo.Info, at map[string]*listedBackup) error {
 	bySystem := map[postgres.SystemID][]repo.Info{}
 	for _, i := range infos {
 		bySystem[i.System] = append(bySystem[i.System], i)
-	}
-	at := map[string]*listedBackup{}
-	for i := range list {
-		list[i].Reaches = "unknown"
-		at[list[i].Label] = &list[i]
 	}
 	for id, own := range bySystem {
 		ix, err := wal.LoadIndex(ctx, r, id)
@@ -173,20 +170,20 @@ func reach(ix *wal.Index, own []repo.Info, at map[string]*listedBackup) {
 
 // addChecks takes what the newest checks said; one that read every byte says
 // more than a later one that did not.
-func addChecks(ctx context.Context, r *repo.Repo, list []listedBackup) error {
+func addChecks(ctx context.Context, r *repo.Repo, at map[string]*listedBackup) error {
 	all, err := check.Summaries(ctx, r)
 	if err != nil {
 		return err
 	}
-	for i := range list {
+	for label, b := range at {
 		for _, s := range all {
-			j := slices.IndexFunc(s.Backups, func(b check.BackupResult) bool { return b.Label == list[i].Label })
+			j := slices.IndexFunc(s.Backups, func(b check.BackupResult) bool { return b.Label == label })
 			if j < 0 {
 				continue
 			}
 			c := &listedCheck{At: s.Began.UTC().Format(timeForm), Read: s.Read && s.Sample == 1, OK: s.Backups[j].OK}
-			if list[i].Checked == nil || c.Read && list[i].Checked.OK {
-				list[i].Checked = c
+			if b.Checked == nil || c.Read && b.Checked.OK {
+				b.Checked = c
 			}
 			if c.Read || !c.OK {
 				break
@@ -196,20 +193,20 @@ func addChecks(ctx context.Context, r *repo.Repo, list []listedBackup) error {
 	return nil
 }
 
-func (a *app) addPins(ctx context.Context, r *repo.Repo, list []listedBackup) error {
+func (a *app) addPins(ctx context.Context, r *repo.Repo, at map[string]*listedBackup) error {
 	pins, err := r.Pins(ctx)
 	if err != nil {
 		return err
 	}
 	for _, p := range pins {
-		i := slices.IndexFunc(list, func(b listedBackup) bool { return b.Label == p.Label })
+		b := at[p.Label]
 		switch {
-		case i < 0:
+		case b == nil:
 		case p.Err != nil:
-			list[i].PinBad = oneLine(p.Err.Error())
+			b.PinBad = oneLine(p.Err.Error())
 		case p.Holds(a.now()):
 			pin := newPinReport(p.Pin)
-			list[i].Pin = &pin
+			b.Pin = &pin
 		}
 	}
 	return nil
@@ -220,7 +217,7 @@ const drilledSince = 90 * 24 * time.Hour
 
 // addDrills takes from the evidence when a backup was last restored by a drill
 // that passed. Without a key to trust nothing counts.
-func (a *app) addDrills(ctx context.Context, r *repo.Repo, cfg *Config, list []listedBackup) (trusted bool, err error) {
+func (a *app) addDrills(ctx context.Context, r *repo.Repo, cfg *Config, at map[string]*listedBackup) (trusted bool, err error) {
 	keys, err := cfg.trustedHosts(r.Marker().Cluster)
 	if err != nil {
 		return false, err
@@ -237,8 +234,8 @@ func (a *app) addDrills(ctx context.Context, r *repo.Repo, cfg *Config, list []l
 		if d.Drill.Verdict != evidence.Passed || d.Drill.Backup == nil || !report.Restores(d.Drill.Level) {
 			continue
 		}
-		if i := slices.IndexFunc(list, func(b listedBackup) bool { return b.Label == d.Drill.Backup.Label }); i >= 0 {
-			list[i].Drilled = d.Drill.Ended.UTC().Format(timeForm)
+		if b := at[d.Drill.Backup.Label]; b != nil {
+			b.Drilled = d.Drill.Ended.UTC().Format(timeForm)
 		}
 	}
 	return true, nil
