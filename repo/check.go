@@ -33,7 +33,10 @@ func (r *Repo) CheckPack(ctx context.Context, ref PackRef, frames []FrameRef, pr
 	if pr == nil {
 		n, err = io.Copy(io.Discard, body)
 	} else if err = ref.Check(); err == nil {
-		whole = make([]byte, ref.Size+1)
+		if int64(cap(pr.whole)) <= ref.Size {
+			pr.whole = make([]byte, ref.Size+1)
+		}
+		whole = pr.whole[:ref.Size+1]
 		var got int
 		got, err = io.ReadFull(body, whole)
 		n, whole = int64(got), whole[:got]

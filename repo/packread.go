@@ -40,6 +40,7 @@ type PackReader struct {
 	dec    *zstd.Decoder
 	stored []byte
 	raw    []byte
+	whole  []byte // of a pack that is checked
 }
 
 // NewPackReader makes a reader; ErrNoIdentity when data cannot be opened.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,6 +98,51 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 			if strings.HasPrefix(string(f.Code), "pack-") && (len(f.Files) == 0 || f.FileCount < int64(len(f.Files))) {
 				t.Errorf("%s (%d): it spoils no files: %+v", d.Name, i, f)
 			}
+		}
+	}
+	s.findsSmallDamage(t, label)
+}
+
+// findsSmallDamage spoils one object beside backups and WAL after another.
+func (s *sweepSite) findsSmallDamage(t *testing.T, label string) {
+	t.Helper()
+	if err := s.repo(t, s.store).SetPin(t.Context(), repo.Pin{Label: label, Reason: "x"}); err != nil {
+		t.Fatal(err)
+	}
+	var segment string
+	for info, err := range s.store.List(t.Context(), repo.ArchivePrefix) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		segment = info.Key // the last one
+	}
+	for _, c := range []struct {
+		key   string
+		want  check.Code
+		spoil bool // the backup
+	}{
+		{repo.InfoKey(label), check.InfoDamaged, false},
+		{repo.PinsPrefix + label + "/000001", check.PinDamaged, false},
+		{"systems/" + strings.Split(segment, "/")[1], check.SystemDamaged, false},
+		{segment, check.WALDamaged, true},
+		{repo.ManifestKey(label), check.ManifestDamaged, true},
+	} {
+		store := s.copyStore(t, []string{""}, "")
+		if _, err := store.Stat(t.Context(), c.key); err != nil {
+			t.Errorf("%s: there is nothing to spoil: %v", c.key, err)
+			continue
+		}
+		if err := errors.Join(store.Delete(t.Context(), c.key), store.Create(t.Context(), c.key, strings.NewReader("garbage"))); err != nil {
+			t.Fatal(err)
+		}
+		res, err := checkStore(t, store, s.keys, true)
+		if err != nil {
+			t.Errorf("%s: %v", c.key, err)
+			continue
+		}
+		j := slices.IndexFunc(res.Findings, func(f *check.Finding) bool { return f.Code == c.want })
+		if j < 0 || slices.Contains(res.Findings[j].Backups, label) != c.spoil || res.Findings[j].Do == "" {
+			t.Errorf("%s: %d findings, %s at %d", c.key, len(res.Findings), c.want, j)
 		}
 	}
 }

@@ -47,10 +47,15 @@ func hasKey[K comparable, V any](m map[K]V, k K) bool { _, ok := m[k]; return ok
 
 func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 	ix, err := w.loadIndex(ctx, id)
-	if err != nil || ix == nil {
+	if err != nil {
 		return err
 	}
 	w.indexes[id] = ix
+	for _, d := range w.hidden {
+		if d.system == id {
+			w.damagedWAL(d.archiveObject, strings.TrimPrefix(d.key, repo.SystemWALPrefix(id)), d.err)
+		}
+	}
 	var own, lasting []repo.Info
 	for _, b := range w.backups {
 		if b.System == id {
@@ -75,13 +80,34 @@ func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 	return w.follow(ctx, ix, lasting)
 }
 
-// loadIndex is nil when a damaged object keeps it from being read, which then
-// is a finding.
+// damage is an object of the archive that was found damaged on the way.
+type damage struct {
+	archiveObject
+	err error
+}
+
+// objectOf is the object that an error says is damaged, "" when it is about
+// something else.
+func objectOf(err error) string {
+	if e, ok := errors.AsType[*repo.CorruptError](err); ok {
+		return e.Object
+	}
+	if e, ok := errors.AsType[*repo.UntrustedError](err); ok {
+		return e.Object
+	}
+	return ""
+}
+
+// loadIndex reads the index of a system, and the histories in it.
 func (w *work) loadIndex(ctx context.Context, id postgres.SystemID) (*wal.Index, error) {
 	ix, err := wal.LoadIndexSeeing(ctx, w.repo, id, func(o storage.Info) { w.noteUse(id, o) })
-	if repo.AboutObject(err) {
-		w.find(WALDamaged, repo.SystemWALPrefix(id), err)
-		return nil, nil
+	for key := objectOf(err); key != ""; key = objectOf(err) {
+		// The object that tells the segment size is damaged: another one does.
+		if !w.list.hide(key) {
+			break
+		}
+		w.hidden = append(w.hidden, damage{archiveObject{system: id, key: key}, err})
+		ix, err = wal.LoadIndex(ctx, w.repo, id)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("check the archive of system %s: %w", id, err)

@@ -65,3 +65,10 @@ func (s *snapshot) List(_ context.Context, prefix string) iter.Seq2[storage.Info
 		}
 	}
 }
+
+// hide takes an object out of the listing; false when it is not there.
+func (s *snapshot) hide(key string) bool {
+	n := len(s.objects)
+	s.objects = slices.DeleteFunc(s.objects, func(o storage.Info) bool { return o.Key == key })
+	return len(s.objects) < n
+}

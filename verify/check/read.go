@@ -79,10 +79,7 @@ func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
 			packs = append(packs, i)
 		}
 	}
-	for id, ix := range rd.indexes {
-		if ix == nil {
-			continue // its archive cannot be read, which is a finding
-		}
+	for id := range rd.indexes {
 		for o := range rd.list.List(context.Background(), repo.SystemWALPrefix(id)) {
 			if take(o.Key, o.Size) {
 				objects = append(objects, archiveObject{id, o.Key, o.Size})
@@ -238,7 +235,7 @@ func (rd *reader) readArchive(ctx context.Context, objects []archiveObject) erro
 }
 
 // damagedWAL says which backups a damaged object of the archive spoils.
-func (rd *reader) damagedWAL(o archiveObject, rest string, err error) {
+func (w *work) damagedWAL(o archiveObject, rest string, err error) {
 	_, file, _ := strings.Cut(rest, "/")
 	if segment, _, _, ok := repo.ParseSlice(file); ok {
 		file = segment
@@ -247,9 +244,9 @@ func (rd *reader) damagedWAL(o archiveObject, rest string, err error) {
 	if bad != nil {
 		return
 	}
-	f := rd.find(WALDamaged, o.key, err)
-	rd.mu.Lock()
-	defer rd.mu.Unlock()
+	f := w.find(WALDamaged, o.key, err)
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch name.Kind {
 	case postgres.WALHistory:
 		f.Code, f.Do = HistoryDamaged, advice(HistoryDamaged)
@@ -259,12 +256,12 @@ func (rd *reader) damagedWAL(o archiveObject, rest string, err error) {
 		f.Points = "none: recovery does not read it"
 		return
 	}
-	seg, bad := postgres.ParseSegment(name.Segment, rd.indexes[o.system].SegmentSize())
+	seg, bad := postgres.ParseSegment(name.Segment, w.indexes[o.system].SegmentSize())
 	if bad != nil {
 		f.Points = "not known: its place is not"
 		return
 	}
-	for _, b := range rd.backups {
+	for _, b := range w.backups {
 		if b.System == o.system && b.StartLSN < seg.End() {
 			f.spoil(b.Label)
 		}

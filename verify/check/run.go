@@ -83,6 +83,7 @@ type work struct {
 	indexes map[postgres.SystemID]*wal.Index
 	uses    map[expire.Place]time.Time
 	live    repo.PackSet
+	hidden  []damage // objects of the archive that the listing leaves out now
 }
 
 // backup is a committed backup whose manifest was read to its end.
