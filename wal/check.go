@@ -79,4 +79,3 @@ func AboutObject(err error) bool {
 	_, header := errors.AsType[*HeaderError](err)
 	return header || repo.AboutObject(err)
 }
-
