@@ -107,9 +107,13 @@ func TestRunDiesAnywhere(t *testing.T) {
 	first.check(err)
 	want := whole.objects()
 	kept := []string{labels[0], labels[2], labels[3]}
+	step := int64(1)
+	if testing.Short() { // under the race detector
+		step = 5
+	}
 	for _, mode := range []fault.Mode{fault.Outage, fault.After} {
 		n := int64(1)
-		for ; ; n++ {
+		for ; ; n += step {
 			w := first.fork(t)
 			f := fault.New(w.store, fault.Fault{At: n, Mode: mode, Err: storage.ErrUnavailable})
 			_, err := w.expire(f, keepTwo, false)
