@@ -67,7 +67,7 @@ var samples = map[string][]string{
 	"pg_bindir":           {"/usr/lib/postgresql/15/bin"},
 	"wal_timeout":         {"90s"},
 	"fingerprints":        {"true"},
-	"max_pack_age":        {"10d"},
+	"max_pack_age":        {"240h"},
 	"block_summaries":     {"false"},
 	"store_timeout":       {"20s"},
 	"drill.staging":       {"/srv/staging"},
