@@ -81,4 +81,3 @@ func (s *site) load(t *testing.T) (stop func()) {
 	t.Cleanup(cancel)
 	return func() { cancel(); <-done }
 }
-
