@@ -91,6 +91,21 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 	return stored, int(l.stored.Load()), nil
 }
 
+// LookAhead is what PushAhead does beside its own file, which is durable in this
+// repository already: for a call that still has to wait for another repository.
+// It returns how many others are durable now, at once when none was left.
+func LookAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a Ahead) (others int) {
+	own, err := postgres.ParseWALName(filepath.Base(path))
+	if err != nil || !a.Memory.covers(path) {
+		return 0
+	}
+	l := newLookAhead(ctx, r, o, a)
+	defer l.stop()
+	go l.run(own, tokens{sealers: max(a.Sealers, 1), raw: aheadRaw, memory: aheadMemory})
+	l.proceed()
+	return int(l.stored.Load())
+}
+
 // tokens are what a file takes: a sealer while it is sealed, its size while it
 // is under way, and its memory, which is known better once it is sealed.
 type tokens struct {

@@ -62,6 +62,7 @@ func (f fileFacts) settled(now time.Time) bool {
 // that was written to have others.
 type PushMemory struct {
 	DataDir    string
+	Name       string // tells it from those of other repositories of the data directory; "" for the only one
 	Repository string // its id
 	Address    string // where it is, and all else that decides it
 	System     postgres.SystemID
@@ -96,7 +97,13 @@ func (m PushMemory) covers(path string) bool {
 
 func (m PushMemory) walDir() string { return filepath.Join(m.DataDir, "pg_wal") }
 
-func (m PushMemory) dir() string { return filepath.Join(m.DataDir, SpoolDir, pushedDir) }
+func (m PushMemory) dir() string {
+	dir := pushedDir
+	if m.Name != "" {
+		dir += "." + m.Name
+	}
+	return filepath.Join(m.DataDir, SpoolDir, dir)
+}
 
 // facts of a file in pg_wal as it is now.
 func (m PushMemory) facts(name postgres.WALName) fileFacts {

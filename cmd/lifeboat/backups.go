@@ -27,6 +27,9 @@ identity, because what a backup holds is sealed.`,
 			if err != nil {
 				return err
 			}
+			if cfg.several() {
+				return a.listSeveral(c.Context, cfg)
+			}
 			r, err := openRepo(c.Context, cfg)
 			if err != nil {
 				return err
@@ -42,6 +45,47 @@ identity, because what a backup holds is sealed.`,
 			return a.result(reports, func(w io.Writer) { writeBackups(w, infos) })
 		},
 	}
+}
+
+// listSeveral lists the backups of each repository. One that does not answer is
+// told, and hides nothing of the others.
+func (a *app) listSeveral(ctx context.Context, cfg *Config) error {
+	infos := make([][]repo.Info, len(cfg.each()))
+	errs := make([]error, len(cfg.each()))
+	var failures []placeFailure
+	reports := []backupReport{}
+	for i, one := range cfg.each() {
+		r, err := openToRead(ctx, one)
+		if err == nil {
+			infos[i], err = listBackups(ctx, r)
+		}
+		if errs[i] = err; err != nil {
+			failures = append(failures, placeFailure{one.Name, err})
+			reports = append(reports, backupReport{Repository: one.Name, Error: oneLine(err.Error())})
+		}
+		for _, info := range infos[i] {
+			report := newBackupReport(info)
+			report.Repository = one.Name
+			reports = append(reports, report)
+		}
+	}
+	err := a.result(reports, func(w io.Writer) {
+		for i, one := range cfg.each() {
+			if i > 0 {
+				_, _ = fmt.Fprintln(w)
+			}
+			_, _ = fmt.Fprintf(w, "Repository %s, %s\n", one.Name, one.Repository)
+			if errs[i] != nil {
+				_, _ = fmt.Fprintf(w, "unknown: %s\n", oneLine(errs[i].Error()))
+				continue
+			}
+			writeBackups(w, infos[i])
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return failedPlaces("list:", len(errs), failures)
 }
 
 func listBackups(ctx context.Context, r *repo.Repo) ([]repo.Info, error) {

@@ -150,11 +150,8 @@ func fileTexts(f setting) []string {
 // a key that is not on disk; the marker comes last, because it is what makes
 // the repository exist.
 func (s *setup) run(ctx context.Context) error {
-	store, err := createStore(ctx, s.cfg)
+	stores, failures, err := s.openStores(ctx)
 	if err != nil {
-		return err
-	}
-	if err := s.refuseForeign(ctx, store); err != nil {
 		return err
 	}
 	cluster, err := s.clusterKey()
@@ -167,7 +164,18 @@ func (s *setup) run(ctx context.Context) error {
 	if err := s.writeConfig(cluster); err != nil {
 		return err
 	}
-	if err := s.createRepository(ctx, store); err != nil {
+	for _, one := range s.cfg.each() {
+		if stores[one] == nil {
+			continue
+		}
+		if err := s.createRepository(ctx, one, stores[one]); err != nil {
+			if !s.cfg.several() {
+				return err
+			}
+			failures = append(failures, placeFailure{one.Name, err})
+		}
+	}
+	if err := failedPlaces("init:", len(s.cfg.each()), failures); err != nil {
 		return err
 	}
 	s.report.RepositoryID = cluster.Repository
@@ -175,6 +183,30 @@ func (s *setup) run(ctx context.Context) error {
 	s.report.Recipients = s.cfg.Recipients
 	s.report.ArchiveCommand, err = archiveCommand(s.report.Config)
 	return err
+}
+
+// openStores opens the store of each repository and refuses what is not ours,
+// before anything is written. Of several, one that is down is made by a later run.
+func (s *setup) openStores(ctx context.Context) (map[*Config]storage.Store, []placeFailure, error) {
+	stores := map[*Config]storage.Store{}
+	var failures []placeFailure
+	for _, one := range s.cfg.each() {
+		store, err := createStore(ctx, one)
+		if err == nil {
+			err = s.refuseForeign(ctx, store)
+		}
+		switch {
+		case err == nil:
+			stores[one] = store
+		case s.cfg.several() && storeFails(err):
+			failures = append(failures, placeFailure{one.Name, err})
+		case s.cfg.several():
+			return nil, nil, failedPlaces("init:", len(s.cfg.each()), []placeFailure{{one.Name, err}})
+		default:
+			return nil, nil, err
+		}
+	}
+	return stores, failures, nil
 }
 
 // refuseForeign refuses a repository that is there and not ours.
@@ -258,7 +290,7 @@ func (s *setup) writeConfig(cluster *repo.KeyFile) error {
 	return s.write(s.report.Config, configText(set))
 }
 
-func (s *setup) createRepository(ctx context.Context, store storage.Store) error {
+func (s *setup) createRepository(ctx context.Context, cfg *Config, store storage.Store) error {
 	keys, err := loadKeys(s.cfg)
 	if err != nil {
 		return err
@@ -271,8 +303,8 @@ func (s *setup) createRepository(ctx context.Context, store storage.Store) error
 	if err != nil {
 		return err
 	}
-	s.report.Created = append(s.report.Created, s.cfg.Repository)
-	if l, err := parseRepository(s.cfg.Repository); err == nil && l.scheme == "file" {
+	s.report.Created = append(s.report.Created, cfg.Repository)
+	if l, err := parseRepository(cfg.Repository); err == nil && l.scheme == "file" {
 		return s.ownLike(l.path)
 	}
 	return nil
