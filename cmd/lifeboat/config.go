@@ -45,7 +45,8 @@ type Config struct {
 	Name     string
 	Chosen   bool
 	places   []*Config
-	slotPart string // Name as it can stand in the name of a replication slot
+	listed   []*Config // all of them, also when one was asked for
+	slotPart string    // Name as it can stand in the name of a replication slot
 
 	origins map[string]origin // by key
 }

@@ -150,6 +150,9 @@ func assemblePlaces(file string, all []setting, places []place) (*Config, error)
 	if err := checkPlaces(configs); err != nil {
 		return nil, err
 	}
+	for _, c := range configs {
+		c.listed = configs
+	}
 	if chosen >= 0 {
 		configs[chosen].Chosen = true
 		return configs[chosen], nil

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lifeboat-dr/lifeboat/backup"
+	"github.com/lifeboat-dr/lifeboat/copier"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
@@ -133,6 +134,11 @@ func failures() []failure {
 		{as(func(e *wal.SliceConflictError) string {
 			return "find out which server is the primary; restore to a point before this segment, or remove the slices of the other one"
 		}), exitFailed},
+		// copier
+		{as(func(e *copier.GapError) string {
+			return "copy another backup, or bring the segment into the archive with \"lifeboat wal push\" if a server still has it"
+		}), exitFailed},
+		{is(copier.ErrNoBackup, "\"lifeboat backup\" takes one; --repository says where to copy from"), exitFailed},
 		{is(wal.ErrNotArchived, "the archive ends before it"), exitFailed},
 		// repo
 		{as(func(e *repo.LeasedError) string {

@@ -20,6 +20,7 @@ func commands() []func(*app) *cli.Command {
 		initCommand,
 		backupCommand,
 		backupsCommand,
+		copyCommand,
 		restoreCommand,
 		walCommand,
 		heartbeatCommand,
