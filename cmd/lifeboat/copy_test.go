@@ -162,7 +162,7 @@ func TestCopyKilled(t *testing.T) {
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20, Checksums: true}})
 	s.Exec(t, variety)
 	// Noise, so that there are several packs.
-	s.Exec(t, "create table noise as select string_agg(md5(random()::text), '') x from generate_series(1, 1200000) i group by i % 4000")
+	s.Exec(t, "create table noise as select string_agg(md5(random()::text), '') x from generate_series(1, 400000) i group by i % 2000")
 	s.run(t, "backup")
 	want := content(t, s.Cluster)
 	s.flush(t)
