@@ -91,8 +91,8 @@ func Run(ctx context.Context, from, to *repo.Repo, o Options) (*Result, error) {
 		return nil, err
 	}
 	// What says who signs comes before what is signed.
-	if err := c.envelopes(ctx, c.signers...); err != nil {
-		return nil, err
+	if err := c.from.CopySigners(ctx, c.to); err != nil {
+		return nil, cause(ctx, err)
 	}
 	if err := c.envelopes(ctx, item{repo.SystemKey(c.Info.System), repo.KindSystem, 0}); err != nil {
 		return nil, err
@@ -140,10 +140,9 @@ type copying struct {
 	Options
 	Result
 
-	signers []item
-	packs   []repo.PackRef
-	wal     []item
-	size    postgres.SegmentSize
+	packs []repo.PackRef
+	wal   []item
+	size  postgres.SegmentSize
 
 	mu    sync.Mutex // holds what follows and Result
 	done  int64

@@ -47,7 +47,7 @@ func (r *Repo) copyMarker(ctx context.Context, store storage.Store) error {
 	if err != nil {
 		return err
 	}
-	if err := raw.verify(m, r.trusted); err != nil {
+	if err := raw.verify(m, r.who().keys); err != nil {
 		return err
 	}
 	err = store.Create(ctx, MarkerKey, bytes.NewReader(raw.bytes()))

@@ -141,6 +141,12 @@ func failures() []failure {
 		{is(copier.ErrNoBackup, "\"lifeboat backup\" takes one; --repository says where to copy from"), exitFailed},
 		{is(wal.ErrNotArchived, "the archive ends before it"), exitFailed},
 		// repo
+		{as(func(e *repo.RetiredKeyError) string {
+			return "copy the cluster key from the host where \"lifeboat key rotate\" was run, and restart what uses it"
+		}), exitFailed},
+		{as(func(e *repo.StillSigningError) string {
+			return "bring the new cluster key to " + e.Host + ", restart \"lifeboat wal stream\" there, let the server archive a segment, and run it again"
+		}), exitFailed},
 		{as(func(e *repo.LeasedError) string {
 			return fmt.Sprintf("try again when it has ended; if %s died, its lease ends by itself", e.Holder)
 		}), exitBusy},

@@ -244,10 +244,7 @@ func (s *setup) clusterKey() (*repo.KeyFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := k.Marshal("Lifeboat cluster key of the cluster " + s.cfg.Cluster + ".\n" +
-		"It stays on the cluster's database hosts. It signs what they store and opens\n" +
-		"metadata; it opens no data. A standby that may become primary needs a copy.")
-	return k, s.write(path, text)
+	return k, s.write(path, k.Marshal(clusterComment(s.cfg.Cluster)))
 }
 
 // recoveryKey settles the recipients: those given, or a new recovery key.

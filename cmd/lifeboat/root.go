@@ -28,6 +28,7 @@ func commands() []func(*app) *cli.Command {
 		reportCommand,
 		evidenceCommand,
 		keygenCommand,
+		keyCommand,
 		demoCommand,
 		checkRepositoryCommand,
 		configCommand,
