@@ -111,6 +111,9 @@ func jsonReports() map[string]any {
 		"lifeboat wal status": walStatusReport{},
 		"lifeboat heartbeat":  heartbeatReport{},
 		"lifeboat restore":    restoreReport{},
+		"lifeboat copy":       copyReport{},
+		"lifeboat key status": keyReport{},
+		"lifeboat key rotate": rotateReport{},
 		"lifeboat demo":       demoReport{},
 
 		"lifeboat drill":           evidence.Drill{},
