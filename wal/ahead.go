@@ -229,6 +229,10 @@ func (l *lookAhead) run(own postgres.WALName, free tokens) {
 func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 	defer sum.give()
 	opened := l.Memory.Now()
+	if l.confirm(name, opened) {
+		l.freed <- held
+		return
+	}
 	f, err := l.seal(name)
 	if err != nil {
 		l.fail()
@@ -254,6 +258,20 @@ func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 	l.stored.Add(1)
 	sum.store(l.ctx, f.system)
 	_ = l.Memory.remember(name, f.facts, opened, stored.Header.SHA256) // else its own push asks the store
+}
+
+// confirm asks the store for the header of a file that was remembered too long ago,
+// and remembers it anew if it is there. While another repository is down, the
+// server's backlog stays ready for hours: to seal all of it again every few minutes,
+// to be told that it is there, would cost as much as the outage.
+func (l *lookAhead) confirm(name postgres.WALName, opened time.Time) bool {
+	sum, _, known := l.Memory.look(name)
+	if !known || l.options.System == 0 {
+		return false
+	}
+	facts := l.Memory.facts(name)
+	h, err := l.repo.Header(l.ctx, repo.WALKey(l.options.System, name))
+	return err == nil && h.SHA256 == sum && l.Memory.remember(name, facts, opened, sum) == nil
 }
 
 // seal opens the file as a name found in pg_wal, which must lead nowhere else.

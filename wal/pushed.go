@@ -115,17 +115,23 @@ func (m PushMemory) facts(name postgres.WALName) fileFacts {
 }
 
 func (m PushMemory) recall(name postgres.WALName) (sum string, known bool) {
+	sum, age, known := m.look(name)
+	return sum, known && age <= pushedAge
+}
+
+// look says what is remembered, however old.
+func (m PushMemory) look(name postgres.WALName) (sum string, age time.Duration, known bool) {
 	facts := m.facts(name)
 	if facts == (fileFacts{}) {
-		return "", false
+		return "", 0, false
 	}
 	text, err := readSmall(filepath.Join(m.dir(), name.String()))
 	if err != nil {
-		return "", false
+		return "", 0, false
 	}
 	sum, at, err := parsePushed(text, m.subject(name, facts))
-	age := m.Now().Sub(at)
-	return sum, err == nil && age >= 0 && age <= pushedAge
+	age = m.Now().Sub(at)
+	return sum, age, err == nil && age >= 0
 }
 
 // readSmall reads a file that is no link, up to what a memory has at most.

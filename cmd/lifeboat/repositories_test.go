@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
@@ -106,6 +107,38 @@ func TestRepositoryDown(t *testing.T) {
 				t.Errorf("%s is said to be archived, and is not in %s", w, name)
 			}
 		}
+	}
+}
+
+// A repository that takes connections and says nothing costs the calls that wait for
+// it, and not the other repository: that gets meanwhile what becomes ready.
+func TestRepositoryHangs(t *testing.T) {
+	t.Parallel()
+	s := newSeveralSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
+	s.flush(t)
+	addr, _ := silent(t)
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hanging := strings.Replace(string(text), "file://"+s.far, "s3://bucket/far?region=us-east-1&path_style=true&endpoint=http://"+addr, 1)
+	if err := os.WriteFile(s.config, []byte(hanging), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.env = []string{"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x"}
+	s.Setting(t, "archive_command", s.command(t, `wal push --store-timeout 20s "%p"`))
+	var wanted []string
+	began := time.Now()
+	for range 4 {
+		s.Exec(t, "select pg_logical_emit_message(false, 'test', 'some')")
+		wanted = append(wanted, s.QueryString(t, "select pg_walfile_name(pg_switch_wal())"))
+		waitFor(t, "the other repository has it", func() bool { return segments(t, s.near)[wanted[len(wanted)-1]] })
+	}
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("four segments took %v: they waited for the repository that hangs", took)
+	}
+	if got := s.QueryString(t, "select last_archived_wal from pg_stat_archiver"); got >= wanted[0] {
+		t.Errorf("%s is said to be archived", got)
 	}
 }
 
