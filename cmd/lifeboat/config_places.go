@@ -232,6 +232,9 @@ func failedPlaces(doing string, of int, failures []placeFailure) error {
 	if len(failures) == 0 {
 		return nil
 	}
+	if len(failures) == of && !slices.ContainsFunc(failures, func(f placeFailure) bool { return f.err.Error() != failures[0].err.Error() }) {
+		return failures[0].err // the same everywhere: it is about no repository
+	}
 	code, hint := classify(failures[0].err)
 	var texts []string
 	var all []error

@@ -139,8 +139,12 @@ func (a *app) copyBackup(ctx context.Context, cfg, dest *Config, o copier.Option
 }
 
 func (r copyReport) write(w io.Writer) {
-	_, _ = fmt.Fprintf(w, "backup %s is in %s: %d packs and %d WAL segments (%s to %s); %d objects, %s, in %s",
-		r.Label, r.To, r.Packs, r.Segments, r.First, r.Last, r.Objects-r.Existed, sizeText(r.Bytes), span(time.Duration(r.Seconds*float64(time.Second))))
+	segments := "the WAL segment " + r.First
+	if r.Segments != 1 {
+		segments = fmt.Sprintf("%d WAL segments (%s to %s)", r.Segments, r.First, r.Last)
+	}
+	_, _ = fmt.Fprintf(w, "backup %s is in %s: %d packs and %s; %d objects, %s, in %s",
+		r.Label, r.To, r.Packs, segments, r.Objects-r.Existed, sizeText(r.Bytes), span(time.Duration(r.Seconds*float64(time.Second))))
 	if r.Existed > 0 {
 		_, _ = fmt.Fprintf(w, ", and %d that were there", r.Existed)
 	}

@@ -44,7 +44,8 @@ func (r *rotation) changeRecipients() error {
 	r.cfg.Recipients, r.report.Config = want, o.file
 	if r.add != "" {
 		r.report.Done = "What is stored from now on is sealed to the new recipient as well"
-		r.report.Next = []string{"add it on the cluster's other hosts too", "backups and WAL from before open with the older recipients' identities alone: keep those until the last of that has expired"}
+		r.report.Next = []string{"add it on the cluster's other hosts too, and restart \"lifeboat wal stream\"",
+			"lifeboat backup --full: an incremental backup refers to packs from before, which the new recipient cannot open", "backups and WAL from before open with the older recipients' identities alone: keep those until the last of that has expired"}
 	} else {
 		r.report.Done = "What is stored from now on is not sealed to this recipient"
 		r.report.Next = []string{"take it out on the cluster's other hosts too, and restart \"lifeboat wal stream\"",

@@ -21,20 +21,20 @@ func (s *site) rotate(t *testing.T, args ...string) rotateReport {
 	return r
 }
 
-// opens says whether a restore of a backup with an identity could be made.
+// opens says whether a restore of a backup with an identity can be made.
 func (s *site) opens(t *testing.T, label, identity string) bool {
 	t.Helper()
-	code, out, stderr := s.exec(t, "restore", "--dry-run", "--backup", label, "--target-immediate", "--identity", identity, "--to", filepath.Join(t.TempDir(), "x"))
+	code, out, stderr := s.exec(t, "restore", "--backup", label, "--target-immediate", "--identity", identity, "--to", filepath.Join(t.TempDir(), "x"))
 	if code != 0 && !strings.Contains(stderr, "does not fit") {
 		t.Errorf("restore of %s: exit code %d: %s%s", label, code, out, stderr)
 	}
 	return code == 0
 }
 
-func (s *site) backup(t *testing.T) string {
+func (s *site) backup(t *testing.T, flags ...string) string {
 	t.Helper()
 	var b backupReport
-	if err := json.Unmarshal([]byte(s.run(t, "backup", "--json")), &b); err != nil {
+	if err := json.Unmarshal([]byte(s.run(t, append([]string{"backup", "--json"}, flags...)...)), &b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Label
@@ -55,10 +55,10 @@ func TestRotateRecipients(t *testing.T) {
 	}
 	first := s.backup(t)
 	r := s.rotate(t, "--add-recipient", made.Recipient, "--reseal")
-	if len(r.Recipients) != 2 || r.Recipients[1] != made.Recipient || r.Resealed != 3 {
-		t.Errorf("%+v", r)
+	if len(r.Recipients) != 2 || r.Recipients[1] != made.Recipient || r.Resealed < 3 {
+		t.Errorf("%d recipients, %d objects sealed anew", len(r.Recipients), r.Resealed)
 	}
-	both := s.backup(t)
+	both := s.backup(t, "--full")
 	if s.opens(t, first, second) {
 		t.Error("a new recipient opens data of a backup from before")
 	}
@@ -75,7 +75,7 @@ func TestRotateRecipients(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.rotate(t, "--retire-recipient", r.Recipients[0])
-	after := s.backup(t)
+	after := s.backup(t, "--full")
 	if s.opens(t, after, s.identity) || !s.opens(t, after, second) || !s.opens(t, first, s.identity) {
 		t.Error("a retired recipient opens what came after, or not what came before")
 	}
