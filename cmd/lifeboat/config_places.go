@@ -185,7 +185,7 @@ func assemblePlace(file string, all []setting, p place) (*Config, error) {
 func checkPlaces(configs []*Config) error {
 	for i, c := range configs {
 		for _, other := range configs[:i] {
-			if c.address() == other.address() {
+			if c.samePlace(other) {
 				return usage("%s: the repositories %s and %s are the same place", c.origins["repository"], other.Name, c.Name).
 					hinted("a second copy in the same place protects from nothing")
 			}
@@ -197,6 +197,12 @@ func checkPlaces(configs []*Config) error {
 // address is where objects go: all that decides it.
 func (c *Config) address() string {
 	return fmt.Sprintf("%q %q %q", c.Repository, c.S3.Endpoint, c.S3.Region)
+}
+
+// samePlace says whether both are one folder or one prefix of one bucket. A bucket
+// is in one region only.
+func (c *Config) samePlace(o *Config) bool {
+	return c.Repository == o.Repository && (c.S3.Endpoint == o.S3.Endpoint || strings.HasPrefix(c.Repository, "file:"))
 }
 
 // each are the configurations of all repositories that count, the nearest first;

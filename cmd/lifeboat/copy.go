@@ -82,7 +82,7 @@ func (a *app) copyDest(cfg *Config, to string) (*Config, error) {
 			return nil, err
 		}
 	}
-	if dest.address() == cfg.address() {
+	if dest.samePlace(cfg) {
 		return nil, usage("--to %s is where the backup is", to).hinted("--repository says where to copy from")
 	}
 	return dest, nil
