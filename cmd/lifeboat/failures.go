@@ -154,6 +154,9 @@ func failures() []failure {
 			return "two servers archive to this repository: stop the one that is not the primary, or give it a repository of its own"
 		}), exitFailed},
 		{as(func(e *repo.ForeignError) string {
+			if e.What == "repository" {
+				return "it was made with another cluster key: check repository and cluster_key; \"lifeboat init\" makes a further place of a repository where nothing is yet"
+			}
 			return "check repository, cluster and keys in the configuration: one of them is another cluster's"
 		}), exitFailed},
 		{as(func(e *repo.UntrustedError) string {

@@ -164,11 +164,12 @@ func (s *setup) run(ctx context.Context) error {
 	if err := s.writeConfig(cluster); err != nil {
 		return err
 	}
+	original := s.existing(ctx, stores)
 	for _, one := range s.cfg.each() {
 		if stores[one] == nil {
 			continue
 		}
-		if err := s.createRepository(ctx, one, stores[one]); err != nil {
+		if err := s.createRepository(ctx, one, stores[one], original); err != nil {
 			if !s.cfg.several() {
 				return err
 			}
@@ -287,15 +288,46 @@ func (s *setup) writeConfig(cluster *repo.KeyFile) error {
 	return s.write(s.report.Config, configText(set))
 }
 
-func (s *setup) createRepository(ctx context.Context, cfg *Config, store storage.Store) error {
+// existing is a repository of several that is there already, nil when none is.
+func (s *setup) existing(ctx context.Context, stores map[*Config]storage.Store) *repo.Repo {
+	keys, err := loadKeys(s.cfg)
+	if err != nil {
+		return nil
+	}
+	for _, one := range s.cfg.each() {
+		if stores[one] == nil {
+			continue
+		}
+		if r, err := repo.Open(ctx, stores[one], keys, hostName()); err == nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// createRepository makes a repository, or opens the one that is there. Where another
+// place of it exists, this becomes a further one, with what was said there of who
+// signs: a recovery key of the first day must believe it too.
+func (s *setup) createRepository(ctx context.Context, cfg *Config, store storage.Store, original *repo.Repo) error {
 	keys, err := loadKeys(s.cfg)
 	if err != nil {
 		return err
 	}
-	_, err = repo.Create(ctx, store, keys, hostName(), s.app.now())
-	if errors.Is(err, fs.ErrExist) {
+	_, err = repo.ReadMarker(ctx, store)
+	switch {
+	case err == nil:
 		_, err = repo.Open(ctx, store, keys, hostName())
 		return err
+	case !errors.Is(err, repo.ErrNoRepository):
+		return err
+	}
+	if original != nil {
+		var further *repo.Repo
+		if further, err = original.OpenCopy(ctx, store); err == nil {
+			err = original.CopySigners(ctx, further)
+		}
+	} else {
+		_, err = repo.Create(ctx, store, keys, hostName(), s.app.now())
 	}
 	if err != nil {
 		return err

@@ -183,6 +183,7 @@ func TestRotateClusterKey(t *testing.T) {
 		}
 		stopAll(t, c)
 	}
+	t.Run("rescue script", func(t *testing.T) { s.rescue(t, rescueTools(t)) })
 	// A copy takes the statements with it, and is believed like the original.
 	url := "file://" + filepath.Join(s.dir, "copy")
 	s.run(t, "copy", "--to", url, "--all-wal")

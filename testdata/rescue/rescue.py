@@ -79,6 +79,9 @@ class Repository:
             if self.signed_by_known(b"lifeboat-keys-1\n" + statement, outer["signature"]):
                 self.signers.append(said["adds"].replace("ed25519:", ""))
 
+    def exists(self, key):
+        return os.path.exists(os.path.join(self.root, *key.split("/")))
+
     def read(self, key):
         with open(os.path.join(self.root, *key.split("/")), "rb") as f:
             return f.read()
@@ -117,6 +120,8 @@ class Repository:
 
     def envelope(self, key, kind):
         """The plain bytes of any object that is not a pack."""
+        if not self.exists(key) and self.exists(key + ".next"):
+            key += ".next"  # it was just being sealed anew
         data = self.read(key)
         line, _, sealed = data.partition(b"\n")
         if not re.fullmatch(rb"lifeboat/1 kind=[a-z0-9]+ sha256=[0-9a-f]{64} size=[0-9]+ sealed=[0-9a-f]{64} "
@@ -252,7 +257,7 @@ def main(arguments):
         if shutil.which(tool) is None:
             fail("the tool %s is missing" % tool)
     repo = Repository(root, keyfile)
-    labels = [k.split("/")[1] for k in repo.list("backups") if re.fullmatch(r"backups/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}/manifest", k)]
+    labels = [k.split("/")[1] for k in repo.list("backups") if re.fullmatch(r"backups/[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}/manifest(\.next)?", k)]
     if not labels:
         fail("there is no backup")
     label = arguments[3] if len(arguments) == 4 else labels[-1]
