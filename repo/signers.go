@@ -18,7 +18,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
-// Statements, keys/<number>, say who signs: one that is trusted adds another, or
+// Statements, keys/<serial>, say who signs: one that is trusted adds another, or
 // retires one. So a recovery key file, which names the signer of its day, believes
 // what later ones sign, and nobody has to touch it.
 //

@@ -101,6 +101,7 @@ type copyReport struct {
 	First    string  `json:"first_segment"`
 	Last     string  `json:"last_segment"`
 	AllWAL   bool    `json:"all_wal"`
+	Others   bool    `json:"other_recipients"` // not all recipients of now can open it
 	Seconds  float64 `json:"seconds"`
 }
 
@@ -134,8 +135,14 @@ func (a *app) copyBackup(ctx context.Context, cfg, dest *Config, o copier.Option
 		return err
 	}
 	report := copyReport{Label: r.Info.Label, From: cfg.Repository, To: dest.Repository, Objects: r.Objects, Existed: r.Existed, Bytes: r.Bytes,
-		Packs: r.Packs, Segments: r.Segments, First: r.First, Last: r.Last, AllWAL: o.Through, Seconds: a.now().Sub(began).Seconds()}
+		Packs: r.Packs, Segments: r.Segments, First: r.First, Last: r.Last, AllWAL: o.Through, Others: othersOpen(r.Info.Recipients, from.RecipientIDs()), Seconds: a.now().Sub(began).Seconds()}
 	return a.outcome(report, func(w io.Writer) { report.write(w) })
+}
+
+// othersOpen says whether one of the recipients of now is none of those that the
+// backup is sealed to, as far as both are known.
+func othersOpen(backup, now []string) bool {
+	return len(backup) > 0 && slices.ContainsFunc(now, func(r string) bool { return !slices.Contains(backup, r) })
 }
 
 func (r copyReport) write(w io.Writer) {
@@ -149,7 +156,10 @@ func (r copyReport) write(w io.Writer) {
 		_, _ = fmt.Fprintf(w, ", and %d that were there", r.Existed)
 	}
 	_, _ = fmt.Fprintln(w)
-	_, _ = fmt.Fprintln(w, "it opens with the keys that the original opens with, whatever the recipients are now")
+	_, _ = fmt.Fprintln(w, "it opens with the keys that the original opens with")
+	if r.Others {
+		_, _ = fmt.Fprintln(w, "the recipients in the configuration are others: not all of them can open it, only a new backup is sealed to them")
+	}
 	if !r.AllWAL {
 		_, _ = fmt.Fprintln(w, "it can be restored up to its end; --all-wal brings what came after")
 	}

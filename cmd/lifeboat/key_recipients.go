@@ -45,7 +45,7 @@ func (r *rotation) changeRecipients() error {
 	if r.add != "" {
 		r.report.Done = "What is stored from now on is sealed to the new recipient as well"
 		r.report.Next = []string{"add it on the cluster's other hosts too, and restart \"lifeboat wal stream\"",
-			"lifeboat backup --full: an incremental backup refers to packs from before, which the new recipient cannot open", "backups and WAL from before open with the older recipients' identities alone: keep those until the last of that has expired"}
+			"take a backup: it is a full one, because the new recipient does not open packs from before", "backups and WAL from before open with the older recipients' identities alone: keep those until the last of that has expired"}
 	} else {
 		r.report.Done = "What is stored from now on is not sealed to this recipient"
 		r.report.Next = []string{"take it out on the cluster's other hosts too, and restart \"lifeboat wal stream\"",

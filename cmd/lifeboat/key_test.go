@@ -58,7 +58,7 @@ func TestRotateRecipients(t *testing.T) {
 	if len(r.Recipients) != 2 || r.Recipients[1] != made.Recipient || r.Resealed < 3 {
 		t.Errorf("%d recipients, %d objects sealed anew", len(r.Recipients), r.Resealed)
 	}
-	both := s.backup(t, "--full")
+	both := s.backup(t)
 	if s.opens(t, first, second) {
 		t.Error("a new recipient opens data of a backup from before")
 	}
@@ -76,6 +76,10 @@ func TestRotateRecipients(t *testing.T) {
 	}
 	s.rotate(t, "--retire-recipient", r.Recipients[0])
 	after := s.backup(t, "--full")
+	url := "file://" + filepath.Join(s.dir, "copy")
+	if !s.copyTo(t, url, first).Others || s.copyTo(t, url, after).Others {
+		t.Error("a copy does not say to whom it is sealed")
+	}
 	if s.opens(t, after, s.identity) || !s.opens(t, after, second) || !s.opens(t, first, s.identity) {
 		t.Error("a retired recipient opens what came after, or not what came before")
 	}
