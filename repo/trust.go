@@ -122,4 +122,3 @@ func (r *Repo) Signers() (signers []SignerState, ignored []Statement) {
 	}
 	return signers, t.ignored
 }
-
