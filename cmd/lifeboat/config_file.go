@@ -22,6 +22,7 @@ const maxConfig = 1 << 20
 type fileConfig struct {
 	settings []setting
 	checks   []drill.Check
+	places   []place // of repositories:
 }
 
 // readConfig reads a configuration file. What is wrong in it is a usage error
@@ -64,7 +65,11 @@ func parseConfig(path string, data []byte) (fileConfig, error) {
 	if err := r.mapping(doc.Content[0], ""); err != nil {
 		return fileConfig{}, err
 	}
-	return fileConfig{r.settings, r.checks}, nil
+	if line, both := r.seen["repository"]; both && len(r.places) > 0 {
+		return fileConfig{}, usage("%s: repository and %s are both set", fileLine(path, line), placesKey).
+			hinted("make repository the first entry of %s", placesKey)
+	}
+	return fileConfig{r.settings, r.checks, r.places}, nil
 }
 
 // fileReader walks the YAML nodes, which know their lines.
@@ -74,6 +79,7 @@ type fileReader struct {
 	seen     map[string]int // line by key
 	settings []setting
 	checks   []drill.Check
+	places   []place
 }
 
 // mapping reads "key: value" pairs; prefix is "" or a section's, as "s3.".
@@ -109,6 +115,11 @@ func (r *fileReader) pair(name, value *yaml.Node, prefix string) error {
 	if full == checksKey {
 		var err error
 		r.checks, err = r.readChecks(value)
+		return err
+	}
+	if full == placesKey {
+		var err error
+		r.places, err = r.readPlaces(value)
 		return err
 	}
 	k := r.byName[full]
