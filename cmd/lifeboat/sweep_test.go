@@ -324,11 +324,8 @@ func (s *sweepSite) sweepBackup(t *testing.T) {
 			// Tidying up old generations and giving back the lease may fail.
 			t.Errorf("%s: the backup says nothing of it", when)
 		}
-		// A read that failed leaves the store as it was when the next operation
-		// that changes something fails.
-		if !strings.HasPrefix(when, mode.String()+" create ") && !strings.HasPrefix(when, mode.String()+" delete ") {
-			return
-		}
+		// Also after a read that failed: else there is more WAL to be read of each
+		// time, and the sweep never comes to its end.
 		if _, err := s.takeBackup(s.store); err != nil {
 			t.Errorf("%s: the backup after it: %v", when, err)
 		}
