@@ -9,8 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
-	"github.com/lifeboat-dr/lifeboat/verify/drill"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // Config is what the configuration says, after file, environment and flags
@@ -72,7 +72,7 @@ type DrillConfig struct {
 	Heartbeat time.Duration
 	Timeout   time.Duration
 	Stall     time.Duration
-	Checks    []drill.Check
+	Checks    []probe.Check
 }
 
 // mostKept is the largest number of backups that a rule can keep.

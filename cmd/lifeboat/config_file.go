@@ -12,7 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/lifeboat-dr/lifeboat/verify/drill"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // maxConfig bounds the configuration file, in bytes.
@@ -21,7 +21,7 @@ const maxConfig = 1 << 20
 // fileConfig is what a configuration file says.
 type fileConfig struct {
 	settings []setting
-	checks   []drill.Check
+	checks   []probe.Check
 }
 
 // readConfig reads a configuration file. What is wrong in it is a usage error
@@ -73,7 +73,7 @@ type fileReader struct {
 	byName   map[string]*key
 	seen     map[string]int // line by key
 	settings []setting
-	checks   []drill.Check
+	checks   []probe.Check
 }
 
 // mapping reads "key: value" pairs; prefix is "" or a section's, as "s3.".
