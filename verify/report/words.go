@@ -39,12 +39,17 @@ func verdictOf(v evidence.Verdict) evidence.Verdict {
 // meaning says what the verdict on a drill means for the reader.
 func meaning(d *evidence.Drill) string {
 	switch {
+	case verdictOf(d.Verdict) == evidence.Passed && d.Failover != nil:
+		return "another zone took over, and what was promised holds"
 	case verdictOf(d.Verdict) == evidence.Failed:
 		return "what was promised does not hold"
 	case verdictOf(d.Verdict) == evidence.Unknown:
 		return "not proven either way: do not count on it"
 	case !Restores(d.Level):
 		return "what a restore needs is there; nothing was restored"
+	}
+	if d.RDS != nil {
+		return "the copy was restored, and what was promised holds"
 	}
 	return "the backup was restored, and what was promised holds"
 }
@@ -86,6 +91,8 @@ func basisWords(basis string) string {
 	switch basis {
 	case "primary":
 		return "measured against the primary"
+	case "host":
+		return "measured by this host's clock, not the primary's"
 	case "archive":
 		return "measured against the archive, not the primary"
 	}
@@ -148,6 +155,9 @@ func postgresVersion(n int) string {
 // targetWords says where recovery was to end.
 func targetWords(t evidence.Target) string {
 	s := "the end of the archive"
+	if t.Kind == "snapshot" {
+		s = "the moment of the snapshot"
+	}
 	if t.Kind == "time" {
 		s = utc(t.Time)
 		if t.Random {
