@@ -38,6 +38,7 @@ type Config struct {
 	BlockSummaries bool
 	Drill          DrillConfig
 	Expire         expire.Policy
+	RDS            RDSConfig
 
 	// File is the configuration file that was read, "" when there is none.
 	File string
@@ -136,7 +137,7 @@ var (
 )
 
 func newKeys() []*key {
-	return []*key{
+	return append([]*key{
 		{name: "cluster", value: "NAME", help: "name of the PostgreSQL cluster", check: repo.CheckClusterName,
 			field: func(c *Config) any { return &c.Cluster }},
 		{name: "pgdata", value: "DIR", path: true, help: "data directory of the cluster",
@@ -265,7 +266,7 @@ func newKeys() []*key {
 		{name: "expire.pitr_window", flag: "pitr-window", value: "TIME", optional: "WAL stays from the oldest backup on that a rule above keeps",
 			help:  "keep every moment of the last TIME restorable: the backups within it, the newest before it, and the WAL from that one on",
 			field: func(c *Config) any { return &c.Expire.Window }},
-	}
+	}, rdsKeys()...)
 }
 
 // section is a group of keys that stand below one word in the file.
@@ -280,6 +281,8 @@ func sections() []section {
 			"# \"checks:\"; docs/drill.md shows how."},
 		{"expire", "What \"lifeboat expire\" keeps. A backup stays when any rule keeps it, and the\n" +
 			"# newest that is restorable always does. Without a rule nothing is removed."},
+		{"rds", "Databases on Amazon RDS and Aurora stand here as a list \"sources:\"; docs/rds.md\n" +
+			"# shows how."},
 	}
 }
 

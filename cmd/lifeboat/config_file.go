@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/lifeboat-dr/lifeboat/rds"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
@@ -22,6 +23,7 @@ const maxConfig = 1 << 20
 type fileConfig struct {
 	settings []setting
 	checks   []probe.Check
+	sources  []rds.Source
 }
 
 // readConfig reads a configuration file. What is wrong in it is a usage error
@@ -64,7 +66,7 @@ func parseConfig(path string, data []byte) (fileConfig, error) {
 	if err := r.mapping(doc.Content[0], ""); err != nil {
 		return fileConfig{}, err
 	}
-	return fileConfig{r.settings, r.checks}, nil
+	return fileConfig{r.settings, r.checks, r.sources}, nil
 }
 
 // fileReader walks the YAML nodes, which know their lines.
@@ -74,6 +76,7 @@ type fileReader struct {
 	seen     map[string]int // line by key
 	settings []setting
 	checks   []probe.Check
+	sources  []rds.Source
 }
 
 // mapping reads "key: value" pairs; prefix is "" or a section's, as "s3.".
@@ -109,6 +112,11 @@ func (r *fileReader) pair(name, value *yaml.Node, prefix string) error {
 	if full == checksKey {
 		var err error
 		r.checks, err = r.readChecks(value)
+		return err
+	}
+	if full == sourcesKey {
+		var err error
+		r.sources, err = r.readSources(value)
 		return err
 	}
 	k := r.byName[full]

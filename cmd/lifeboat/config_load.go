@@ -53,6 +53,7 @@ func (a *app) combine(c *cli.Context, dir, file string, fromFile fileConfig) (*C
 		return nil, err
 	}
 	cfg.Drill.Checks = fromFile.checks
+	cfg.RDS.Sources = fromFile.sources
 	a.warnReadablePassword(cfg)
 	return cfg, nil
 }
