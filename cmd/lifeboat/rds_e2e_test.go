@@ -83,7 +83,7 @@ func (c *cloudSite) must(t *testing.T, args ...string) string {
 // A person's day with an instance: from an empty folder to evidence in the history.
 func TestRDSEndToEnd(t *testing.T) {
 	t.Parallel()
-	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{Encrypted: true, MultiAZ: true, Protected: true})
+	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{Encrypted: true, MultiAZ: true, Protected: true, Backups: true})
 	c.must(t, "rds", "heartbeat", "--create")
 	if out := c.must(t, "rds", "snapshot", "--copy-to", "all"); !strings.Contains(out, "available and verified") || !strings.Contains(out, "Copy in eu-west-1") {
 		t.Errorf("snapshot says\n%s", out)

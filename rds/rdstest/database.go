@@ -22,6 +22,8 @@ type Source struct {
 	MultiAZ   bool // of a cluster: a second instance
 	Protected bool
 	SQL       string // run as superuser
+	Backups   bool   // automated ones, for Advance and points in time
+	NoServer  bool   // nothing behind the endpoint: for what is about calls and states alone
 }
 
 // database is an instance or a cluster.
@@ -56,7 +58,7 @@ func defaultKey(region string) string {
 	return fmt.Sprintf("arn:aws:kms:%s:%s:key/default", region, account)
 }
 
-// Add makes a database with a real server, and its first automated backup.
+// Add makes a database with a real server.
 func (f *Fake) Add(t testing.TB, s Source) {
 	t.Helper()
 	if s.Region == "" {
@@ -74,6 +76,10 @@ func (f *Fake) Add(t testing.TB, s Source) {
 			d.engine = "aurora-postgresql"
 		}
 	}
+	if s.NoServer {
+		f.enter(d, s)
+		return
+	}
 	c := servertest.New(t, servertest.Options{Stopped: true, WALSegmentSize: 1 << 20, Checksums: true})
 	must := func(err error) {
 		t.Helper()
@@ -87,13 +93,22 @@ func (f *Fake) Add(t testing.TB, s Source) {
 	var err error
 	d.pg, err = f.newPostgres(c.DataDir(), "127.0.0.1")
 	must(err)
-	d.pg.more["archive_mode"], d.pg.more["archive_command"] = "on", fmt.Sprintf("cp \"%%p\" \"%s/%%f\"", d.archive)
+	if s.Backups {
+		d.pg.more["archive_mode"], d.pg.more["archive_command"] = "on", fmt.Sprintf("cp \"%%p\" \"%s/%%f\"", d.archive)
+	}
 	must(d.pg.start())
 	_, err = d.pg.sql(fmt.Sprintf("create role %s login createdb createrole password '%s'; grant pg_monitor, pg_read_all_data to %[1]s; grant create on database postgres to %[1]s;", MasterRole, Password) +
 		"create extension pg_prewarm; create extension amcheck; grant execute on function bt_index_check(regclass, boolean) to " + MasterRole + ";" + s.SQL)
 	must(err)
-	d.base = filepath.Join(f.Home, "base-"+d.resource)
-	must(d.pg.copyTo(d.base))
+	if s.Backups {
+		d.base = filepath.Join(f.Home, "base-"+d.resource)
+		must(d.pg.copyTo(d.base))
+	}
+	f.enter(d, s)
+}
+
+// enter makes a database known.
+func (f *Fake) enter(d *database, s Source) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.dns.set(hostOf(s.Region, s.ID), "127.0.0.1")

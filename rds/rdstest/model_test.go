@@ -114,8 +114,8 @@ func TestFieldsAreThoseOfTheModel(t *testing.T) {
 // What Amazon refuses, the fake refuses.
 func TestRefusals(t *testing.T) {
 	f := Start(t, Options{})
-	f.Add(t, Source{ID: "a", Protected: true})
-	f.Add(t, Source{ID: "b"})
+	f.Add(t, Source{ID: "a", Protected: true, NoServer: true})
+	f.Add(t, Source{ID: "b", Backups: true})
 	at := f.Advance(t, "eu-central-1", "b")
 	c := sdk.New(sdk.Options{Region: "eu-central-1", BaseEndpoint: &f.URL, Retryer: aws.NopRetryer{}, Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")})
 	ctx := context.Background()

@@ -113,6 +113,9 @@ func (p *postgres) sqlIn(database, query string) (string, error) {
 
 // copyTo makes a base backup of the running server.
 func (p *postgres) copyTo(dir string) error {
+	if p == nil {
+		return os.Mkdir(dir, 0o700)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, server.ConnString(p.socket, p.port, "postgres", "postgres"))
