@@ -39,6 +39,11 @@ type site struct {
 func newSite(t *testing.T, o rdstest.Options, s rdstest.Source) *site {
 	t.Helper()
 	t.Parallel()
+	return newSiteIn(t, o, s)
+}
+
+func newSiteIn(t *testing.T, o rdstest.Options, s rdstest.Source) *site {
+	t.Helper()
 	f := rdstest.Start(t, o)
 	s.ID = "orders-prod"
 	f.Add(t, s)
