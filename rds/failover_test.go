@@ -69,7 +69,16 @@ func TestFailoversThatCannotBe(t *testing.T) {
 	}
 }
 
-// A failover that RDS accepts and never does is none.
+// A restart in the same zone is no failover, and a drill that says so is failed.
+func TestFailoverInTheSameZone(t *testing.T) {
+	s := newSite(t, rdstest.Options{Stay: true}, rdstest.Source{MultiAZ: true})
+	_, d, err := s.failover(t, func(o *rds.FailoverOptions) { o.Limit = 2 * time.Second })
+	if !as[*rds.WaitError](err) || d.Verdict != evidence.Failed || !strings.Contains(d.Reasons[0], "it is still eu-central-1a") || d.RTO.Achieved != nil {
+		t.Errorf("%s: %v; %v", d.Verdict, d.Reasons, err)
+	}
+}
+
+// A failover that RDS refuses is none.
 func TestFailoverThatDoesNotHappen(t *testing.T) {
 	s := newSite(t, rdstest.Options{}, rdstest.Source{MultiAZ: true})
 	s.Inject("RebootDBInstance", "AccessDenied", 1)

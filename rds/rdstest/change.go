@@ -333,9 +333,11 @@ func (f *Fake) flip(d *database, done func()) {
 			return err
 		}
 		time.Sleep(f.o.Failover)
-		if d.pg.listen == "127.0.0.1" {
+		switch {
+		case f.o.Stay:
+		case d.pg.listen == "127.0.0.1":
 			d.pg.listen = otherAddress
-		} else {
+		default:
 			d.pg.listen = "127.0.0.1"
 		}
 		return d.pg.start()
@@ -345,7 +347,9 @@ func (f *Fake) flip(d *database, done func()) {
 			return
 		}
 		f.dns.set(hostOf(d.region, d.id), d.pg.listen)
-		d.zones[0], d.zones[1] = d.zones[1], d.zones[0]
+		if !f.o.Stay {
+			d.zones[0], d.zones[1] = d.zones[1], d.zones[0]
+		}
 		d.status = "available"
 		done()
 		f.happened(d, codes(d.cluster, "Multi-AZ instance failover completed.", "Completed failover to DB instance."))

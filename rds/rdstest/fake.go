@@ -26,6 +26,7 @@ type Options struct {
 	PageSize                                 int           // of lists; 0 is 100
 	MostCopies                               int           // at once into a region; 0 is 20, more wait in line
 	Hold                                     bool          // restored databases stay "creating"
+	Stay                                     bool          // a failover restarts the server in the same zone
 }
 
 // Fake is RDS in all regions of one account.
