@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
 
 // What an answer of RDS means. An *Error wraps one of them.
@@ -134,7 +136,7 @@ type WaitError struct {
 }
 
 func (e *WaitError) Error() string {
-	s := fmt.Sprintf("%s is still %s after %s", e.What, e.State, e.After.Round(time.Second))
+	s := fmt.Sprintf("%s is still %s after %s", e.What, e.State, evidence.Seconds(e.After.Seconds()))
 	if e.Percent >= 0 {
 		s += fmt.Sprintf(" (%d%%)", e.Percent)
 	}

@@ -67,6 +67,9 @@ func (p *policies) add(s Source) {
 		kind = "cluster"
 	}
 	p.sources = append(p.sources, p.arn(s.Region, kind, s.ID))
+	if s.KMSKey != "" {
+		p.keys = append(p.keys, s.KMSKey)
+	}
 	for i, region := range s.regions() {
 		r, _ := s.In(region)
 		own := p.arn(region, snapshotKind(s.Kind), Prefix+strings.ToLower(s.Name)+"-*")

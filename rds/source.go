@@ -24,6 +24,7 @@ type Source struct {
 	Kind   Kind
 	ID     string // its identifier on RDS
 	Region string
+	KMSKey string // that it is encrypted with; for policies alone
 
 	Staging Staging  // in its own region
 	DR      []Region // where copies of its snapshots go

@@ -73,6 +73,7 @@ func sourceFields() []field[rds.Source] {
 			return nameField(func(s *rds.Source) *string { return &s.ID })(r, s, n)
 		}},
 		{"region", "its region", nameField(func(s *rds.Source) *string { return &s.Region })},
+		{"kms_key", "ARN of the key it is encrypted with, for \"lifeboat rds policy\" alone", nameField(func(s *rds.Source) *string { return &s.KMSKey })},
 		{"staging", "where a drill in that region restores to", func(r *fileReader, s *rds.Source, n *yaml.Node) error {
 			return readFields(r, n, "staging", stagingFields(), &s.Staging)
 		}},

@@ -156,29 +156,36 @@ func (r rdsStatusReport) write(w io.Writer) {
 			facts = append(facts, f.yes)
 		}
 	}
-	p("  state       %s", strings.Join(append([]string{r.State}, facts...), ", "))
+	p("  state         %s", strings.Join(append([]string{r.State}, facts...), ", "))
 	if r.Engine != "" {
-		p("  engine      %s %s", r.Engine, r.Class)
+		p("  engine        %s %s", r.Engine, r.Class)
 	}
 	if r.Restorable != nil {
-		p("  exposure    %s: restorable to %s", evidence.Seconds(*r.Exposure), r.Restorable.Format(time.RFC3339))
+		p("  exposure      %s: restorable to %s", evidence.Seconds(*r.Exposure), r.Restorable.Format(time.RFC3339))
 	} else {
-		p("  exposure    unknown: RDS names no latest restorable time")
+		p("  exposure      unknown: RDS names no latest restorable time")
 	}
 	for _, x := range r.Regions {
 		s := "no snapshot"
 		if x.Newest != "" {
-			s = fmt.Sprintf("%d snapshots, %d of them Lifeboat's; newest %s old: %s", x.Snapshots, x.Ours, evidence.Seconds(*x.Age), x.Newest)
+			s = fmt.Sprintf("%s, %d by Lifeboat; newest %s old: %s", countOf(x.Snapshots, "snapshot", "snapshots"), x.Ours, evidence.Seconds(*x.Age), x.Newest)
 		}
 		if x.Pending != "" {
 			s += "; in the making: " + x.Pending
 		}
-		p("  %-11s %s", x.Region, s)
+		p("  %-13s %s", x.Region, s)
 	}
 	for _, l := range r.Leftovers {
-		p("  drill       %s is there", l)
+		p("  drill         %s is there", l)
 	}
 	for _, x := range r.Warnings {
-		p("  warning     %s", x)
+		p("  warning       %s", x)
 	}
+}
+
+func countOf(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

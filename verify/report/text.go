@@ -90,7 +90,7 @@ func (t *textWriter) verdict(d *evidence.Drill) {
 	v := verdictOf(d.Verdict)
 	head := strings.ToUpper(string(v)) + "  "
 	t.painted(head, t.colour(strings.TrimSpace(head), colourOf(v)+";1")+"  ",
-		fmt.Sprintf("%s drill of cluster %s, %s", d.Level, d.Cluster, utc(d.Started)))
+		fmt.Sprintf("%s of cluster %s, %s", levelWords(d.Level), d.Cluster, utc(d.Started)))
 	t.item(strings.Repeat(" ", len(head)), meaning(d))
 	for _, r := range d.Reasons {
 		t.painted("  - ", t.colour("  - ", colourOf(v)), r)

@@ -54,6 +54,14 @@ func meaning(d *evidence.Drill) string {
 	return "the backup was restored, and what was promised holds"
 }
 
+// levelWords names what was done.
+func levelWords(l evidence.Level) string {
+	if l == evidence.FailoverLevel {
+		return "failover"
+	}
+	return string(l) + " drill"
+}
+
 // objectiveWords says whether an objective was met.
 func objectiveWords(objective *float64, v evidence.Verdict) string {
 	switch {
