@@ -4,19 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	sdkaws "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	sdk "github.com/aws/aws-sdk-go-v2/service/rds"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/rds"
@@ -105,8 +99,10 @@ func request(kind rds.Kind) rds.Restore {
 	return r
 }
 
+var ownTags = rds.Tags{rds.TagKind: "snapshot", rds.TagSource: "orders", rds.TagAttempt: attempt}
+
 func suite() []step {
-	tags := rds.Tags{rds.TagKind: "snapshot", rds.TagSource: "orders", rds.TagAttempt: attempt}
+	tags := ownTags
 	return []step{
 		{"look at an instance", func(ctx context.Context, c *calls) (err error) {
 			c.source, err = c.home.Database(ctx, rds.Instance, "orders-prod")
@@ -308,81 +304,6 @@ func suite() []step {
 			_, err := c.away.Snapshot(ctx, rds.Instance, snapshot)
 			return refused(err, rds.ErrNotFound)
 		}},
-		{"Aurora: a cluster and its writer", func(ctx context.Context, c *calls) error {
-			d, err := c.home.Database(ctx, rds.Cluster, "aurora-prod")
-			if err != nil {
-				return err
-			}
-			return want(d.Engine == "aurora-postgresql" && d.ResourceID != "" && len(d.Members) == 2 && d.Members[0].Writer != d.Members[1].Writer, "%+v", d)
-		}},
-		{"Aurora: take a snapshot", func(ctx context.Context, c *calls) error {
-			if _, err := c.home.CreateSnapshot(ctx, rds.Cluster, "aurora-prod", snapshot, tags); err != nil {
-				return err
-			}
-			s, err := c.snapshotIn(ctx, c.home, rds.Cluster, snapshot)
-			return errors.Join(err, want(s != nil && s.Source == "aurora-prod" && maps.Equal(s.Tags, tags), "%+v", s))
-		}},
-		{"Aurora: restore, and add the instance", func(ctx context.Context, c *calls) error {
-			r := request(rds.Cluster)
-			r.Snapshot = snapshot
-			if _, err := c.home.Restore(ctx, r); err != nil {
-				return err
-			}
-			d, err := c.available(ctx, rds.Cluster, drill)
-			if err != nil {
-				return err
-			}
-			if len(d.Members) != 0 {
-				return fmt.Errorf("it has members: %+v", d.Members)
-			}
-			r.ID = drill + "-1"
-			if _, err := c.home.AddInstance(ctx, r, drill); err != nil {
-				return err
-			}
-			if d, err = c.available(ctx, rds.Instance, r.ID); err != nil {
-				return err
-			}
-			return want(d.Cluster == drill && maps.Equal(d.Tags, r.Tags), "%+v", d)
-		}},
-		{"Aurora: the groups of a restore", func(ctx context.Context, c *calls) error {
-			d, err := c.home.Database(ctx, rds.Cluster, drill)
-			return errors.Join(err, want(d != nil && d.SubnetGroup == staging.SubnetGroup && slices.Equal(d.SecurityGroups, staging.SecurityGroups) && d.ParameterGroup == staging.ClusterParameterGroup && maps.Equal(d.Tags, request(rds.Cluster).Tags), "%+v", d))
-		}},
-		{"Aurora: a cluster with an instance is not deleted", func(ctx context.Context, c *calls) error {
-			return refused(c.home.Delete(ctx, rds.Cluster, drill, false), rds.ErrState)
-		}},
-		{"Aurora: delete instance and cluster", func(ctx context.Context, c *calls) error {
-			if err := c.home.Delete(ctx, rds.Instance, drill+"-1", true); err != nil {
-				return err
-			}
-			if err := c.gone(ctx, rds.Instance, drill+"-1"); err != nil {
-				return err
-			}
-			if err := c.home.Delete(ctx, rds.Cluster, drill, false); err != nil && !errors.Is(err, rds.ErrNotFound) {
-				return err
-			}
-			return c.gone(ctx, rds.Cluster, drill)
-		}},
-		{"Aurora: fail over to the other instance", func(ctx context.Context, c *calls) error {
-			writer := func() string {
-				d, err := c.available(ctx, rds.Cluster, "aurora-prod")
-				if err != nil {
-					return err.Error()
-				}
-				for _, m := range d.Members {
-					if m.Writer {
-						return m.ID
-					}
-				}
-				return "nobody"
-			}
-			before := writer()
-			if err := c.home.Failover(ctx, rds.Cluster, "aurora-prod"); err != nil {
-				return err
-			}
-			after := writer()
-			return want(after != before && strings.HasPrefix(after, "aurora-prod"), "%s, then %s", before, after)
-		}},
 	}
 }
 
@@ -411,103 +332,9 @@ func TestCallsToTheFake(t *testing.T) {
 	f.Add(t, rdstest.Source{ID: "aurora-prod", Cluster: true, MultiAZ: true})
 	f.Advance(t, home, "orders-prod")
 	c := newCalls(t, f.URL)
-	for _, s := range suite() {
+	for _, s := range slices.Concat(suite(), auroraSuite()) {
 		if err := s.run(context.Background(), c); err != nil {
 			t.Errorf("%s: %v", s.name, err)
 		}
-	}
-}
-
-// motoCannot are the steps that moto 5.1 does otherwise than Amazon. When it learns
-// one, the test says so.
-var motoCannot = map[string]string{
-	"a snapshot takes time":                    "everything is available at once",
-	"copy an encrypted snapshot without a key": "it is accepted",
-	"a copy names what it was made of":         "the field is missing",
-	"a restore has a resource id of its own":   "it has the source's: the guard would never let it be deleted",
-	"a restore without Multi-AZ, as asked":     "it keeps what the source has",
-	"a point in time without a time":           "it is accepted",
-	"a point in time to come":                  "it is accepted",
-	"the latest restorable time stands still":  "it is always now",
-	"fail over to another zone":                "the call does nothing",
-	"events of a failover":                     "there are none",
-	"Aurora: fail over to the other instance":  "the server has an error",
-}
-
-func TestCallsToMoto(t *testing.T) {
-	url := os.Getenv("LIFEBOAT_MOTO_URL")
-	if url == "" {
-		t.Skip("make test-moto runs this against moto's server")
-	}
-	c := newCalls(t, url)
-	seedMoto(t, url, c)
-	for _, s := range suite() {
-		err := s.run(context.Background(), c)
-		why, known := motoCannot[s.name]
-		switch {
-		case err == nil && known:
-			t.Errorf("%s: moto can do that now; it was: %s", s.name, why)
-		case err != nil && known:
-			t.Logf("moto cannot: %s: %s (%v)", s.name, why, err)
-		case err != nil:
-			t.Errorf("%s: %v", s.name, err)
-		default:
-			t.Logf("moto can: %s", s.name)
-		}
-	}
-}
-
-// motoFinds asks another service of moto's, which checks no signature.
-func motoFinds(t *testing.T, url, region, service, kind, body, pattern string) []string {
-	t.Helper()
-	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", kind)
-	req.Header.Set("X-Amz-Target", "TrentService.CreateKey")
-	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=AKIDTEST/20260131/"+region+"/"+service+"/aws4_request, SignedHeaders=host, Signature=none")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
-		found = append(found, m[1])
-	}
-	if len(found) == 0 {
-		t.Fatalf("moto's %s answers %s", service, text)
-	}
-	return found
-}
-
-// seedMoto makes what the fake has from the beginning.
-func seedMoto(t *testing.T, url string, c *calls) {
-	t.Helper()
-	ctx := context.Background()
-	client := sdk.New(sdk.Options{Region: home, BaseEndpoint: &url, Credentials: credentials.NewStaticCredentialsProvider("AKIDTEST", "none", "")})
-	must := func(_ any, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.awayKey = motoFinds(t, url, away, "kms", "application/x-amz-json-1.1", "{}", `"Arn": ?"([^"]+)"`)[0]
-	subnets := motoFinds(t, url, home, "ec2", "application/x-www-form-urlencoded", "Action=DescribeSubnets&Version=2016-11-15", `<subnetId>([^<]+)<`)
-	must(client.CreateDBSubnetGroup(ctx, &sdk.CreateDBSubnetGroupInput{DBSubnetGroupName: sdkaws.String("staging"), DBSubnetGroupDescription: sdkaws.String("x"), SubnetIds: subnets}))
-	must(client.CreateOptionGroup(ctx, &sdk.CreateOptionGroupInput{OptionGroupName: sdkaws.String("orders-options"), EngineName: sdkaws.String("mysql"), MajorEngineVersion: sdkaws.String("5.6"), OptionGroupDescription: sdkaws.String("x")}))
-	must(client.CreateDBParameterGroup(ctx, &sdk.CreateDBParameterGroupInput{DBParameterGroupName: sdkaws.String("orders"), DBParameterGroupFamily: sdkaws.String("postgres15"), Description: sdkaws.String("x")}))
-	must(client.CreateDBInstance(ctx, &sdk.CreateDBInstanceInput{DBInstanceIdentifier: sdkaws.String("orders-prod"), DBInstanceClass: sdkaws.String("db.r6g.large"), Engine: sdkaws.String("postgres"), EngineVersion: sdkaws.String("15.6"),
-		AllocatedStorage: sdkaws.Int32(20), StorageEncrypted: sdkaws.Bool(true), MultiAZ: sdkaws.Bool(true), MasterUsername: sdkaws.String("master"), MasterUserPassword: sdkaws.String("xxxxxxxx"), BackupRetentionPeriod: sdkaws.Int32(7)}))
-	must(client.CreateDBInstance(ctx, &sdk.CreateDBInstanceInput{DBInstanceIdentifier: sdkaws.String("orders-protected"), DBInstanceClass: sdkaws.String("db.r6g.large"), Engine: sdkaws.String("postgres"), AllocatedStorage: sdkaws.Int32(20),
-		DeletionProtection: sdkaws.Bool(true), MasterUsername: sdkaws.String("master"), MasterUserPassword: sdkaws.String("xxxxxxxx")}))
-	must(client.CreateDBCluster(ctx, &sdk.CreateDBClusterInput{DBClusterIdentifier: sdkaws.String("aurora-prod"), Engine: sdkaws.String("aurora-postgresql"), MasterUsername: sdkaws.String("master"), MasterUserPassword: sdkaws.String("xxxxxxxx")}))
-	for _, id := range []string{"aurora-prod-1", "aurora-prod-2"} {
-		must(client.CreateDBInstance(ctx, &sdk.CreateDBInstanceInput{DBInstanceIdentifier: &id, DBClusterIdentifier: sdkaws.String("aurora-prod"), DBInstanceClass: sdkaws.String("db.r6g.large"), Engine: sdkaws.String("aurora-postgresql")}))
 	}
 }
