@@ -137,7 +137,7 @@ func attemptTime(attempt string) time.Time {
 }
 
 // mayBeSnapshot are the states in which RDS takes a snapshot.
-var mayBeSnapshot = []string{available, "storage-optimization", "storage-config-upgrade", "incompatible-restore"}
+var mayBeSnapshot = []string{available, "storage-optimization", "storage-config-upgrade"}
 
 func begin(ctx context.Context, api API, source *Database, o SnapshotOptions) (*Taken, error) {
 	if !slices.Contains(mayBeSnapshot, source.Status) {

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/rds/types"
 
+	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/rds/rdstest"
 )
 
@@ -124,5 +128,38 @@ func TestRDSConfiguration(t *testing.T) {
 		if code != 2 || !strings.Contains(stderr, want) || !strings.Contains(stderr, "hint: ") {
 			t.Errorf("%s\nleaves with %d and says\n%s\nwant %s", text, code, stderr, want)
 		}
+	}
+}
+
+// A signal while a drill waits for RDS: what it made is deleted first, and the
+// code says that it was stopped.
+func TestRDSDrillIsStopped(t *testing.T) {
+	t.Parallel()
+	c := newCloudSite(t, rdstest.Options{Create: time.Second}, rdstest.Source{NoServer: true})
+	c.must(t, "rds", "snapshot", "--wait")
+	cmd := exec.Command(servertest.Command(t, "lifeboat"), "rds", "drill", "--config", c.config)
+	cmd.Env, cmd.Dir = append(os.Environ(), c.env...), c.dir
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); len(c.Calls("RestoreDBInstanceFromDBSnapshot")) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was restored")
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 130 {
+		t.Errorf("it leaves with %v", err)
+	}
+	if names := c.Names("eu-central-1"); !slices.Equal(names, []string{"orders-prod"}) || len(c.Calls("DeleteDBInstance")) == 0 {
+		t.Errorf("left: %v", names)
+	}
+	if text := out.String(); !strings.Contains(text, "UNKNOWN") || !strings.Contains(text, "is proven gone") {
+		t.Errorf("it says\n%s", text)
 	}
 }
