@@ -33,7 +33,6 @@ type DrillOptions struct {
 
 	// Connect is how to log in to a database of RDS.
 	Connect func(d *Database, region string) (probe.Conn, error)
-	Private string // what keeps programs that check from other servers; for the report
 
 	Timeout time.Duration // for the drill without its clean-up; 0 is none
 	Waiting Waiting
@@ -212,12 +211,15 @@ func (d *drill) addInstance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cluster.Class, cluster.Public, cluster.Zone = member.Class, member.Public, member.Zone
-	if cluster.ParameterGroup != "" {
-		cluster.ParameterGroup += ", " + member.ParameterGroup
-	}
-	d.copy = cluster
+	d.copy = cluster.with(member)
 	return nil
+}
+
+// with adds to a cluster what only its instances have.
+func (d *Database) with(member *Database) *Database {
+	d.Class, d.Public, d.Zone = member.Class, member.Public, member.Zone
+	d.ParameterGroup += ", " + member.ParameterGroup
+	return d
 }
 
 // cleanUp deletes what was restored and proves that it is gone: the instance of

@@ -59,7 +59,20 @@ func (d *drill) lookAtSource(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, m := range source.Members {
+		if !m.Writer {
+			continue
+		}
+		writer, err := api.Database(ctx, Instance, m.ID)
+		if err != nil {
+			return err
+		}
+		source = source.with(writer)
+	}
 	d.source = source
+	if d.o.Source.Login.CAFile == "" {
+		d.doc.Notes = append(d.doc.Notes, "the certificates of the servers were not verified: login has no ca_file")
+	}
 	r := d.doc.RDS
 	r.ResourceID, r.Engine = source.ResourceID, source.Engine+" "+source.EngineVersion
 	if !source.Restorable.IsZero() {

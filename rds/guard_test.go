@@ -152,6 +152,26 @@ func TestSuperfluous(t *testing.T) {
 	}
 }
 
+// What is lost at least, by heartbeats each 30 seconds.
+func TestAtLeast(t *testing.T) {
+	t0 := time.Unix(1000, 0)
+	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
+	for _, c := range []struct{ disaster, alive, back, interval, want int }{
+		{100, 90, 10, 30, 60}, // another came by 40 and did not come back
+		{100, 90, 90, 30, 0},  // the newest one came back
+		{100, 60, 10, 30, 0},  // none was written for longer than an interval
+		{100, 90, 80, 30, 0},  // it may have been the next one
+		{100, 90, 10, 0, 0},   // how often is not known
+	} {
+		if got := atLeast(at(c.disaster), at(c.alive), at(c.back), time.Duration(c.interval)*time.Second); got != time.Duration(c.want)*time.Second {
+			t.Errorf("%+v: %s", c, got)
+		}
+	}
+	if got := atLeast(at(100), time.Time{}, at(10), 30*time.Second); got != 0 {
+		t.Errorf("without a heartbeat on the source: %s", got)
+	}
+}
+
 func TestLongestGap(t *testing.T) {
 	t0 := time.Unix(0, 0)
 	w := func(begin, end int, ok bool) write {

@@ -95,10 +95,16 @@ func (d *drill) measureLoss(ctx context.Context) {
 	commit, disaster := h.at.UTC(), d.disaster.UTC()
 	rpo.Commit, rpo.Disaster = &commit, &disaster
 	upper := round(max(0, d.disaster.Sub(h.at).Seconds()))
-	lower := 0.0
-	// The lower bound holds only while heartbeats were written.
-	if i := d.o.Source.Heartbeat; i > 0 && !d.alive.IsZero() && d.disaster.Sub(d.alive) <= i && d.alive.After(h.at) {
-		lower = round(max(0, upper-i.Seconds()))
-	}
+	lower := round(atLeast(d.disaster, d.alive, h.at, d.o.Source.Heartbeat).Seconds())
 	rpo.Upper, rpo.Lower = &upper, &lower
+}
+
+// atLeast is what is lost at least: one interval after the heartbeat that came back
+// there was another. That holds only while heartbeats were written, and they were
+// when the source has one that is younger than an interval (alive is its time).
+func atLeast(disaster, alive, back time.Time, interval time.Duration) time.Duration {
+	if interval <= 0 || !alive.After(back) || disaster.Sub(alive) > interval {
+		return 0
+	}
+	return max(0, disaster.Sub(back)-interval)
 }
