@@ -193,10 +193,16 @@ func copyTo(ctx context.Context, regions Regions, s Snapshot, to Region, o Snaps
 		if err := guardSnapshot(have, o.Source); err != nil {
 			return nil, err
 		}
-		if hopeless(have.Status) {
-			return nil, &FailedError{"copy " + s.ID, have.Status}
+		if c.Resumed = !hopeless(have.Status); c.Resumed {
+			break
 		}
-		c.Resumed = true
+		// It failed in an earlier run: another takes its name.
+		if err := deleteSnapshot(ctx, api, s.Kind, s.ID, o.Source); err != nil {
+			return nil, err
+		}
+		if err := beginCopy(ctx, api, s, to, o); err != nil {
+			return nil, err
+		}
 	case errors.Is(err, ErrNotFound):
 		if err := beginCopy(ctx, api, s, to, o); err != nil {
 			return nil, err

@@ -160,14 +160,24 @@ func TestWaitHasALimit(t *testing.T) {
 	}
 }
 
+// A copy that fails is an error; the next run makes it again, of the same snapshot.
+func TestFailedCopy(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{NoServer: true})
+	s.FailCopies(1)
+	_, err := s.snapshot(t, func(o *rds.SnapshotOptions) { o.CopyTo = s.source.DR })
+	if f, ok := errors.AsType[*rds.FailedError](err); !ok || f.State != "failed" {
+		t.Errorf("%v", err)
+	}
+	if again := s.take(t, s.source.DR...); !again.Resumed || !again.Verified || again.Copies[0].Resumed || len(s.SnapshotNames(home)) != 1 || len(s.SnapshotNames(away)) != 1 {
+		t.Errorf("%+v", again)
+	}
+}
+
 // What is not what it should be is told, and not called verified.
 func TestVerification(t *testing.T) {
 	for name, change := range map[string]func(s *site, id string){
 		"engine": func(s *site, id string) {
 			s.ChangeSnapshot(t, away, id, func(_, _, _, engine *string, _ *[]types.Tag) { *engine = "mysql" })
-		},
-		"failed": func(s *site, id string) {
-			s.ChangeSnapshot(t, away, id, func(status, _, _, _ *string, _ *[]types.Tag) { *status = "failed" })
 		},
 		"another's": func(s *site, id string) {
 			s.ChangeSnapshot(t, away, id, func(_, _, _, _ *string, tags *[]types.Tag) { *tags = nil })

@@ -20,7 +20,6 @@ const (
 	TagAttempt = "lifeboat:attempt" // id of the run that made it
 	TagUntil   = "lifeboat:until"   // of a drill: when a reaper may remove it
 	TagDone    = "lifeboat:done"    // of a snapshot: when all of it was verified
-	TagCopies  = "lifeboat:copies"  // of a snapshot: regions that it was to be copied to
 	TagWait    = "lifeboat:wait"    // of a snapshot: the run that took it waited for it
 )
 

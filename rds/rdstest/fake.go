@@ -51,6 +51,7 @@ type Fake struct {
 	events    []event
 	secrets   map[string]string
 	quota     int
+	spoil     int // copies to come that fail
 }
 
 // Call is a request that was made.
@@ -159,6 +160,13 @@ func (f *Fake) Quota(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.quota = n
+}
+
+// FailCopies has the next n copies fail at their end.
+func (f *Fake) FailCopies(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.spoil = n
 }
 
 // Secret puts a secret into Secrets Manager.

@@ -209,6 +209,10 @@ func (f *Fake) copySnapshot(region, from, id, kms string, tags []types.Tag, clus
 		s.percent = 0
 		f.later(f.o.Copy, func() error { return copyDir(s.dir, of.dir) }, func(err error) {
 			s.status, s.percent = "available", 100
+			if f.spoil > 0 {
+				f.spoil--
+				s.status = "failed"
+			}
 			if err != nil {
 				s.status = "failed"
 			}
