@@ -145,14 +145,14 @@ func (c *copier) buildOn(ctx context.Context, s *server) (origin, error) {
 		from.why = err.Error()
 		return from, nil
 	}
-	parts, err := c.interrupted(ctx, c.label, c.source, c.start)
-	if err != nil {
-		return from, err
-	}
 	info, why, err := (*repo.Info)(nil), "it was asked for", error(nil)
 	if !c.o.Full {
 		info, why, err = chooseBase(ctx, c.repo, c.facts, c.source, c.start, h)
 	}
+	if err != nil {
+		return from, err
+	}
+	parts, err := c.interrupted(ctx, info)
 	if err != nil {
 		return from, err
 	}
@@ -170,7 +170,11 @@ func (c *copier) buildOn(ctx context.Context, s *server) (origin, error) {
 	if err != nil {
 		return from, err
 	}
-	if err := c.takeOverAll(ctx, layers); err != nil {
+	packs := int64(0)
+	if info != nil {
+		packs = info.Packs
+	}
+	if err := c.takeOverAll(ctx, layers, packs); err != nil {
 		return from, err
 	}
 	switch n := len(layers); {
@@ -247,14 +251,15 @@ func (c *copier) layers(ctx context.Context, s *server, info *repo.Info, parts [
 	return append(out, l), err
 }
 
-// takeOverAll takes over from one layer after the other.
-func (c *copier) takeOverAll(ctx context.Context, layers []*layer) error {
+// takeOverAll takes over from one layer after the other; the base has so many
+// packs.
+func (c *copier) takeOverAll(ctx context.Context, layers []*layer, packs int64) error {
 	defer func() {
 		for _, l := range layers {
 			_ = l.close() // it was read to its end, or not at all
 		}
 	}()
-	have, err := listPacks(ctx, c.repo)
+	have, err := listPacks(ctx, c.repo, packs)
 	if err != nil {
 		return err
 	}

@@ -55,11 +55,15 @@ func baseLayer(ctx context.Context, r *repo.Repo, info *repo.Info, ch changes, r
 // packs that nothing names once they are a day old.
 const resumeWithin = 20 * time.Hour
 
+// resumeMost is how many interrupted backups are taken up: one that fails again
+// and again must not cost more each time.
+const resumeMost = 3
+
 // interrupted finds backups of these very files, on this timeline, that were
-// not committed and noted what they had stored: the newest first. Their parts
-// are joined.
-func (c *copier) interrupted(ctx context.Context, label, source string, start position) ([]repo.Part, error) {
-	if source == "" {
+// not committed and noted what they had stored, and are newer than the base:
+// the newest first. Their parts are joined.
+func (c *copier) interrupted(ctx context.Context, base *repo.Info) ([]repo.Part, error) {
+	if c.source == "" {
 		return nil, nil
 	}
 	open, err := c.repo.Unfinished(ctx)
@@ -68,15 +72,18 @@ func (c *copier) interrupted(ctx context.Context, label, source string, start po
 	}
 	var out []repo.Part
 	for _, u := range slices.Backward(open) {
-		if u.Label == label || !slices.Contains(u.Keys, repo.PartKey(u.Label, 1)) {
+		if len(out) == resumeMost || base != nil && u.Label <= base.Label {
+			break
+		}
+		if u.Label == c.label || !slices.Contains(u.Keys, repo.PartKey(u.Label, 1)) {
 			continue
 		}
 		p, err := c.joinParts(ctx, u)
 		if err != nil {
 			return nil, err
 		}
-		if p.Source == source && p.System == c.facts.control.SystemID && p.BlockSize == int(c.facts.control.BlockSize) && p.Catalog == c.facts.control.CatalogVersion &&
-			p.Timeline == start.Timeline && openedBy(p.Recipients, c.repo.RecipientIDs()) && p.StartLSN <= start.LSN && c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full) {
+		if p.Source == c.source && p.System == c.facts.control.SystemID && p.BlockSize == int(c.facts.control.BlockSize) && p.Catalog == c.facts.control.CatalogVersion &&
+			p.Timeline == c.start.Timeline && openedBy(p.Recipients, c.repo.RecipientIDs()) && p.StartLSN <= c.start.LSN && c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full) {
 			out = append(out, p)
 		}
 	}

@@ -116,17 +116,24 @@ func (f *copyFile) settle(complete bool) {
 // packID is enough of a pack's name to tell it from all others.
 func packID(id string) [32]byte { return [32]byte([]byte(id[:32])) }
 
-// listPacks lists the packs that are in the store, with their sizes.
-func listPacks(ctx context.Context, r *repo.Repo) (map[[32]byte]int32, error) {
-	const digits = "0123456789abcdef"
-	parts := make([]map[[32]byte]int32, len(digits))
+// manyPacks is from how many packs on they are listed in sixteen listings side
+// by side: a store tells a thousand names at a time.
+const manyPacks = 4000
+
+// listPacks lists the packs that are in the store, with their sizes; there are
+// about as many as is said.
+func listPacks(ctx context.Context, r *repo.Repo, about int64) (map[[32]byte]int32, error) {
+	prefixes := []string{""}
+	if about > manyPacks {
+		prefixes = strings.Split("0123456789abcdef", "")
+	}
+	parts := make([]map[[32]byte]int32, len(prefixes))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
-	for i := range digits {
+	for i, prefix := range prefixes {
 		parts[i] = map[[32]byte]int32{}
 		g.Go(func() error {
-			prefix := repo.PackKey(digits[i : i+1])
-			for info, err := range r.Store().List(ctx, prefix) {
+			for info, err := range r.Store().List(ctx, repo.PackKey(prefix)) {
 				if err != nil {
 					return fmt.Errorf("list packs: %w", err)
 				}

@@ -92,6 +92,12 @@ func (r *Repo) Exists(ctx context.Context, label string) (bool, error) {
 		return false, err
 	}
 	_, err := r.store.Stat(ctx, ManifestKey(label))
+	if errors.Is(err, fs.ErrNotExist) { // or just being sealed anew
+		_, err = r.store.Stat(ctx, ManifestKey(label)+besideSuffix)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err = r.store.Stat(ctx, ManifestKey(label))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -115,7 +121,7 @@ func (r *Repo) Unfinished(ctx context.Context) ([]Unfinished, error) {
 		if !ok || CheckLabel(label) != nil {
 			continue
 		}
-		if name == "manifest" {
+		if strings.TrimSuffix(name, besideSuffix) == "manifest" {
 			committed[label] = true
 			continue
 		}

@@ -99,7 +99,7 @@ func (r *Repo) compareStored(ctx context.Context, key string, mine Header) (Stor
 // Header reads and verifies the header line of an envelope; no identity is
 // needed. fs.ErrNotExist when there is no such object.
 func (r *Repo) Header(ctx context.Context, key string) (Header, error) {
-	rc, err := r.store.Open(ctx, key, 0, maxHeader)
+	rc, key, err := r.openObject(ctx, key, maxHeader)
 	if err != nil {
 		return Header{}, fmt.Errorf("open %s: %w", key, err)
 	}
@@ -117,7 +117,23 @@ func (r *Repo) checkHeader(key string, raw []byte) (Header, int, error) {
 	if err != nil {
 		return h, 0, &CorruptError{key, "not an envelope", err}
 	}
-	return h, n, h.verify(r.trusted, r.marker.Repository, key)
+	err = r.believe(h, key)
+	if err != nil && r.settled != nil {
+		<-r.settled // a signer that was added, which is being read just now
+		err = r.believe(h, key)
+	}
+	return h, n, err
+}
+
+// believe returns *UntrustedError unless somebody who is believed signed the
+// header for this place.
+func (r *Repo) believe(h Header, key string) error {
+	who := r.who()
+	k, err := h.signedBy(who.keys, r.marker.Repository, key)
+	if err != nil {
+		return err
+	}
+	return who.believes(k, key)
 }
 
 // seal compresses, hashes and encrypts in one pass over src.
@@ -128,6 +144,9 @@ func (r *Repo) seal(key string, kind Kind, src io.Reader, size int64, o SealOpti
 	}
 	if r.keys.Cluster == nil || r.keys.Cluster.Signing == nil || len(to) == 0 {
 		return Header{}, nil, ErrReadOnly
+	}
+	if e := r.retired.Load(); e != nil {
+		return Header{}, nil, e
 	}
 	out := &spool{limit: cmp.Or(o.Memory, spoolMemory), pool: &r.chunks}
 	sealedSum := sha256.New()
@@ -189,7 +208,7 @@ func (r *Repo) open(ctx context.Context, key string, kind Kind, limit int64) (He
 
 // fetchEnvelope reads a whole envelope into a spool and verifies it.
 func (r *Repo) fetchEnvelope(ctx context.Context, key string, kind Kind, limit int64) (Header, *spool, error) {
-	rc, err := r.store.Open(ctx, key, 0, -1)
+	rc, key, err := r.openObject(ctx, key, -1)
 	if err != nil {
 		return Header{}, nil, fmt.Errorf("open %s: %w", key, err)
 	}

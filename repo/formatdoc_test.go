@@ -25,8 +25,8 @@ func TestFormatPage(t *testing.T) {
 		"sum of a frame, bytes": sumSize, "plain bytes of an age chunk": ageChunk, "sealed bytes of an age chunk": ageSealed,
 		"zstd window of an envelope, bytes": maxWindow, "info record, bytes": maxInfo, "other record of a manifest, bytes": maxRecord,
 		"file records": maxFiles, "bad pages that are named": MaxBadPages, "recipients of data": MaxRecipients,
-		"marker, bytes": maxMarker, "key file, bytes": maxKeyFile, "lease record, bytes": maxLease,
 		"generation of a pin, digits": pinGens, "pin, bytes": maxPin, "reason of a pin, bytes": MaxPinReason,
+		"marker, bytes": maxMarker, "statement, bytes": maxStatement, "statements": maxStatements, "number of a statement, digits": statementDigits, "key file, bytes": maxKeyFile, "lease record, bytes": maxLease,
 		"lease, seconds": int64(leaseTTL.Seconds()), "allowed difference of clocks, seconds": int64(leaseSkew.Seconds()), "generation, digits": leaseGens,
 	} {
 		limits[k] = fmt.Sprint(v)
@@ -51,6 +51,10 @@ func TestFormatPage(t *testing.T) {
 		"Frame object:":      jsonFields(FrameEntry{}),
 		"End record:":        jsonFields(endRecord{}),
 		"## Leases":          jsonFields(leaseRecord{}),
+
+		"| field of `T` |":   jsonFields(Statement{}),
+		"Retirement object:": jsonFields(Retirement{}),
+		"A cut says":         jsonFields(WALCut{}),
 	} {
 		var names []string
 		for _, row := range table(t, page, after) {
@@ -76,6 +80,7 @@ func TestFormatPage(t *testing.T) {
 		fmt.Sprintf(`"%s kind="`, magic), `"` + strings.TrimSpace(envelopeContext) + `" LF repository LF key LF unsigned LF`,
 		"the 18 bytes\n`" + strings.TrimSpace(markerContext) + "` LF", "`" + MarkerKey + "`", "`" + signingPrefix + "<base64>`",
 		"`" + factPrefix + "cluster: <name>`", "`" + factPrefix + "repository: <id>`", "`" + factPrefix + "signer: " + publicKeyPrefix + "<base64>`",
+		"`" + strings.TrimSpace(statementContext) + "` LF", "`" + keysPrefix + "<serial>`", "`" + besideSuffix + "` can stand",
 		"`" + ManifestKey("<label>") + "`", "`" + InfoKey("<label>") + "`", "`" + PackKey("<id>") + "`", "`" + systemsPrefix + "<system>`",
 		"`" + walPrefix + "<system>/<timeline>/<name>`", "`" + leasesPrefix + "<name>/<generation>`",
 		fmt.Sprintf("`%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s`, `%s` or `%s`", KindManifest, KindInfo, KindFingerprints, KindAdoption, KindPart, KindBlocks, KindPin, KindCheck, KindWAL, KindSystem),

@@ -67,9 +67,9 @@ func (h *Header) sign(key SigningKey, repository, object string) {
 	h.sig = ed25519.Sign(key.key, h.signedBytes(repository, object))
 }
 
-// verify returns *UntrustedError unless a trusted key signed the header for
-// this place.
-func (h Header) verify(trusted []PublicKey, repository, object string) error {
+// signedBy is the trusted key that signed the header for this place; else
+// *UntrustedError.
+func (h Header) signedBy(trusted []PublicKey, repository, object string) (PublicKey, error) {
 	known := false
 	for _, k := range trusted {
 		if k.ID() != h.Signer {
@@ -77,13 +77,13 @@ func (h Header) verify(trusted []PublicKey, repository, object string) error {
 		}
 		known = true
 		if ed25519.Verify(k.key, h.signedBytes(repository, object), h.sig) {
-			return nil
+			return k, nil
 		}
 	}
 	if !known {
-		return &UntrustedError{object, "it is signed by the unknown key " + h.Signer}
+		return PublicKey{}, &UntrustedError{object, "it is signed by the unknown key " + h.Signer}
 	}
-	return &UntrustedError{object, "its signature does not hold for this place: it is forged, altered or moved"}
+	return PublicKey{}, &UntrustedError{object, "its signature does not hold for this place: it is forged, altered or moved"}
 }
 
 // parseHeader reads the first line of raw, which may go on after it, and

@@ -141,7 +141,7 @@ func labelOfManifest(key string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	label, ok := strings.CutSuffix(rest, "/manifest")
+	label, ok := strings.CutSuffix(strings.TrimSuffix(rest, besideSuffix), "/manifest")
 	return label, ok && CheckLabel(label) == nil
 }
 

@@ -24,7 +24,7 @@ func (r *Repo) Backups(ctx context.Context) ([]string, error) {
 		}
 	}
 	slices.Sort(out)
-	return out, nil
+	return slices.Compact(out), nil // one that is being sealed anew may be there twice
 }
 
 // Info reads what the backup is. It believes the info object, which is signed

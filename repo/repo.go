@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
@@ -39,9 +40,12 @@ type Repo struct {
 	keys   Keys
 	host   string
 
-	trusted  []PublicKey
-	metadata []age.Recipient // who can open metadata
-	readers  []age.Identity  // all identities, the caller's first
+	trusted  []PublicKey // the anchors
+	believed atomic.Pointer[trust]
+	retired  atomic.Pointer[RetiredKeyError] // why nothing may be signed; nil mostly
+	settled  <-chan struct{}                 // closed when believed is final; nil for at once
+	metadata []age.Recipient                 // who can open metadata
+	readers  []age.Identity                  // all identities, the caller's first
 	slots    slots
 	chunks   sync.Pool // of spools, full-size chunks
 }
@@ -91,8 +95,20 @@ func Create(ctx context.Context, store storage.Store, keys Keys, host string, no
 // another format; ErrNoTrust without an anchor. The host is written into what
 // is stored, to tell writers apart.
 func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Repo, error) {
+	// Who signs is asked for at the same time: a push waits for both.
+	var statements []rawStatement
+	var statementsErr error
+	asked := make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer close(asked)
+		statements, statementsErr = readStatements(ctx, store)
+	}()
 	m, raw, err := readMarker(ctx, store)
 	if err != nil {
+		stop()
+		<-asked
 		return nil, err
 	}
 	if c := keys.Cluster; c != nil {
@@ -107,7 +123,14 @@ func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Re
 	if err != nil {
 		return nil, err
 	}
-	if err := raw.verify(m, r.trusted); err != nil {
+	<-asked
+	if statementsErr != nil {
+		return nil, statementsErr
+	}
+	if err := r.learn(statements); err != nil {
+		return nil, err
+	}
+	if err := raw.verify(m, r.who().keys); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -172,7 +195,7 @@ func (r *Repo) CheckPresent(ctx context.Context) error {
 	if m.Repository != r.marker.Repository {
 		return &ForeignError{What: "repository", Want: r.marker.Repository, Have: m.Repository}
 	}
-	return raw.verify(m, r.trusted)
+	return raw.verify(m, r.who().keys)
 }
 
 // RegisterSystem notes that the cluster is, from now on, also the PostgreSQL

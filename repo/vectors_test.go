@@ -116,7 +116,7 @@ func TestVectors(t *testing.T) {
 		}
 		seen[v.head["what"]+" "+v.head["expect"]] = true
 	}
-	for _, what := range []string{"header", "envelope", "marker", "keyfile", "pack", "manifest"} {
+	for _, what := range []string{"header", "envelope", "marker", "keyfile", "pack", "manifest", "statement"} {
 		if !seen[what+" ok"] || !seen[what+" corrupt"] && !seen[what+" error"] {
 			t.Errorf("no good or no bad vector of a %s among %d", what, len(vectors))
 		}
@@ -147,6 +147,8 @@ func (v vector) open(t *testing.T) ([]byte, error) {
 			return nil, err
 		}
 		return json.Marshal(r.Marker())
+	case "statement":
+		return openStatement(v, r)
 	case "keyfile":
 		k, err := ParseKeyFile(bytes.NewReader(v.body))
 		if err != nil {
@@ -253,6 +255,7 @@ func makeVectors(t *testing.T, w *world) {
 	m.envelopes()
 	m.packs()
 	m.manifests()
+	m.statements()
 }
 
 func (m vectorMaker) keyFiles() {

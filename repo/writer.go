@@ -30,15 +30,29 @@ func OpenWriter(ctx context.Context, open func(context.Context) (storage.Store, 
 	if err != nil {
 		return nil, err
 	}
+	r.settled = s.checked
 	go func() {
 		defer close(s.checked)
 		s.store, s.openErr = open(ctx)
 		close(s.opened)
 		if s.checkErr = s.openErr; s.checkErr == nil {
-			_, s.checkErr = Open(ctx, s.store, keys, host)
+			s.checkErr = r.settle(ctx, s.store, keys, host)
 		}
 	}()
 	return r, nil
+}
+
+// settle checks the marker and learns who signs.
+func (r *Repo) settle(ctx context.Context, store storage.Store, keys Keys, host string) error {
+	opened, err := Open(ctx, store, keys, host)
+	if err != nil {
+		return err
+	}
+	r.believed.Store(opened.who())
+	if e := opened.retired.Load(); e != nil {
+		return e
+	}
+	return nil
 }
 
 // openingStore is a store that may still be opening. It changes nothing

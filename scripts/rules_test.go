@@ -20,15 +20,17 @@ const module = "github.com/lifeboat-dr/lifeboat/"
 
 // mayImport is the direction between the houses (docs/architecture.md):
 // cmd → verify → restore → wal → repo → {storage, postgres}; cmd → backup → wal;
-// cmd → rds → verify, and of verify what looks at servers and keeps evidence.
+// cmd → copier → wal; cmd → rds → verify, and of verify what looks at servers and
+// keeps evidence.
 // An entry covers the packages below it, "storage" alone is the interface only:
 // which store there is, is for cmd to say.
 var mayImport = map[string][]string{
-	"cmd":      {"cmd/lifeboat/early", "wal/queue", "rds", "rds/...", "verify", "verify/...", "restore", "backup", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
+	"cmd":      {"cmd/lifeboat/early", "wal/queue", "rds", "rds/...", "verify", "verify/...", "restore", "backup", "copier", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
 	"rds":      {"rds", "rds/...", "verify/probe", "verify/evidence", "repo"},
 	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
 	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
 	"backup":   {"backup/...", "wal", "wal/blocks", "repo", "storage", "postgres", "postgres/fingerprint"},
+	"copier":   {"wal", "repo", "storage", "postgres"},
 	"wal":      {"wal/...", "repo", "storage", "postgres"},
 	"repo":     {"repo/...", "storage", "postgres"},
 	"storage":  {"storage", "storage/..."},

@@ -91,6 +91,21 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 	return stored, int(l.stored.Load()), nil
 }
 
+// LookAhead is what PushAhead does beside its own file, which is durable in this
+// repository already: for a call that still has to wait for another repository.
+// It returns how many others are durable now, at once when none was left.
+func LookAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a Ahead) (others int) {
+	own, err := postgres.ParseWALName(filepath.Base(path))
+	if err != nil || !a.Memory.covers(path) {
+		return 0
+	}
+	l := newLookAhead(ctx, r, o, a)
+	defer l.stop()
+	go l.run(own, tokens{sealers: max(a.Sealers, 1), raw: aheadRaw, memory: aheadMemory})
+	l.proceed()
+	return int(l.stored.Load())
+}
+
 // tokens are what a file takes: a sealer while it is sealed, its size while it
 // is under way, and its memory, which is known better once it is sealed.
 type tokens struct {
@@ -214,6 +229,10 @@ func (l *lookAhead) run(own postgres.WALName, free tokens) {
 func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 	defer sum.give()
 	opened := l.Memory.Now()
+	if l.confirm(name, opened) {
+		l.freed <- held
+		return
+	}
 	f, err := l.seal(name)
 	if err != nil {
 		l.fail()
@@ -239,6 +258,20 @@ func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 	l.stored.Add(1)
 	sum.store(l.ctx, f.system)
 	_ = l.Memory.remember(name, f.facts, opened, stored.Header.SHA256) // else its own push asks the store
+}
+
+// confirm asks the store for the header of a file that was remembered too long ago,
+// and remembers it anew if it is there. While another repository is down, the
+// server's backlog stays ready for hours: to seal all of it again every few minutes,
+// to be told that it is there, would cost as much as the outage.
+func (l *lookAhead) confirm(name postgres.WALName, opened time.Time) bool {
+	sum, _, known := l.Memory.look(name)
+	if !known || l.options.System == 0 {
+		return false
+	}
+	facts := l.Memory.facts(name)
+	h, err := l.repo.Header(l.ctx, repo.WALKey(l.options.System, name))
+	return err == nil && h.SHA256 == sum && l.Memory.remember(name, facts, opened, sum) == nil
 }
 
 // seal opens the file as a name found in pg_wal, which must lead nowhere else.

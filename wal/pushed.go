@@ -62,6 +62,7 @@ func (f fileFacts) settled(now time.Time) bool {
 // that was written to have others.
 type PushMemory struct {
 	DataDir    string
+	Name       string // tells it from those of other repositories of the data directory; "" for the only one
 	Repository string // its id
 	Address    string // where it is, and all else that decides it
 	System     postgres.SystemID
@@ -96,7 +97,13 @@ func (m PushMemory) covers(path string) bool {
 
 func (m PushMemory) walDir() string { return filepath.Join(m.DataDir, "pg_wal") }
 
-func (m PushMemory) dir() string { return filepath.Join(m.DataDir, SpoolDir, pushedDir) }
+func (m PushMemory) dir() string {
+	dir := pushedDir
+	if m.Name != "" {
+		dir += "." + m.Name
+	}
+	return filepath.Join(m.DataDir, SpoolDir, dir)
+}
 
 // facts of a file in pg_wal as it is now.
 func (m PushMemory) facts(name postgres.WALName) fileFacts {
@@ -108,17 +115,23 @@ func (m PushMemory) facts(name postgres.WALName) fileFacts {
 }
 
 func (m PushMemory) recall(name postgres.WALName) (sum string, known bool) {
+	sum, age, known := m.look(name)
+	return sum, known && age <= pushedAge
+}
+
+// look says what is remembered, however old.
+func (m PushMemory) look(name postgres.WALName) (sum string, age time.Duration, known bool) {
 	facts := m.facts(name)
 	if facts == (fileFacts{}) {
-		return "", false
+		return "", 0, false
 	}
 	text, err := readSmall(filepath.Join(m.dir(), name.String()))
 	if err != nil {
-		return "", false
+		return "", 0, false
 	}
 	sum, at, err := parsePushed(text, m.subject(name, facts))
-	age := m.Now().Sub(at)
-	return sum, err == nil && age >= 0 && age <= pushedAge
+	age = m.Now().Sub(at)
+	return sum, age, err == nil && age >= 0
 }
 
 // readSmall reads a file that is no link, up to what a memory has at most.

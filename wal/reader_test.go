@@ -313,7 +313,7 @@ func testReaderUnderFaults(t *testing.T, w twoTimelines, step int64) {
 		t.Fatal(err)
 	}
 	for _, fails := range []error{storage.ErrUnavailable, fs.ErrNotExist, io.EOF} {
-		for n := int64(2); ; n += step { // the first opens the repository
+		for n := int64(3); ; n += step { // the first two open the repository
 			broken := fault.New(a.store, fault.Fault{At: n, Err: fails})
 			rd := ix.Reader(context.Background(), a.open(t, broken, "db1", a.identity), p, w.start)
 			_, _, err := records(t, rd.WALReader)

@@ -315,7 +315,8 @@ func (t *tail) drop() {
 func lasting(err error) bool {
 	_, conflict := errors.AsType[*TwoPrimariesError](err)
 	_, header := errors.AsType[*HeaderError](err)
-	return conflict || header
+	_, retired := errors.AsType[*repo.RetiredKeyError](err)
+	return conflict || header || retired
 }
 
 func (t *tail) storeSlice(ctx context.Context, p *part, from int64, raw []byte) {
@@ -332,7 +333,12 @@ func (t *tail) createSlice(ctx context.Context, seg postgres.Segment, from int64
 func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary) {
 	defer sum.give()
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: p.seg.Timeline, Segment: p.seg.Name()}
-	err := storeSegment(ctx, t.repo, t.system, name, raw)
+	// A stream lives long: its key may have been retired meanwhile, and nobody would
+	// believe what it stores.
+	err := t.repo.CheckSigning(ctx)
+	if err == nil {
+		err = storeSegment(ctx, t.repo, t.system, name, raw)
+	}
 	if err == nil {
 		sum.make(ctx, raw)
 		sum.store(ctx, t.system)

@@ -74,7 +74,7 @@ func TestWaitArchivedUntilItComes(t *testing.T) {
 func TestWaitArchivedSurfacesErrors(t *testing.T) {
 	a := newArchive(t, mem.New())
 	for _, to := range []postgres.LSN{2 * mib, 20 * mib} { // asked one by one, and listed
-		broken := fault.New(a.store, fault.Fault{At: 2, Err: storage.ErrDenied}) // the first opens the repository
+		broken := fault.New(a.store, fault.Fault{At: 3, Err: storage.ErrDenied}) // the first two open the repository
 		r := a.open(t, broken, "db1")
 		err := WaitArchived(context.Background(), r, testSystem, 1, mib, to, 1<<20, testPoll)
 		if !errors.Is(err, storage.ErrDenied) || !broken.Fired() {

@@ -40,6 +40,9 @@ the backup is kept, and the command fails.`,
 			if err != nil {
 				return err
 			}
+			if cfg.several() {
+				return a.backUpSeveral(c.Context, cfg, c.Bool("full"), c.Bool("scan"))
+			}
 			info, err := a.takeBackup(c.Context, cfg, c.Bool("full"), c.Bool("scan"))
 			if err != nil {
 				return err
@@ -136,6 +139,7 @@ func badPages(info repo.Info) error {
 
 // backupReport is the JSON document of a backup.
 type backupReport struct {
+	Repository  string            `json:"repository,omitempty"` // which, where there are several
 	Label       string            `json:"label"`
 	Cluster     string            `json:"cluster"`
 	System      postgres.SystemID `json:"system"`
@@ -160,6 +164,7 @@ type backupReport struct {
 
 	BadCount int64          `json:"bad_pages"`
 	BadPages []repo.BadPage `json:"bad_page_list,omitempty"`
+	Error    string         `json:"error,omitempty"` // of this one of several repositories; then nothing else counts
 }
 
 const timeForm = "2006-01-02T15:04:05Z07:00"

@@ -43,7 +43,10 @@ before a gap, or "itself" only.`,
 			if err != nil {
 				return err
 			}
-			return a.backups(c.Context, cfg)
+			if cfg.several() {
+				return a.listSeveral(c.Context, cfg)
+			}
+			return a.listOne(c.Context, cfg)
 		},
 	}
 }
@@ -65,36 +68,90 @@ type listedCheck struct {
 	OK   bool   `json:"ok"`
 }
 
-func (a *app) backups(ctx context.Context, cfg *Config) error {
+// listing is what the backups of one repository are.
+type listing struct {
+	infos   []repo.Info
+	list    []listedBackup // one for each
+	trusted bool           // a key of a drill host is trusted, or there was no drill
+}
+
+// gather reads what is said of the backups of a repository.
+func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (l listing, err error) {
+	if l.infos, err = listBackups(ctx, r); err != nil {
+		return l, err
+	}
+	l.list = make([]listedBackup, len(l.infos))
+	at := map[string]*listedBackup{}
+	for i, info := range l.infos {
+		l.list[i] = listedBackup{backupReport: newBackupReport(info), Reaches: "unknown"}
+		at[info.Label] = &l.list[i]
+	}
+	g, gctx := errgroup.WithContext(ctx) // each fills in fields of its own
+	g.Go(func() error { return addReach(gctx, r, cfg, l.infos, at) })
+	g.Go(func() error { return addChecks(gctx, r, at) })
+	g.Go(func() error { return a.addPins(gctx, r, at) })
+	g.Go(func() (err error) { l.trusted, err = a.addDrills(gctx, r, cfg, at); return err })
+	return l, g.Wait()
+}
+
+func (a *app) listOne(ctx context.Context, cfg *Config) error {
 	r, err := openRepo(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	infos, err := listBackups(ctx, r)
+	l, err := a.gather(ctx, cfg, r)
 	if err != nil {
 		return err
 	}
-	list := make([]listedBackup, len(infos))
-	at := map[string]*listedBackup{}
-	for i, info := range infos {
-		list[i] = listedBackup{backupReport: newBackupReport(info), Reaches: "unknown"}
-		at[info.Label] = &list[i]
+	return a.result(l.list, func(w io.Writer) { a.writeListing(w, l) })
+}
+
+func (a *app) writeListing(w io.Writer, l listing) {
+	writeBackups(w, l.infos, l.list, a.now())
+	if !l.trusted {
+		a.note("no key of a drill host is trusted here, so DRILLED stays empty: set drill.trust")
 	}
-	trusted := true
-	g, gctx := errgroup.WithContext(ctx) // each fills in fields of its own
-	g.Go(func() error { return addReach(gctx, r, cfg, infos, at) })
-	g.Go(func() error { return addChecks(gctx, r, at) })
-	g.Go(func() error { return a.addPins(gctx, r, at) })
-	g.Go(func() (err error) { trusted, err = a.addDrills(gctx, r, cfg, at); return err })
-	if err := g.Wait(); err != nil {
-		return err
+}
+
+// listSeveral lists the backups of each repository. One that does not answer is
+// told, and hides nothing of the others.
+func (a *app) listSeveral(ctx context.Context, cfg *Config) error {
+	places := cfg.each()
+	found, errs := make([]listing, len(places)), make([]error, len(places))
+	var failures []placeFailure
+	reports := []listedBackup{}
+	for i, one := range places {
+		r, err := openToRead(ctx, one)
+		if err == nil {
+			found[i], err = a.gather(ctx, one, r)
+		}
+		if errs[i] = err; err != nil {
+			failures = append(failures, placeFailure{one.Name, err})
+			reports = append(reports, listedBackup{backupReport: backupReport{Repository: one.Name, Error: oneLine(err.Error())}, Reaches: "unknown"})
+			continue
+		}
+		for _, b := range found[i].list {
+			b.Repository = one.Name
+			reports = append(reports, b)
+		}
 	}
-	return a.result(list, func(w io.Writer) {
-		writeBackups(w, infos, list, a.now())
-		if !trusted {
-			a.note("no key of a drill host is trusted here, so DRILLED stays empty: set drill.trust")
+	err := a.result(reports, func(w io.Writer) {
+		for i, one := range places {
+			if i > 0 {
+				_, _ = fmt.Fprintln(w)
+			}
+			_, _ = fmt.Fprintf(w, "Repository %s, %s\n", one.Name, one.Repository)
+			if errs[i] != nil {
+				_, _ = fmt.Fprintf(w, "unknown: %s\n", oneLine(errs[i].Error()))
+				continue
+			}
+			a.writeListing(w, found[i])
 		}
 	})
+	if err != nil {
+		return err
+	}
+	return failedPlaces("list:", len(errs), failures)
 }
 
 // listBackups reads what the backups are, one small request each.

@@ -40,6 +40,9 @@ configured keys open the newest that it holds. Nothing of it is changed.`,
 			if err != nil {
 				return err
 			}
+			if cfg.several() {
+				return a.checkSeveral(c.Context, cfg)
+			}
 			report, err := a.checkRepository(c.Context, cfg)
 			if err != nil {
 				return err
@@ -64,12 +67,14 @@ const (
 
 // checkReport is the JSON document of check-repository.
 type checkReport struct {
+	Name       string        `json:"name,omitempty"` // of one of several repositories
 	Repository string        `json:"repository"`
 	Outcome    outcomeOf     `json:"outcome"`
 	Checks     []checkResult `json:"checks"`
-	Scratch    string        `json:"scratch"`   // prefix
-	Left       int           `json:"left"`      // objects below it; -1: could not be listed
-	LockDays   int           `json:"lock_days"` // for which what was deleted stays as an old version
+	Scratch    string        `json:"scratch"`         // prefix
+	Left       int           `json:"left"`            // objects below it; -1: could not be listed
+	LockDays   int           `json:"lock_days"`       // for which what was deleted stays as an old version
+	Error      string        `json:"error,omitempty"` // why nothing of this one of several is known
 	first      error         // of the first check that failed
 }
 
@@ -79,6 +84,45 @@ type checkResult struct {
 	Meaning string    `json:"meaning"`
 	Detail  string    `json:"detail,omitempty"`
 	Seconds float64   `json:"seconds"`
+}
+
+// checkSeveral checks each repository; one that cannot be reached is told at the end.
+func (a *app) checkSeveral(ctx context.Context, cfg *Config) error {
+	var reports []*checkReport
+	var failures []placeFailure
+	for _, one := range cfg.each() {
+		report, err := a.checkRepository(ctx, one)
+		if ctx.Err() != nil {
+			return err
+		}
+		if err != nil {
+			report = &checkReport{Repository: one.Repository, Outcome: checkUnknown, Checks: []checkResult{}, Error: oneLine(err.Error())}
+		} else {
+			err = report.failure()
+		}
+		if err != nil {
+			failures = append(failures, placeFailure{one.Name, err})
+		}
+		report.Name = one.Name
+		reports = append(reports, report)
+	}
+	err := a.result(reports, func(w io.Writer) {
+		for i, r := range reports {
+			if i > 0 {
+				_, _ = fmt.Fprintln(w)
+			}
+			_, _ = fmt.Fprintf(w, "Repository %s, %s\n", r.Name, r.Repository)
+			if r.Error != "" {
+				_, _ = fmt.Fprintf(w, "unknown: %s\n", r.Error)
+				continue
+			}
+			r.write(w)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return failedPlaces("check:", len(reports), failures)
 }
 
 // checkRepository runs all checks. An error means that the store could not be

@@ -14,6 +14,14 @@ import (
 type configReport struct {
 	File   string        `json:"file"` // "" when none was read
 	Values []configValue `json:"values"`
+
+	Repositories []configPlace `json:"repositories,omitempty"` // where there are several, the nearest first
+}
+
+// configPlace is one of several repositories.
+type configPlace struct {
+	Name   string        `json:"name"`
+	Values []configValue `json:"values"` // those that it sets
 }
 
 // configValue is one key with the value that counts; secrets are masked.
@@ -68,7 +76,25 @@ func (c *Config) report() configReport {
 		}
 		r.Values = append(r.Values, v)
 	}
+	if len(c.places) > 0 {
+		r.Repositories = c.placeReports()
+	}
 	return r
+}
+
+// placeReports is what each of several repositories sets.
+func (c *Config) placeReports() []configPlace {
+	var out []configPlace
+	for _, one := range c.places {
+		p := configPlace{Name: one.Name}
+		for _, k := range keys() {
+			if o, ok := one.origins[k.name]; ok && placed(k) && o.kind == originFile {
+				p.Values = append(p.Values, configValue{Key: k.name, Value: k.printable(one), Origin: o.String(), Env: k.env(), Flag: "--" + k.flagName()})
+			}
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // printable is the value of a key as it may be printed.
@@ -101,8 +127,18 @@ func (r configReport) write(w io.Writer) {
 			middle = max(middle, n)
 		}
 	}
-	for _, v := range r.Values {
-		_, _ = fmt.Fprintf(w, "%-*s  %-*s  # %s\n", left, v.Key, middle, textOf(v.Value), v.Origin)
+	write := func(values []configValue) {
+		for _, v := range values {
+			_, _ = fmt.Fprintf(w, "%-*s  %-*s  # %s\n", left, v.Key, middle, textOf(v.Value), v.Origin)
+		}
+	}
+	write(r.Values)
+	for i, p := range r.Repositories {
+		if i == 0 {
+			_, _ = fmt.Fprintf(w, "\n# repositories, the nearest first; above, repository and s3 are those of %s\n", p.Name)
+		}
+		_, _ = fmt.Fprintf(w, "# %s\n", p.Name)
+		write(p.Values)
 	}
 }
 

@@ -43,6 +43,14 @@ type Config struct {
 	// File is the configuration file that was read, "" when there is none.
 	File string
 
+	// Of one of several repositories: what it is called, whether it was asked
+	// for by that name, and, in the nearest when none was, all of them.
+	Name     string
+	Chosen   bool
+	places   []*Config
+	listed   []*Config // all of them, also when one was asked for
+	slotPart string    // Name as it can stand in the name of a replication slot
+
 	origins map[string]origin // by key
 }
 

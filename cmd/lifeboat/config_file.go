@@ -24,6 +24,7 @@ type fileConfig struct {
 	settings []setting
 	checks   []probe.Check
 	sources  []rds.Source
+	places   []place // of repositories:
 }
 
 // readConfig reads a configuration file. What is wrong in it is a usage error
@@ -66,7 +67,11 @@ func parseConfig(path string, data []byte) (fileConfig, error) {
 	if err := r.mapping(doc.Content[0], ""); err != nil {
 		return fileConfig{}, err
 	}
-	return fileConfig{r.settings, r.checks, r.sources}, nil
+	if line, both := r.seen["repository"]; both && len(r.places) > 0 {
+		return fileConfig{}, usage("%s: repository and %s are both set", fileLine(path, line), placesKey).
+			hinted("make repository the first entry of %s", placesKey)
+	}
+	return fileConfig{r.settings, r.checks, r.sources, r.places}, nil
 }
 
 // fileReader walks the YAML nodes, which know their lines.
@@ -77,6 +82,7 @@ type fileReader struct {
 	settings []setting
 	checks   []probe.Check
 	sources  []rds.Source
+	places   []place
 }
 
 // mapping reads "key: value" pairs; prefix is "" or a section's, as "s3.".
@@ -117,6 +123,11 @@ func (r *fileReader) pair(name, value *yaml.Node, prefix string) error {
 	if full == sourcesKey {
 		var err error
 		r.sources, err = r.readSources(value)
+		return err
+	}
+	if full == placesKey {
+		var err error
+		r.places, err = r.readPlaces(value)
 		return err
 	}
 	k := r.byName[full]

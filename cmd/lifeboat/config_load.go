@@ -48,12 +48,20 @@ func (a *app) combine(c *cli.Context, dir, file string, fromFile fileConfig) (*C
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := assemble(file, slices.Concat(defaultSettings(), fromFile.settings, fromEnv, flagSettings(c, dir)))
+	all := slices.Concat(defaultSettings(), fromFile.settings, fromEnv, flagSettings(c, dir))
+	var cfg *Config
+	if len(fromFile.places) > 0 {
+		cfg, err = assemblePlaces(file, all, fromFile.places)
+	} else {
+		cfg, err = assemble(file, all)
+	}
 	if err != nil {
 		return nil, err
 	}
-	cfg.Drill.Checks = fromFile.checks
 	cfg.RDS.Sources = fromFile.sources
+	for _, one := range cfg.each() {
+		one.Drill.Checks = fromFile.checks
+	}
 	a.warnReadablePassword(cfg)
 	return cfg, nil
 }

@@ -61,9 +61,26 @@ func configText(set map[string][]string) []byte {
 		begun = group
 		b.WriteString("\n" + comment(k, indent))
 		b.WriteString(entry(k, name, indent, set[k.name]))
+		if k.name == "repository" {
+			b.WriteString(placesComment)
+		}
 	}
 	return []byte(b.String())
 }
+
+// placesComment shows how several repositories are listed instead of one.
+const placesComment = `
+# Several at once, instead of repository and s3: WAL and backups go to each, a
+# restore takes the nearest that has all it needs. The nearest comes first;
+# "lifeboat init" makes those that are not there yet.
+#repositories:
+#  - name: near
+#    url: file:///srv/backup/orders
+#  - name: far
+#    url: s3://my-bucket/orders
+#    s3:
+#      region: eu-central-1
+`
 
 func comment(k *key, indent string) string {
 	text := strings.ToUpper(k.help[:1]) + k.help[1:] + "."

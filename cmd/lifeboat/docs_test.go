@@ -116,6 +116,9 @@ func jsonReports() map[string]any {
 		"lifeboat heartbeat":    heartbeatReport{},
 		"lifeboat restore":      restoreReport{},
 		"lifeboat demo":         demoReport{},
+		"lifeboat copy":         copyReport{},
+		"lifeboat key status":   keyReport{},
+		"lifeboat key rotate":   rotateReport{},
 
 		"lifeboat drill":           evidence.Drill{},
 		"lifeboat drill selftest":  selftestReport{},

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lifeboat-dr/lifeboat/backup"
+	"github.com/lifeboat-dr/lifeboat/copier"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
@@ -134,8 +135,19 @@ func failures() []failure {
 		{as(func(e *wal.SliceConflictError) string {
 			return "find out which server is the primary; restore to a point before this segment, or remove the slices of the other one"
 		}), exitFailed},
+		// copier
+		{as(func(e *copier.GapError) string {
+			return "copy another backup, or bring the segment into the archive with \"lifeboat wal push\" if a server still has it"
+		}), exitFailed},
+		{is(copier.ErrNoBackup, "\"lifeboat backup\" takes one; --repository says where to copy from"), exitFailed},
 		{is(wal.ErrNotArchived, "the archive ends before it"), exitFailed},
 		// repo
+		{as(func(e *repo.RetiredKeyError) string {
+			return "copy the cluster key from the host where \"lifeboat key rotate\" was run, and restart what uses it"
+		}), exitFailed},
+		{as(func(e *repo.StillSigningError) string {
+			return "bring the new cluster key to " + e.Host + ", restart \"lifeboat wal stream\" there, let the server archive a segment, and run it again"
+		}), exitFailed},
 		{as(func(e *repo.LeasedError) string {
 			return fmt.Sprintf("try again when it has ended; if %s died, its lease ends by itself", e.Holder)
 		}), exitBusy},
@@ -143,6 +155,9 @@ func failures() []failure {
 			return "two servers archive to this repository: stop the one that is not the primary, or give it a repository of its own"
 		}), exitFailed},
 		{as(func(e *repo.ForeignError) string {
+			if e.What == "repository" {
+				return "it was made with another cluster key: check repository and cluster_key; \"lifeboat init\" makes a further place of a repository where nothing is yet"
+			}
 			return "check repository, cluster and keys in the configuration: one of them is another cluster's"
 		}), exitFailed},
 		{as(func(e *repo.UntrustedError) string {

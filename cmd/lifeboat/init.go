@@ -158,11 +158,8 @@ func fileTexts(f setting) []string {
 // a key that is not on disk; the marker comes last, because it is what makes
 // the repository exist.
 func (s *setup) run(ctx context.Context) error {
-	store, err := createStore(ctx, s.cfg)
+	stores, failures, err := s.openStores(ctx)
 	if err != nil {
-		return err
-	}
-	if err := s.refuseForeign(ctx, store); err != nil {
 		return err
 	}
 	cluster, err := s.clusterKey()
@@ -175,7 +172,19 @@ func (s *setup) run(ctx context.Context) error {
 	if err := s.writeConfig(cluster); err != nil {
 		return err
 	}
-	if err := s.createRepository(ctx, store); err != nil {
+	original := s.existing(ctx, stores)
+	for _, one := range s.cfg.each() {
+		if stores[one] == nil {
+			continue
+		}
+		if err := s.createRepository(ctx, one, stores[one], original); err != nil {
+			if !s.cfg.several() {
+				return err
+			}
+			failures = append(failures, placeFailure{one.Name, err})
+		}
+	}
+	if err := failedPlaces("init:", len(s.cfg.each()), failures); err != nil {
 		return err
 	}
 	s.report.RepositoryID = cluster.Repository
@@ -183,6 +192,30 @@ func (s *setup) run(ctx context.Context) error {
 	s.report.Recipients = s.cfg.Recipients
 	s.report.ArchiveCommand, err = archiveCommand(s.report.Config)
 	return err
+}
+
+// openStores opens the store of each repository and refuses what is not ours,
+// before anything is written. Of several, one that is down is made by a later run.
+func (s *setup) openStores(ctx context.Context) (map[*Config]storage.Store, []placeFailure, error) {
+	stores := map[*Config]storage.Store{}
+	var failures []placeFailure
+	for _, one := range s.cfg.each() {
+		store, err := createStore(ctx, one)
+		if err == nil {
+			err = s.refuseForeign(ctx, store)
+		}
+		switch {
+		case err == nil:
+			stores[one] = store
+		case s.cfg.several() && storeFails(err):
+			failures = append(failures, placeFailure{one.Name, err})
+		case s.cfg.several():
+			return nil, nil, failedPlaces("init:", len(s.cfg.each()), []placeFailure{{one.Name, err}})
+		default:
+			return nil, nil, err
+		}
+	}
+	return stores, failures, nil
 }
 
 // refuseForeign refuses a repository that is there and not ours.
@@ -220,10 +253,7 @@ func (s *setup) clusterKey() (*repo.KeyFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := k.Marshal("Lifeboat cluster key of the cluster " + s.cfg.Cluster + ".\n" +
-		"It stays on the cluster's database hosts. It signs what they store and opens\n" +
-		"metadata; it opens no data. A standby that may become primary needs a copy.")
-	return k, s.write(path, text)
+	return k, s.write(path, k.Marshal(clusterComment(s.cfg.Cluster)))
 }
 
 // recoveryKey settles the recipients: those given, or a new recovery key.
@@ -268,21 +298,52 @@ func (s *setup) writeConfig(cluster *repo.KeyFile) error {
 	return s.write(s.report.Config, configText(set))
 }
 
-func (s *setup) createRepository(ctx context.Context, store storage.Store) error {
+// existing is a repository of several that is there already, nil when none is.
+func (s *setup) existing(ctx context.Context, stores map[*Config]storage.Store) *repo.Repo {
+	keys, err := loadKeys(s.cfg)
+	if err != nil {
+		return nil
+	}
+	for _, one := range s.cfg.each() {
+		if stores[one] == nil {
+			continue
+		}
+		if r, err := repo.Open(ctx, stores[one], keys, hostName()); err == nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// createRepository makes a repository, or opens the one that is there. Where another
+// place of it exists, this becomes a further one, with what was said there of who
+// signs: a recovery key of the first day must believe it too.
+func (s *setup) createRepository(ctx context.Context, cfg *Config, store storage.Store, original *repo.Repo) error {
 	keys, err := loadKeys(s.cfg)
 	if err != nil {
 		return err
 	}
-	_, err = repo.Create(ctx, store, keys, hostName(), s.app.now())
-	if errors.Is(err, fs.ErrExist) {
+	_, err = repo.ReadMarker(ctx, store)
+	switch {
+	case err == nil:
 		_, err = repo.Open(ctx, store, keys, hostName())
 		return err
+	case !errors.Is(err, repo.ErrNoRepository):
+		return err
+	}
+	if original != nil {
+		var further *repo.Repo
+		if further, err = original.OpenCopy(ctx, store); err == nil {
+			err = original.CopySigners(ctx, further)
+		}
+	} else {
+		_, err = repo.Create(ctx, store, keys, hostName(), s.app.now())
 	}
 	if err != nil {
 		return err
 	}
-	s.report.Created = append(s.report.Created, s.cfg.Repository)
-	if l, err := parseRepository(s.cfg.Repository); err == nil && l.scheme == "file" {
+	s.report.Created = append(s.report.Created, cfg.Repository)
+	if l, err := parseRepository(cfg.Repository); err == nil && l.scheme == "file" {
 		return s.ownLike(l.path)
 	}
 	return nil

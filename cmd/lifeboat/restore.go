@@ -91,8 +91,10 @@ type restoration struct {
 	port   int
 	dryRun bool
 
-	install  server.Install // with start
-	progress *progress
+	install    server.Install // with start
+	progress   *progress
+	source     string // its name, where there are several repositories
+	passedOver []passedOver
 }
 
 func (a *app) newRestoration(c *cli.Context, cfg *Config) (*restoration, error) {
@@ -209,12 +211,14 @@ func parseXID(s string) (uint32, error) {
 
 // restoreReport is the JSON document of a restore.
 type restoreReport struct {
-	Plan     *restore.Plan  `json:"plan"`
-	Zone     string         `json:"target_time_zone,omitempty"`
-	Restored bool           `json:"restored"` // false with --dry-run
-	Seconds  float64        `json:"seconds"`
-	Notes    []string       `json:"notes,omitempty"`  // what came up while it was written
-	Server   *restoreServer `json:"server,omitempty"` // with --start
+	Repository string         `json:"repository,omitempty"`  // that it comes from, where there are several
+	PassedOver []passedOver   `json:"passed_over,omitempty"` // those that were not taken
+	Plan       *restore.Plan  `json:"plan"`
+	Zone       string         `json:"target_time_zone,omitempty"`
+	Restored   bool           `json:"restored"` // false with --dry-run
+	Seconds    float64        `json:"seconds"`
+	Notes      []string       `json:"notes,omitempty"`  // what came up while it was written
+	Server     *restoreServer `json:"server,omitempty"` // with --start
 }
 
 // do reads, plans, writes and, if asked, starts.
@@ -223,16 +227,12 @@ func (r *restoration) do(ctx context.Context) error {
 	// it is collected would only hold garbage.
 	debug.SetGCPercent(25)
 	began := r.now()
-	repository, err := openRepo(ctx, r.cfg)
-	if err != nil {
-		return err
-	}
-	plan, err := r.makePlan(ctx, repository)
+	repository, plan, err := r.choose(ctx)
 	if err != nil {
 		return err
 	}
 	plan.Notes = append(plan.Notes, r.credentialNotes()...)
-	report := restoreReport{Plan: plan, Zone: r.zone}
+	report := restoreReport{Repository: r.source, PassedOver: r.passedOver, Plan: plan, Zone: r.zone}
 	if r.start {
 		// That it is missing is better known now than after the files are written.
 		if r.install, err = server.Find(postgres.ServerVersion(plan.Backup.PGVersion).Major(), r.cfg.PGBinDir); err != nil {

@@ -26,6 +26,9 @@ func fetchCommand(cfg *Config) ([]string, error) {
 	if cfg.File != "" {
 		args = append(args, "--config", cfg.File)
 	}
+	if cfg.Chosen {
+		args = append(args, "--repository="+cfg.Name)
+	}
 	for _, k := range keys() {
 		o, set := cfg.origins[k.name]
 		if !set || o.kind < originEnv || !fetchNeeds(k) {
@@ -47,7 +50,9 @@ func fetchNeeds(k *key) bool {
 // credentialNotes tells of credentials that restore_command will lack unless
 // the server is started with them.
 func (r *restoration) credentialNotes() []string {
-	if !strings.HasPrefix(r.cfg.Repository, "s3:") {
+	if !slices.ContainsFunc(r.cfg.each(), func(c *Config) bool {
+		return strings.HasPrefix(c.Repository, "s3:") && (r.source == "" || c.Name == r.source)
+	}) {
 		return nil
 	}
 	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"} {

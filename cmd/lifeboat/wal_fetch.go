@@ -109,9 +109,55 @@ func (f *fetch) run(ctx context.Context, file, path string) error {
 	})
 }
 
-// once opens the repository and fetches.
+// once asks the repositories, the nearest first, until one has the file. That it
+// is in none is proven when each has proven it.
 func (f *fetch) once(ctx context.Context, name postgres.WALName, path string) (postgres.SystemID, error) {
-	r, err := openRepo(ctx, f.cfg)
+	places := f.cfg.each()
+	if len(places) == 1 {
+		return f.from(ctx, f.cfg, name, path)
+	}
+	var absent, unknown error
+	var failures []placeFailure
+	for _, p := range places {
+		id, err := f.from(ctx, p, name, path)
+		_, proven := errors.AsType[*notArchivedError](err)
+		_, none := errors.AsType[*wal.UnknownSystemError](err)
+		switch {
+		case err == nil:
+			f.warnPassedOver(failures, p)
+			return id, nil
+		case ctx.Err() != nil:
+			return 0, err
+		case proven:
+			absent = err
+		case none:
+			// Nothing of this system: a repository that was made later. It proves
+			// nothing if there is none that knows the system.
+			unknown = err
+		default:
+			failures = append(failures, placeFailure{p.Name, err})
+		}
+	}
+	switch {
+	case len(failures) > 0:
+		return 0, failedPlaces("fetch "+name.String()+":", len(places), failures)
+	case absent != nil:
+		return 0, absent
+	}
+	return 0, unknown
+}
+
+// warnPassedOver tells of repositories that could not say whether they have what
+// another had.
+func (f *fetch) warnPassedOver(failures []placeFailure, took *Config) {
+	for _, p := range failures {
+		f.warn("repository %s: %v; taken from %s", p.name, p.err, took.Name)
+	}
+}
+
+// from opens one repository and fetches.
+func (f *fetch) from(ctx context.Context, cfg *Config, name postgres.WALName, path string) (postgres.SystemID, error) {
+	r, err := openToRead(ctx, cfg)
 	if err != nil {
 		return 0, err
 	}

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"io"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -111,13 +116,60 @@ func (a *app) runPrefetch(ctx context.Context, cfg *Config, system string) error
 	if f.queue == nil {
 		return usage("this is no data directory: it has no %s", postgres.ControlPath)
 	}
-	open := func(ctx context.Context) (queue.Source, error) {
-		r, err := openRepo(ctx, cfg)
-		return wal.PrefetchSource(r, f.control.SystemID, workers(cfg.Jobs)), err
-	}
+	open := func(ctx context.Context) (queue.Source, error) { return f.sources(ctx) }
 	n, err := f.queue.Fill(ctx, open, prefetchSpare)
 	if err == nil {
 		a.note("lifeboat: %d segments were fetched ahead", n)
 	}
 	return err
+}
+
+// sources is where a prefetch takes segments from: the nearest repository that
+// opens and has them. One that fails is left out from then on, since to ask it
+// costs more than to do without.
+func (f *fetch) sources(ctx context.Context) (queue.Source, error) {
+	var list []queue.Source
+	var first error
+	for _, p := range f.cfg.each() {
+		r, err := openToRead(ctx, p)
+		if err != nil {
+			first = cmp.Or(first, err)
+			continue
+		}
+		list = append(list, wal.PrefetchSource(r, f.control.SystemID, workers(f.cfg.Jobs)))
+	}
+	if len(list) == 0 {
+		return nil, first
+	}
+	if len(list) == 1 {
+		return list[0], nil
+	}
+	down := make([]atomic.Bool, len(list))
+	return func(ctx context.Context, name postgres.WALName, to *os.File) error {
+		var first error
+		for i, source := range list {
+			if down[i].Load() {
+				continue
+			}
+			err := source(ctx, name, to)
+			if err == nil || ctx.Err() != nil {
+				return err
+			}
+			first = cmp.Or(first, err)
+			if storeFails(err) {
+				down[i].Store(true)
+			}
+			// What has arrived of it must not stand before another's bytes.
+			if _, err := to.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			if err := to.Truncate(0); err != nil {
+				return err
+			}
+		}
+		if first == nil {
+			first = errors.New("no repository answers any more")
+		}
+		return first
+	}, nil
 }

@@ -54,6 +54,16 @@ type pushReport struct {
 	StoredBytes int64  `json:"stored_bytes"` // 0 when it existed
 	Existed     bool   `json:"existed"`
 	Others      int    `json:"others"` // pushed ahead
+
+	Repositories []pushedTo `json:"repositories,omitempty"` // where there are several
+}
+
+// pushedTo is what one of several repositories took.
+type pushedTo struct {
+	Repository  string `json:"repository"`
+	StoredBytes int64  `json:"stored_bytes"`
+	Existed     bool   `json:"existed"`
+	Others      int    `json:"others"`
 }
 
 const (
@@ -68,9 +78,12 @@ const (
 	aheadFinish = 10 * time.Second
 )
 
+// pushWAL archives the file in every repository. What each takes is its own
+// affair: one that is down does not keep the file, and what comes after it, from
+// the others; PostgreSQL is told 0 only when all have it.
 func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(pushMemory)
+	debug.SetMemoryLimit(pushMemory * int64(len(cfg.each())))
 	keys, err := loadKeys(cfg)
 	if err != nil {
 		return err
@@ -79,29 +92,72 @@ func (a *app) pushWAL(ctx context.Context, cfg *Config, path string) error {
 	if err != nil {
 		return err
 	}
-	memory := a.remembered(cfg, keys, dataDir, options.System)
-	if sum, known := memory.Recall(path); known {
-		return a.pushDone(pushReport{Name: filepath.Base(path), SHA256: sum, RawBytes: fileSize(path), Existed: true})
+	var pushes []*push
+	for _, one := range cfg.each() {
+		pushes = append(pushes, &push{cfg: one, keys: keys, path: path, options: options,
+			memory: a.remembered(one, keys, dataDir, options.System)})
 	}
-	open := func(ctx context.Context) (storage.Store, error) { return openStoreWithin(ctx, cfg, cfg.StoreTimeout) }
-	r, err := repo.OpenWriter(ctx, open, keys, hostName())
-	if err != nil {
-		return err
+	if len(pushes) == 1 {
+		if err := pushes[0].run(ctx); err != nil {
+			return err
+		}
+		return a.pushDone(pushes[0].report)
 	}
-	ahead := wal.Ahead{Memory: memory, Sealers: min(max(runtime.GOMAXPROCS(0), 2), 4), Blocks: cfg.BlockSummaries, Begin: aheadBegin, Finish: aheadFinish}
-	stored, others, err := wal.PushAhead(ctx, r, path, options, ahead)
-	if err != nil {
-		return err
-	}
-	return a.pushDone(pushReport{Name: filepath.Base(path), SHA256: stored.Header.SHA256, RawBytes: stored.Header.Size,
-		StoredBytes: stored.Bytes, Existed: stored.Existed, Others: others})
+	return a.pushSeveral(ctx, pushes)
 }
 
-// remembered is what this data directory remembers about the configured
-// repository. Whatever decides where an object goes belongs into its address.
+// push is a file on its way into one repository.
+type push struct {
+	cfg     *Config
+	keys    repo.Keys
+	path    string
+	options wal.PushOptions
+	memory  wal.PushMemory
+	report  pushReport
+}
+
+// recall says whether the repository is known to have the file.
+func (p *push) recall() bool {
+	sum, known := p.memory.Recall(p.path)
+	if known {
+		p.report = pushReport{Name: filepath.Base(p.path), SHA256: sum, RawBytes: fileSize(p.path), Existed: true}
+	}
+	return known
+}
+
+func (p *push) open(ctx context.Context) (*repo.Repo, error) {
+	open := func(ctx context.Context) (storage.Store, error) {
+		return openStoreWithin(ctx, p.cfg, p.cfg.StoreTimeout)
+	}
+	return repo.OpenWriter(ctx, open, p.keys, hostName())
+}
+
+func (p *push) ahead() wal.Ahead {
+	return wal.Ahead{Memory: p.memory, Sealers: min(max(runtime.GOMAXPROCS(0), 2), 4), Blocks: p.cfg.BlockSummaries, Begin: aheadBegin, Finish: aheadFinish}
+}
+
+// run archives the file, and looks ahead.
+func (p *push) run(ctx context.Context) error {
+	if p.recall() {
+		return nil
+	}
+	r, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	stored, others, err := wal.PushAhead(ctx, r, p.path, p.options, p.ahead())
+	if err != nil {
+		return err
+	}
+	p.report = pushReport{Name: filepath.Base(p.path), SHA256: stored.Header.SHA256, RawBytes: stored.Header.Size,
+		StoredBytes: stored.Bytes, Existed: stored.Existed, Others: others}
+	return nil
+}
+
+// remembered is what this data directory remembers about a repository.
+// Whatever decides where an object goes belongs into its address.
 func (a *app) remembered(cfg *Config, keys repo.Keys, dataDir string, system postgres.SystemID) wal.PushMemory {
-	m := wal.PushMemory{DataDir: dataDir, System: system, Now: a.now,
-		Address: fmt.Sprintf("%q %q %q", cfg.Repository, cfg.S3.Endpoint, cfg.S3.Region)}
+	m := wal.PushMemory{DataDir: dataDir, Name: cfg.Name, System: system, Now: a.now, Address: cfg.address()}
 	if keys.Cluster != nil {
 		m.Repository = keys.Cluster.Repository
 	}

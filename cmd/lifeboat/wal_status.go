@@ -52,7 +52,7 @@ one that "lifeboat expire" made after a backup that is older than expire.pitr_wi
 			if s.heartbeat < 0 {
 				return usage("--heartbeat: %s is less than nothing", s.heartbeat)
 			}
-			return s.run(c.Context, c.String("system"))
+			return s.run(c.Context, c.String("system"), c.IsSet("slot"))
 		},
 	}
 }
@@ -71,30 +71,81 @@ type walStatus struct {
 	serverErr error // why there is none
 }
 
-func (s *walStatus) run(ctx context.Context, named string) error {
-	var err error
-	if s.repo, err = openRepo(ctx, s.cfg); err != nil {
-		return err
+func (s *walStatus) run(ctx context.Context, named string, ownSlot bool) error {
+	if s.cfg.several() {
+		return s.runSeveral(ctx, named, ownSlot)
 	}
-	if err := s.loadBackups(ctx); err != nil {
-		return err
-	}
-	systems, err := s.systems(ctx, named)
+	report, err := s.look(ctx, named)
 	if err != nil {
 		return err
-	}
-	report := walStatusReport{Repository: s.cfg.Repository, Heartbeat: s.heartbeat.Seconds(), Systems: []systemReport{}, Unreadable: s.unread}
-	for _, id := range systems {
-		one, err := s.system(ctx, id)
-		if err != nil {
-			return fmt.Errorf("look at the archive of system %s: %w", id, err)
-		}
-		report.Systems = append(report.Systems, *one)
 	}
 	if err := s.result(report, func(w io.Writer) { report.write(w) }); err != nil {
 		return err
 	}
 	return report.verdict()
+}
+
+// look reports on one repository.
+func (s *walStatus) look(ctx context.Context, named string) (*walStatusReport, error) {
+	var err error
+	if s.repo, err = openToRead(ctx, s.cfg); err != nil {
+		return nil, err
+	}
+	if err := s.loadBackups(ctx); err != nil {
+		return nil, err
+	}
+	systems, err := s.systems(ctx, named)
+	if err != nil {
+		return nil, err
+	}
+	report := &walStatusReport{Name: s.cfg.Name, Repository: s.cfg.Repository, Heartbeat: s.heartbeat.Seconds(), Systems: []systemReport{}, Unreadable: s.unread}
+	for _, id := range systems {
+		one, err := s.system(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("look at the archive of system %s: %w", id, err)
+		}
+		report.Systems = append(report.Systems, *one)
+	}
+	return report, nil
+}
+
+// runSeveral reports on each repository. Each has a stream and a slot of its own.
+func (s *walStatus) runSeveral(ctx context.Context, named string, ownSlot bool) error {
+	var reports []*walStatusReport
+	var failures []placeFailure
+	for _, one := range s.cfg.each() {
+		v := &walStatus{app: s.app, cfg: one, slot: s.slot, heartbeat: s.heartbeat}
+		if !ownSlot {
+			v.slot = slotOf(s.slot, one)
+		}
+		report, err := v.look(ctx, named)
+		if err != nil {
+			report = &walStatusReport{Name: one.Name, Repository: one.Repository, Systems: []systemReport{}, Error: oneLine(err.Error())}
+		} else {
+			err = report.verdict()
+		}
+		if err != nil {
+			failures = append(failures, placeFailure{one.Name, err})
+		}
+		reports = append(reports, report)
+	}
+	err := s.result(reports, func(w io.Writer) {
+		for i, r := range reports {
+			if i > 0 {
+				_, _ = fmt.Fprintln(w)
+			}
+			_, _ = fmt.Fprintf(w, "Repository %s, %s\n", r.Name, r.Repository)
+			if r.Error != "" {
+				_, _ = fmt.Fprintf(w, "unknown: %s\n", r.Error)
+				continue
+			}
+			r.write(w)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return failedPlaces("status:", len(reports), failures)
 }
 
 // loadBackups reads what the backups are. One that is damaged is reported, and

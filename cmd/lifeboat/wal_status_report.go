@@ -15,10 +15,12 @@ import (
 
 // walStatusReport is the JSON document of "lifeboat wal status".
 type walStatusReport struct {
+	Name       string           `json:"name,omitempty"` // of one of several repositories
 	Repository string           `json:"repository"`
 	Heartbeat  float64          `json:"heartbeat_seconds,omitempty"` // as it was said
 	Systems    []systemReport   `json:"systems"`
 	Unreadable []unusableReport `json:"unreadable_backups,omitempty"` // of which system, nobody can tell
+	Error      string           `json:"error,omitempty"`              // of one of several repositories that told nothing
 }
 
 type systemReport struct {

@@ -71,13 +71,18 @@ func checkStream(o wal.StreamOptions) error {
 
 // streamReport is the JSON document of a stream that was told to end.
 type streamReport struct {
-	Slot     string            `json:"slot"`
-	Timeline postgres.Timeline `json:"timeline"`
-	Received postgres.LSN      `json:"received"` // from the server
-	Durable  postgres.LSN      `json:"durable"`  // acknowledged by the store
+	Repository string            `json:"repository,omitempty"` // which, where there are several
+	Slot       string            `json:"slot"`
+	Timeline   postgres.Timeline `json:"timeline"`
+	Received   postgres.LSN      `json:"received"`        // from the server
+	Durable    postgres.LSN      `json:"durable"`         // acknowledged by the store
+	Error      string            `json:"error,omitempty"` // why this one of several ended by itself
 }
 
 func (a *app) streamWAL(ctx context.Context, cfg *Config, o wal.StreamOptions) error {
+	if cfg.several() {
+		return a.streamSeveral(ctx, cfg, o)
+	}
 	r, err := openRepoWithin(ctx, cfg, cfg.StoreTimeout)
 	if err != nil {
 		return err
@@ -90,7 +95,7 @@ func (a *app) streamWAL(ctx context.Context, cfg *Config, o wal.StreamOptions) e
 	if err := wal.Stream(ctx, r, o); err != nil {
 		return err
 	}
-	report := streamReport{o.Slot, log.last.Timeline, log.last.Received, log.last.Durable}
+	report := streamReport{Slot: o.Slot, Timeline: log.last.Timeline, Received: log.last.Received, Durable: log.last.Durable}
 	return a.outcome(report, func(w io.Writer) {
 		_, _ = fmt.Fprintf(w, "Stopped: timeline %s is in the archive up to %s\n", report.Timeline, report.Durable)
 	})
@@ -100,6 +105,7 @@ func (a *app) streamWAL(ctx context.Context, cfg *Config, o wal.StreamOptions) e
 // minute.
 type streamLog struct {
 	*app
+	prefix string // "near: " of one of several repositories
 	slot   string
 	last   wal.StreamEvent
 	failed string    // the last failure
@@ -116,22 +122,22 @@ func (l *streamLog) event(e wal.StreamEvent) {
 	switch e.Kind {
 	case wal.StreamBegan:
 		l.failed, l.said = "", now
-		l.note("lifeboat: streaming timeline %s from %s on with slot %s", e.Timeline, e.Received, l.slot)
+		l.note("lifeboat: %sstreaming timeline %s from %s on with slot %s", l.prefix, e.Timeline, e.Received, l.slot)
 	case wal.StreamFailed:
 		text := e.Err.Error()
 		if text == l.failed && now.Sub(l.said) < sayEvery {
 			return
 		}
 		l.failed, l.said = text, now
-		l.warn("%s; trying again%s", text, inBrackets(e.Err))
+		l.warn("%s%s; trying again%s", l.prefix, text, inBrackets(e.Err))
 	case wal.StreamWarned:
-		l.warn("%v%s", e.Err, inBrackets(e.Err))
+		l.warn("%s%v%s", l.prefix, e.Err, inBrackets(e.Err))
 	case wal.StreamMoved:
 		if now.Sub(l.said) < sayEvery {
 			return
 		}
 		l.said = now
-		l.note("lifeboat: in the archive up to %s; %s, %s behind the server", e.Durable, sizeText(behind(e)), e.Behind.Round(time.Millisecond))
+		l.note("lifeboat: %sin the archive up to %s; %s, %s behind the server", l.prefix, e.Durable, sizeText(behind(e)), e.Behind.Round(time.Millisecond))
 	}
 }
 

@@ -1,0 +1,249 @@
+// Package copier brings a backup and its WAL from one place of a repository to
+// another. Nothing is made anew: objects go as they are, each verified on its way,
+// and no data is opened.
+//
+// The manifest goes last. So at every moment what is in the other place is a whole
+// backup or nothing but objects that no backup refers to, and a copy that was
+// broken off is completed by running it again: what is there is compared and
+// passed over.
+package copier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// Options says what to copy and how.
+type Options struct {
+	Label   string // of the backup; "" is the newest
+	Through bool   // also all WAL from the backup on, whatever its timeline
+	Jobs    int    // objects under way at once; at least 1
+	Claim   repo.Claim
+	Now     func() time.Time
+	Observe func(Progress) // may be nil; called from one goroutine at a time
+	Warn    func(error)    // may be nil
+}
+
+// Progress is where a running copy stands, in bytes of objects.
+type Progress struct{ Done, Total int64 }
+
+// Result is what a copy brought. Objects that were there already are Existed.
+type Result struct {
+	Info     repo.Info
+	Objects  int64
+	Existed  int64
+	Bytes    int64 // written
+	Packs    int64 // of the backup
+	Segments int64 // of WAL, also those in slices
+	First    string
+	Last     string // the last segment on the backup's timeline
+}
+
+// LeaseName is the lease that a running copy holds where it copies to: the one of
+// backups, so that nobody takes its packs for what a backup that failed has left.
+const LeaseName = "backup"
+
+// GapError says that WAL which the backup needs to become consistent is missing, so
+// that a copy could not be restored either.
+type GapError struct {
+	Label   string
+	Missing string
+}
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("backup %s cannot be restored: the WAL segment %s that it needs is not in the archive", e.Label, e.Missing)
+}
+
+// ErrNoBackup means that there is nothing to copy.
+var ErrNoBackup = errors.New("there is no backup in the repository")
+
+// Run copies a backup and the WAL that it needs. ErrNoBackup, *GapError before
+// anything is written; *repo.LeasedError while a backup or another copy works on
+// the place to copy to; *repo.CorruptError and *repo.UntrustedError for what is not
+// genuine; *repo.ConflictError where other content lies under a name. After any
+// error the backup is not there, unless it was before.
+func Run(ctx context.Context, from, to *repo.Repo, o Options) (*Result, error) {
+	label, err := o.find(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	ctx, release, err := repo.HoldLease(ctx, to.Store(), LeaseName, o.Claim, o.Now, o.Warn)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	c := &copying{from: from, to: to, Options: o}
+
+	// What is needed, and whether all of it is there.
+	if err := c.readManifest(ctx, label); err != nil {
+		return nil, err
+	}
+	if err := c.listWAL(ctx); err != nil {
+		return nil, err
+	}
+	// What says who signs comes before what is signed.
+	if err := c.from.CopySigners(ctx, c.to); err != nil {
+		return nil, cause(ctx, err)
+	}
+	if err := c.envelopes(ctx, item{repo.SystemKey(c.Info.System), repo.KindSystem, 0}); err != nil {
+		return nil, err
+	}
+	if err := c.content(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.optional(ctx, item{repo.FingerprintsKey(label), repo.KindFingerprints, 0}); err != nil {
+		return nil, err
+	}
+	if err := c.optional(ctx, item{repo.InfoKey(label), repo.KindInfo, 0}); err != nil {
+		return nil, err
+	}
+	// Now the backup exists.
+	if err := c.envelopes(ctx, item{repo.ManifestKey(label), repo.KindManifest, 0}); err != nil {
+		return nil, err
+	}
+	return &c.Result, nil
+}
+
+func (o Options) find(ctx context.Context, from *repo.Repo) (string, error) {
+	if o.Label != "" {
+		return o.Label, repo.CheckLabel(o.Label)
+	}
+	labels, err := from.Backups(ctx)
+	if err != nil {
+		return "", err
+	}
+	if len(labels) == 0 {
+		return "", ErrNoBackup
+	}
+	return labels[len(labels)-1], nil
+}
+
+// item is an envelope to copy and its size, 0 where that is not known.
+type item struct {
+	key  string
+	kind repo.Kind
+	size int64
+}
+
+// copying is a Run at work.
+type copying struct {
+	from, to *repo.Repo
+	Options
+	Result
+
+	packs []repo.PackRef
+	wal   []item
+	size  postgres.SegmentSize
+
+	mu    sync.Mutex // holds what follows and Result
+	done  int64
+	total int64
+}
+
+// readManifest reads which packs the backup is made of. It is metadata, and the
+// only thing that is opened; the packs themselves stay sealed.
+func (c *copying) readManifest(ctx context.Context, label string) error {
+	m, err := c.from.OpenManifest(ctx, label)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the repository holds no backup %s", label)
+	}
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	c.Info, c.size = m.Info, m.Info.SegSize
+	for p, err := range m.Packs() {
+		if err != nil {
+			return err
+		}
+		c.packs = append(c.packs, p.PackRef)
+		c.total += p.Size
+	}
+	c.Packs = int64(len(c.packs))
+	return nil
+}
+
+// content copies packs and WAL, several at once.
+func (c *copying) content(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(c.Jobs, 1))
+	for _, p := range c.packs {
+		g.Go(func() error {
+			existed, err := c.from.CopyPack(gctx, c.to, p)
+			if err != nil {
+				return fmt.Errorf("copy: %w", err)
+			}
+			c.count(existed, p.Size, p.Size)
+			return nil
+		})
+	}
+	for _, w := range c.wal {
+		g.Go(func() error { return c.copyWAL(gctx, w) })
+	}
+	if err := g.Wait(); err != nil {
+		return cause(ctx, err)
+	}
+	return nil
+}
+
+// copyWAL copies one file of the archive. A slice that is gone was replaced by a
+// longer one or by the whole segment since the listing: running again takes that.
+func (c *copying) copyWAL(ctx context.Context, w item) error {
+	err := c.envelopes(ctx, w)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s was there a moment ago and is gone: run the copy again", w.key)
+	}
+	return err
+}
+
+// envelopes copies envelopes, one after another.
+func (c *copying) envelopes(ctx context.Context, items ...item) error {
+	for _, it := range items {
+		stored, err := c.from.CopyEnvelope(ctx, c.to, it.key, it.kind)
+		if err != nil {
+			return cause(ctx, fmt.Errorf("copy: %w", err))
+		}
+		c.count(stored.Existed, stored.Bytes, it.size)
+	}
+	return nil
+}
+
+// optional copies an envelope that need not be there.
+func (c *copying) optional(ctx context.Context, it item) error {
+	if err := c.envelopes(ctx, it); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (c *copying) count(existed bool, wrote, planned int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.Objects++
+	if existed {
+		c.Existed++
+	} else {
+		c.Bytes += wrote
+	}
+	c.done += planned
+	if c.Observe != nil && planned > 0 {
+		c.Observe(Progress{c.done, c.total})
+	}
+}
+
+// cause is why the context ended, such as the loss of the lease, if it did.
+func cause(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

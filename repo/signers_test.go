@@ -1,0 +1,181 @@
+package repo
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+)
+
+// successor is the world's writer with a new cluster key that the old one vouches for.
+func (w *world) successor(t *testing.T) (*KeyFile, *Repo) {
+	t.Helper()
+	next, err := NewClusterKey("shop", w.cluster.Repository)
+	check(t, err)
+	next.Signers = append(next.Signers, w.cluster.Signers...)
+	next.Identities = append(next.Identities, w.cluster.Identities...)
+	check(t, w.writer.AddSigner(t.Context(), next.Signing.Public(), testTime))
+	r, err := Open(t.Context(), w.store, Keys{Cluster: next, Recipients: recipientsOf(t, w.recovery)}, "db2")
+	check(t, err)
+	return next, r
+}
+
+func (w *world) readAgain(t *testing.T, keys Keys) *Repo {
+	t.Helper()
+	r, err := Open(t.Context(), w.store, keys, "drill")
+	check(t, err)
+	return r
+}
+
+const signersSystem = postgres.SystemID(7000000000000000001)
+
+func putSegment(t *testing.T, r *Repo, n int) string {
+	t.Helper()
+	key := WALKey(signersSystem, postgres.WALName{Kind: postgres.WALSegment, Timeline: 1, Segment: fmt.Sprintf("00000001000000000000%04X", n)})
+	_, err := r.CreateEnvelope(t.Context(), key, KindWAL, strings.NewReader("wal"), 3)
+	check(t, err)
+	return key
+}
+
+// readable says whether the object is believed; any other error fails the test.
+func readable(t *testing.T, r *Repo, key string) bool {
+	t.Helper()
+	_, err := r.Header(t.Context(), key)
+	var untrusted *UntrustedError
+	if err != nil && !errors.As(err, &untrusted) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestSigners(t *testing.T) {
+	w := newWorld(t)
+	check(t, w.writer.RegisterSystem(t.Context(), signersSystem, []byte("{}")))
+	first := putSegment(t, w.writer, 1)
+	next, writer := w.successor(t)
+	old := w.cluster.Signing.Public()
+
+	// It still signs the newest: it cannot be retired.
+	err := writer.Retire(t.Context(), old, testTime)
+	var still *StillSigningError
+	if !errors.As(err, &still) || still.Host != "db1" {
+		t.Fatalf("retired although it signs: %v", err)
+	}
+	second := putSegment(t, writer, 2)
+	check(t, writer.Reseal(t.Context(), MetadataObject{SystemKey(signersSystem), KindSystem}))
+	check(t, writer.Retire(t.Context(), old, testTime))
+	check(t, writer.Retire(t.Context(), old, testTime)) // said already
+
+	// What the old key signs behind its cut, its holder not having looked again.
+	late := putSegment(t, w.writer, 3)
+	system := SystemKey(signersSystem + 1)
+	_, err = w.writer.CreateEnvelope(t.Context(), system, KindSystem, strings.NewReader("{}"), 2)
+	check(t, err)
+	history := WALKey(signersSystem, postgres.WALName{Kind: postgres.WALHistory, Timeline: 2})
+	_, err = w.writer.CreateEnvelope(t.Context(), history, KindWAL, strings.NewReader("1"), 1)
+	check(t, err)
+	slice := SliceKey(signersSystem, 1, "000000010000000000000004", 0, 3)
+	_, err = w.writer.CreateEnvelope(t.Context(), slice, KindWAL, strings.NewReader("wal"), 3)
+	check(t, err)
+
+	bare := *next // the key file when the old one is gone from it
+	bare.Signers = bare.Signers[:1]
+	for who, keys := range map[string]Keys{"the recovery key of the first day": w.readerKeys(), "the new cluster key": {Cluster: &bare}} {
+		r := w.readAgain(t, keys)
+		for key, want := range map[string]bool{first: true, second: true, SystemKey(signersSystem): true, late: false, system: false, history: false, slice: false} {
+			if got := readable(t, r, key); got != want {
+				t.Errorf("%s: %s is believed: %t", who, key, got)
+			}
+		}
+	}
+	// Who opens it now with the old key is told, and stores nothing.
+	r := w.readAgain(t, w.writerKeys(t))
+	_, err = r.CreateEnvelope(t.Context(), "wal/x", KindWAL, strings.NewReader("x"), 1)
+	var retired *RetiredKeyError
+	if !errors.As(err, &retired) {
+		t.Errorf("the retired key signs: %v", err)
+	}
+	if err := w.writer.CheckSigning(t.Context()); !errors.As(err, &retired) {
+		t.Errorf("who signs for long is not told: %v", err)
+	}
+	if err := r.AddSigner(t.Context(), newWorld(t).cluster.Signing.Public(), testTime); !errors.As(err, &retired) {
+		t.Errorf("the retired key vouches: %v", err)
+	}
+}
+
+// Statements that count for nothing, from whoever can write to the bucket.
+func TestForgedStatements(t *testing.T) {
+	w := newWorld(t)
+	next, writer := w.successor(t)
+	putSegment(t, writer, 1)
+	check(t, writer.Retire(t.Context(), w.cluster.Signing.Public(), testTime))
+	thief, err := NewClusterKey("shop", w.cluster.Repository)
+	check(t, err)
+	mine := func(number int, by SigningKey, change func(*Statement)) []byte {
+		s := Statement{Format: 1, Repository: w.cluster.Repository, Cluster: "shop", Number: number, Made: testTime,
+			Signer: by.Public().String(), Adds: thief.Signing.Public().String()}
+		if change != nil {
+			change(&s)
+		}
+		return s.marshal(by)
+	}
+	good := w.get(t, statementKey(1))
+	for what, object := range map[string][]byte{
+		"by the thief himself":            mine(3, *thief.Signing, nil),
+		"by the retired key":              mine(3, *w.cluster.Signing, nil),
+		"of another repository":           mine(3, *next.Signing, func(s *Statement) { s.Repository = NewID() }),
+		"of another cluster":              mine(3, *next.Signing, func(s *Statement) { s.Cluster = "bank" }),
+		"with another number":             mine(4, *next.Signing, nil),
+		"that names a signer it is not":   mine(3, *thief.Signing, func(s *Statement) { s.Signer = next.Signing.Public().String() }),
+		"that says two things":            mine(3, *next.Signing, func(s *Statement) { s.Retires = &Retirement{Signer: s.Adds} }),
+		"that says nothing":               mine(3, *next.Signing, func(s *Statement) { s.Adds = "" }),
+		"that was moved":                  good,
+		"with a blank that is not signed": append(mine(3, *next.Signing, nil), ' '),
+		"that is junk":                    []byte("junk"),
+	} {
+		check(t, w.store.Create(t.Context(), statementKey(3), bytes.NewReader(object)))
+		for who, keys := range map[string]Keys{"recovery": w.readerKeys(), "new": {Cluster: next}} {
+			signers, _ := w.readAgain(t, keys).Signers()
+			for _, s := range signers {
+				if s.Key.Equal(thief.Signing.Public()) {
+					t.Errorf("%s: a statement %s is believed", who, what)
+				}
+			}
+		}
+		check(t, w.store.Delete(t.Context(), statementKey(3)))
+	}
+	// The same, said by who is trusted, counts: the test can fail.
+	check(t, w.store.Create(t.Context(), statementKey(3), bytes.NewReader(mine(3, *next.Signing, nil))))
+	if signers, _ := w.readAgain(t, w.readerKeys()).Signers(); len(signers) != 3 {
+		t.Errorf("%d signers", len(signers))
+	}
+	// Of a later format: it could say anything.
+	check(t, w.store.Create(t.Context(), statementKey(4), bytes.NewReader(mine(4, *next.Signing, func(s *Statement) { s.Format = 2 }))))
+	var format *FormatError
+	if _, err := Open(t.Context(), w.store, w.readerKeys(), "x"); !errors.As(err, &format) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A statement of the old key before its retirement that its successor did not see
+// is void once it is retired, whatever its number.
+func TestStatementBehindTheCut(t *testing.T) {
+	w := newWorld(t)
+	next, writer := w.successor(t)
+	putSegment(t, writer, 1)
+	thief, err := NewClusterKey("shop", w.cluster.Repository)
+	check(t, err)
+	stale := w.readAgain(t, w.writerKeys(t))
+	check(t, writer.retire(t.Context(), Retirement{Signer: w.cluster.Signing.Public().String(), WAL: []WALCut{}}, testTime))
+	// Opened before, it has not heard of it, and takes the next number.
+	check(t, stale.AddSigner(t.Context(), thief.Signing.Public(), testTime))
+	for _, keys := range []Keys{w.readerKeys(), {Cluster: next}} {
+		signers, ignored := w.readAgain(t, keys).Signers()
+		if len(signers) != 2 || len(ignored) != 1 || ignored[0].Number != 3 {
+			t.Errorf("%v %v", signers, ignored)
+		}
+	}
+}
