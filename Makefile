@@ -7,7 +7,7 @@ export BUILDFLAGS := -buildvcs=false -trimpath -tags urfave_cli_no_docs
 
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help build demo test test-matrix lint fuzz bench soak tools clean
+.PHONY: help build demo test test-matrix test-moto lint fuzz bench soak tools clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ test-matrix: ## the tests with servers, on PostgreSQL 16, 17 and 18
 	@scripts/packages certs postgresql zstd npm
 	@scripts/tools versitygw age
 	@scripts/test-matrix
+
+test-moto: ## the calls to Amazon RDS against moto's server, in a Debian trixie; needs root
+	@scripts/test-moto
 
 lint: ## the checks of "test" that run no tests
 	@scripts/tools staticcheck govulncheck

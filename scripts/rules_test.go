@@ -20,11 +20,13 @@ const module = "github.com/lifeboat-dr/lifeboat/"
 
 // mayImport is the direction between the houses (docs/architecture.md):
 // cmd → verify → restore → wal → repo → {storage, postgres}; cmd → backup → wal;
-// cmd → copier → wal.
+// cmd → copier → wal; cmd → rds → verify, and of verify what looks at servers and
+// keeps evidence.
 // An entry covers the packages below it, "storage" alone is the interface only:
 // which store there is, is for cmd to say.
 var mayImport = map[string][]string{
-	"cmd":      {"cmd/lifeboat/early", "wal/queue", "verify", "verify/...", "restore", "backup", "copier", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
+	"cmd":      {"cmd/lifeboat/early", "wal/queue", "rds", "rds/...", "verify", "verify/...", "restore", "backup", "copier", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
+	"rds":      {"rds", "rds/...", "verify/probe", "verify/evidence", "repo"},
 	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
 	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
 	"backup":   {"backup/...", "wal", "wal/blocks", "repo", "storage", "postgres", "postgres/fingerprint"},
@@ -39,7 +41,7 @@ var mayImport = map[string][]string{
 // keptIn lists the homes of foreign packages, so that replacing one touches one
 // house. Errors are returned, so "log" has none.
 var keptIn = map[string][]string{
-	"github.com/aws/":               {"storage/s3", "cmd"},
+	"github.com/aws/":               {"storage/s3", "rds/aws", "cmd"},
 	"github.com/urfave/cli/":        {"cmd"},
 	"go.yaml.in/yaml/":              {"cmd"},
 	"filippo.io/age":                {"repo", "cmd"},
@@ -204,6 +206,8 @@ func TestRulesCanFail(t *testing.T) {
 		`import "time"; var t = time.Now`:            "restore",
 		`func init() {}`:                             "cmd/lifeboat",
 		`import _ "` + module + `storage/s3/s3test"`: "cmd/lifeboat",
+		`import _ "` + module + `restore"        `:   "rds",
+		`import _ "github.com/aws/smithy-go" `:       "rds",
 		`import _ "log"`:                             "wal",
 	} {
 		file, err := parser.ParseFile(token.NewFileSet(), "x.go", "package x\n"+code, parser.SkipObjectResolution)

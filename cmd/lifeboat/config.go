@@ -9,8 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
-	"github.com/lifeboat-dr/lifeboat/verify/drill"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // Config is what the configuration says, after file, environment and flags
@@ -38,6 +38,7 @@ type Config struct {
 	BlockSummaries bool
 	Drill          DrillConfig
 	Expire         expire.Policy
+	RDS            RDSConfig
 
 	// File is the configuration file that was read, "" when there is none.
 	File string
@@ -80,7 +81,7 @@ type DrillConfig struct {
 	Heartbeat time.Duration
 	Timeout   time.Duration
 	Stall     time.Duration
-	Checks    []drill.Check
+	Checks    []probe.Check
 }
 
 // mostKept is the largest number of backups that a rule can keep.
@@ -144,7 +145,7 @@ var (
 )
 
 func newKeys() []*key {
-	return []*key{
+	return append([]*key{
 		{name: "cluster", value: "NAME", help: "name of the PostgreSQL cluster", check: repo.CheckClusterName,
 			field: func(c *Config) any { return &c.Cluster }},
 		{name: "pgdata", value: "DIR", path: true, help: "data directory of the cluster",
@@ -273,7 +274,7 @@ func newKeys() []*key {
 		{name: "expire.pitr_window", flag: "pitr-window", value: "TIME", optional: "WAL stays from the oldest backup on that a rule above keeps",
 			help:  "keep every moment of the last TIME restorable: the backups within it, the newest before it, and the WAL from that one on",
 			field: func(c *Config) any { return &c.Expire.Window }},
-	}
+	}, rdsKeys()...)
 }
 
 // section is a group of keys that stand below one word in the file.
@@ -288,6 +289,8 @@ func sections() []section {
 			"# \"checks:\"; docs/drill.md shows how."},
 		{"expire", "What \"lifeboat expire\" keeps. A backup stays when any rule keeps it, and the\n" +
 			"# newest that is restorable always does. Without a rule nothing is removed."},
+		{"rds", "Databases on Amazon RDS and Aurora stand here as a list \"sources:\"; docs/rds.md\n" +
+			"# shows how."},
 	}
 }
 

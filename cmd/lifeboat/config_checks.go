@@ -7,7 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/lifeboat-dr/lifeboat/verify/drill"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // checksKey is the one key of the file that is no single value: the user's own
@@ -18,24 +18,24 @@ const checksKey = "drill.checks"
 type checkField struct {
 	name string
 	help string
-	set  func(*drill.Check, *yaml.Node) error
+	set  func(*probe.Check, *yaml.Node) error
 }
 
 func checkFields() []checkField {
 	return []checkField{
-		{"name", "a name for reports", text(func(c *drill.Check) *string { return &c.Name })},
-		{"sql", "a query; the first column of its first row is looked at", text(func(c *drill.Check) *string { return &c.SQL })},
-		{"database", "the database to connect to; postgres if it is left out", text(func(c *drill.Check) *string { return &c.Database })},
+		{"name", "a name for reports", text(func(c *probe.Check) *string { return &c.Name })},
+		{"sql", "a query; the first column of its first row is looked at", text(func(c *probe.Check) *string { return &c.SQL })},
+		{"database", "the database to connect to; postgres if it is left out", text(func(c *probe.Check) *string { return &c.Database })},
 		{"command", "a program and its arguments, as a list; run without a shell", setCommand},
-		{"expect", "the text that the value must be", func(c *drill.Check, n *yaml.Node) error {
+		{"expect", "the text that the value must be", func(c *probe.Check, n *yaml.Node) error {
 			c.Expect = new(string)
 			return decode(n, c.Expect)
 		}},
-		{"min", "the smallest number that is right", number(func(c *drill.Check) **float64 { return &c.Min })},
-		{"max", "the largest number that is right", number(func(c *drill.Check) **float64 { return &c.Max })},
-		{"newer_than", "the value is a time, at most so long before the moment of disaster", length(func(c *drill.Check) *time.Duration { return &c.NewerThan })},
-		{"timeout", "how long the check may take; 1m if it is left out", length(func(c *drill.Check) *time.Duration { return &c.Timeout })},
-		{"required", "false for a check whose failure is told and does not fail the drill", func(c *drill.Check, n *yaml.Node) error {
+		{"min", "the smallest number that is right", number(func(c *probe.Check) **float64 { return &c.Min })},
+		{"max", "the largest number that is right", number(func(c *probe.Check) **float64 { return &c.Max })},
+		{"newer_than", "the value is a time, at most so long before the moment of disaster", length(func(c *probe.Check) *time.Duration { return &c.NewerThan })},
+		{"timeout", "how long the check may take; 1m if it is left out", length(func(c *probe.Check) *time.Duration { return &c.Timeout })},
+		{"required", "false for a check whose failure is told and does not fail the drill", func(c *probe.Check, n *yaml.Node) error {
 			if n.Decode(&c.Required) != nil {
 				return usage("it must be true or false")
 			}
@@ -44,7 +44,7 @@ func checkFields() []checkField {
 	}
 }
 
-type fieldSetter = func(*drill.Check, *yaml.Node) error
+type fieldSetter = func(*probe.Check, *yaml.Node) error
 
 func decode(n *yaml.Node, into any) error {
 	if err := n.Decode(into); err != nil {
@@ -53,8 +53,8 @@ func decode(n *yaml.Node, into any) error {
 	return nil
 }
 
-func text(field func(*drill.Check) *string) fieldSetter {
-	return func(c *drill.Check, n *yaml.Node) error {
+func text(field func(*probe.Check) *string) fieldSetter {
+	return func(c *probe.Check, n *yaml.Node) error {
 		if n.Kind != yaml.ScalarNode {
 			return usage("it must be one text")
 		}
@@ -63,8 +63,8 @@ func text(field func(*drill.Check) *string) fieldSetter {
 	}
 }
 
-func number(field func(*drill.Check) **float64) fieldSetter {
-	return func(c *drill.Check, n *yaml.Node) error {
+func number(field func(*probe.Check) **float64) fieldSetter {
+	return func(c *probe.Check, n *yaml.Node) error {
 		v, err := strconv.ParseFloat(n.Value, 64)
 		if n.Kind != yaml.ScalarNode || err != nil || math.IsNaN(v) {
 			return usage("%q is not a number", n.Value)
@@ -74,8 +74,8 @@ func number(field func(*drill.Check) **float64) fieldSetter {
 	}
 }
 
-func length(field func(*drill.Check) *time.Duration) fieldSetter {
-	return func(c *drill.Check, n *yaml.Node) (err error) {
+func length(field func(*probe.Check) *time.Duration) fieldSetter {
+	return func(c *probe.Check, n *yaml.Node) (err error) {
 		if *field(c), err = parseDuration(n.Value); err == nil && *field(c) <= 0 {
 			return usage("%s is no time at all", n.Value)
 		}
@@ -83,7 +83,7 @@ func length(field func(*drill.Check) *time.Duration) fieldSetter {
 	}
 }
 
-func setCommand(c *drill.Check, n *yaml.Node) error {
+func setCommand(c *probe.Check, n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
 		return usage("it must be a list: [program, argument, …]")
 	}
@@ -97,14 +97,14 @@ func setCommand(c *drill.Check, n *yaml.Node) error {
 }
 
 // readChecks reads the list of checks.
-func (r *fileReader) readChecks(n *yaml.Node) ([]drill.Check, error) {
+func (r *fileReader) readChecks(n *yaml.Node) ([]probe.Check, error) {
 	if isNull(n) {
 		return nil, nil
 	}
 	if n.Kind != yaml.SequenceNode {
 		return nil, r.wrong(n, "%s must be a list of checks", checksKey).hinted("docs/drill.md shows one")
 	}
-	var out []drill.Check
+	var out []probe.Check
 	names := map[string]bool{}
 	for _, e := range n.Content {
 		c, err := r.readCheck(e)
@@ -120,8 +120,8 @@ func (r *fileReader) readChecks(n *yaml.Node) ([]drill.Check, error) {
 	return out, nil
 }
 
-func (r *fileReader) readCheck(n *yaml.Node) (drill.Check, error) {
-	c := drill.Check{Required: true}
+func (r *fileReader) readCheck(n *yaml.Node) (probe.Check, error) {
+	c := probe.Check{Required: true}
 	if n.Kind != yaml.MappingNode {
 		return c, r.wrong(n, "a check must be a list of \"key: value\" lines").hinted("docs/drill.md shows one")
 	}
@@ -152,7 +152,7 @@ func (r *fileReader) readCheck(n *yaml.Node) (drill.Check, error) {
 }
 
 // wholeCheck makes sure that a check looks at one thing, and at something.
-func (r *fileReader) wholeCheck(n *yaml.Node, c drill.Check) error {
+func (r *fileReader) wholeCheck(n *yaml.Node, c probe.Check) error {
 	expectations := 0
 	for _, set := range []bool{c.Expect != nil, c.Min != nil || c.Max != nil, c.NewerThan > 0} {
 		if set {

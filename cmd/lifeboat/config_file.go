@@ -12,7 +12,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/lifeboat-dr/lifeboat/verify/drill"
+	"github.com/lifeboat-dr/lifeboat/rds"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // maxConfig bounds the configuration file, in bytes.
@@ -21,7 +22,8 @@ const maxConfig = 1 << 20
 // fileConfig is what a configuration file says.
 type fileConfig struct {
 	settings []setting
-	checks   []drill.Check
+	checks   []probe.Check
+	sources  []rds.Source
 	places   []place // of repositories:
 }
 
@@ -69,7 +71,7 @@ func parseConfig(path string, data []byte) (fileConfig, error) {
 		return fileConfig{}, usage("%s: repository and %s are both set", fileLine(path, line), placesKey).
 			hinted("make repository the first entry of %s", placesKey)
 	}
-	return fileConfig{r.settings, r.checks, r.places}, nil
+	return fileConfig{r.settings, r.checks, r.sources, r.places}, nil
 }
 
 // fileReader walks the YAML nodes, which know their lines.
@@ -78,7 +80,8 @@ type fileReader struct {
 	byName   map[string]*key
 	seen     map[string]int // line by key
 	settings []setting
-	checks   []drill.Check
+	checks   []probe.Check
+	sources  []rds.Source
 	places   []place
 }
 
@@ -115,6 +118,11 @@ func (r *fileReader) pair(name, value *yaml.Node, prefix string) error {
 	if full == checksKey {
 		var err error
 		r.checks, err = r.readChecks(value)
+		return err
+	}
+	if full == sourcesKey {
+		var err error
+		r.sources, err = r.readSources(value)
 		return err
 	}
 	if full == placesKey {

@@ -58,6 +58,7 @@ func (a *app) combine(c *cli.Context, dir, file string, fromFile fileConfig) (*C
 	if err != nil {
 		return nil, err
 	}
+	cfg.RDS.Sources = fromFile.sources
 	for _, one := range cfg.each() {
 		one.Drill.Checks = fromFile.checks
 	}

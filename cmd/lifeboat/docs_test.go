@@ -126,6 +126,12 @@ func jsonReports() map[string]any {
 		"lifeboat evidence verify": verifiedReport{},
 		"lifeboat evidence pack":   packReport{},
 
+		"lifeboat rds status":    []rdsStatusReport{},
+		"lifeboat rds snapshot":  rdsSnapshotReport{},
+		"lifeboat rds expire":    rdsExpireReport{},
+		"lifeboat rds heartbeat": rdsHeartbeatReport{},
+		"lifeboat rds policy":    []rdsPolicyReport{},
+
 		"lifeboat check-repository": checkReport{},
 	}
 }

@@ -263,7 +263,7 @@ func (d *drillRun) pastDrills(ctx context.Context, r *repo.Repo, key repo.Signin
 func lastPassed(h *report.History, level evidence.Level) *evidence.Document {
 	order := []evidence.Level{evidence.Quick, evidence.Standard, evidence.Deep}
 	for _, doc := range slices.Backward(h.Drills) {
-		if doc.Drill.Verdict == evidence.Passed && slices.Index(order, doc.Drill.Level) >= slices.Index(order, level) {
+		if doc.Drill.RDS == nil && doc.Drill.Verdict == evidence.Passed && slices.Index(order, doc.Drill.Level) >= slices.Index(order, level) {
 			return doc
 		}
 	}

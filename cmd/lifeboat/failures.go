@@ -55,7 +55,7 @@ func sqlState(code, hint string) func(error) (string, bool) {
 // failures is the one table from domain errors to exit code and hint. The
 // first row that matches counts, so the particular stand before the general.
 func failures() []failure {
-	return []failure{
+	return append(rdsFailures(), []failure{
 		// drill
 		{as(func(e *drill.UnfencedError) string {
 			return "run the drill where namespaces are allowed (kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces, seccomp of the container), as root, or on a host that has no such folder"
@@ -209,5 +209,5 @@ func failures() []failure {
 		{is(syscall.EDQUOT, "the disk quota is used up: make room and run it again"), exitFailed},
 		{is(syscall.EROFS, "the file system is mounted read-only"), exitFailed},
 		{is(fs.ErrPermission, "run it as the user that owns the files, mostly postgres"), exitFailed},
-	}
+	}...)
 }

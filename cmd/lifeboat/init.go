@@ -30,6 +30,7 @@ changes nothing and prints the same. A repository of another cluster is
 refused before anything is written.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "recovery-key", Usage: "write the recovery key to `FILE`; else to NAME-recovery.key beside the configuration"},
+			&cli.BoolFlag{Name: "rds", Usage: "for databases on Amazon RDS: there is no data directory"},
 		}, configFlags("cluster", "pgdata", "repository", "conn", "recipients", "s3.endpoint", "s3.region", "s3.path_style", "s3.ca_file")...),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
@@ -69,6 +70,8 @@ type setupReport struct {
 	Signer         string   `json:"signer"`
 	ArchiveCommand string   `json:"archive_command"`
 	Created        []string `json:"created"` // what this run made
+
+	rds bool
 }
 
 func (a *app) newSetup(c *cli.Context) (*setup, error) {
@@ -93,11 +96,16 @@ func (a *app) newSetup(c *cli.Context) (*setup, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := cfg.require("cluster", "pgdata", "repository"); err != nil {
+	need := []string{"cluster", "pgdata", "repository"}
+	if c.Bool("rds") {
+		need = []string{"cluster", "repository"} // there is no data directory
+	}
+	if err := cfg.require(need...); err != nil {
 		return nil, err
 	}
 	s := &setup{app: a, cfg: cfg, exists: exists, dir: filepath.Dir(file), given: cfg.given()}
 	s.report = setupReport{Cluster: cfg.Cluster, Repository: cfg.Repository, Config: file, RecoveryKey: c.String("recovery-key"), Created: []string{}}
+	s.report.rds = c.Bool("rds")
 	if s.report.RecoveryKey == "" {
 		s.report.RecoveryKey = filepath.Join(s.dir, cfg.Cluster+"-recovery.key")
 	}
@@ -111,7 +119,7 @@ func (a *app) newSetup(c *cli.Context) (*setup, error) {
 
 // check refuses what would surprise later, before anything is written.
 func (s *setup) check(fromFile []setting) error {
-	if _, err := os.Stat(filepath.Join(s.cfg.PGData, "PG_VERSION")); err != nil {
+	if _, err := os.Stat(filepath.Join(s.cfg.PGData, "PG_VERSION")); err != nil && s.cfg.PGData != "" {
 		if errors.Is(err, fs.ErrNotExist) {
 			return usage("pgdata: %s is not a data directory (no PG_VERSION in it)", s.cfg.PGData).
 				hinted("\"show data_directory\" in psql names it")
@@ -280,7 +288,9 @@ func (s *setup) writeConfig(cluster *repo.KeyFile) error {
 	}
 	set := s.given
 	set["cluster"] = []string{s.cfg.Cluster}
-	set["pgdata"] = []string{s.cfg.PGData}
+	if s.cfg.PGData != "" {
+		set["pgdata"] = []string{s.cfg.PGData}
+	}
 	set["repository"] = []string{s.cfg.Repository}
 	set["cluster_key"] = []string{relativeTo(s.dir, s.cfg.ClusterKey)}
 	set["recipients"] = s.cfg.Recipients
@@ -354,7 +364,7 @@ func (s *setup) write(path string, data []byte) error {
 // ownLike gives a path that root made to the owner of the data directory,
 // who is the one that must read it.
 func (s *setup) ownLike(path string) error {
-	if os.Geteuid() != 0 || !filepath.IsAbs(path) {
+	if os.Geteuid() != 0 || !filepath.IsAbs(path) || s.cfg.PGData == "" {
 		return nil
 	}
 	fi, err := os.Stat(s.cfg.PGData)
@@ -389,6 +399,11 @@ func (r setupReport) write(w io.Writer) {
 		for _, c := range r.Created {
 			p("  made %s", c)
 		}
+	}
+	if r.rds {
+		p("\nNext:\n\n1. Name your databases below \"rds:\" in %s; docs/rds.md shows how.", r.Config)
+		p("\n2. Look at them: lifeboat --config %s rds status", r.Config)
+		return
 	}
 	p("\nNext:\n\n1. In postgresql.conf, then restart PostgreSQL (archive_mode needs it):\n")
 	p("     archive_mode = on")

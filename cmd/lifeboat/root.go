@@ -27,6 +27,7 @@ func commands() []func(*app) *cli.Command {
 		walCommand,
 		heartbeatCommand,
 		drillCommand,
+		rdsCommand,
 		reportCommand,
 		evidenceCommand,
 		keygenCommand,

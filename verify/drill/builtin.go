@@ -14,6 +14,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // check runs all checks. The first three decide whether the others make sense.
@@ -32,7 +33,7 @@ func (r *run) check(ctx context.Context) error {
 			disaster = r.primary.Now
 		}
 		for _, c := range r.o.Checks {
-			own := c.run(ctx, r.o.Now, r.conn(), disaster)
+			own := c.Run(ctx, r.o.Now, r.conn(), disaster)
 			own.Seconds = round(own.Seconds)
 			r.doc.Checks = append(r.doc.Checks, own)
 		}
@@ -52,7 +53,7 @@ func (r *run) check(ctx context.Context) error {
 
 // builtIn runs one of our own checks; true when it passed.
 func (r *run) builtIn(ctx context.Context, name string, required bool, limit time.Duration, look func(context.Context) (evidence.Verdict, string)) bool {
-	c := timed(ctx, r.o.Now, evidence.Check{Name: name, Kind: "built-in", Required: required}, limit, look)
+	c := probe.Timed(ctx, r.o.Now, evidence.Check{Name: name, Kind: "built-in", Required: required}, limit, look)
 	c.Seconds = round(c.Seconds)
 	r.doc.Checks = append(r.doc.Checks, c)
 	return c.Verdict == evidence.Passed
@@ -60,7 +61,7 @@ func (r *run) builtIn(ctx context.Context, name string, required bool, limit tim
 
 // opens looks at whether the server is the restored one and can be written to.
 func (r *run) opens(ctx context.Context) (evidence.Verdict, string) {
-	value, err := r.conn().value(ctx, "", `select case when pg_is_in_recovery() then 'it is still in recovery'
+	value, err := r.conn().Value(ctx, "", `select case when pg_is_in_recovery() then 'it is still in recovery'
 		else system_identifier::text end from pg_control_system()`)
 	if err != nil {
 		return evidence.Failed, err.Error()
@@ -69,7 +70,7 @@ func (r *run) opens(ctx context.Context) (evidence.Verdict, string) {
 		return evidence.Failed, fmt.Sprintf("it should be system %s: %s", want, orNothing(value))
 	}
 	// That it can be written to is shown by a write.
-	if _, err := r.conn().value(ctx, "", "create temporary table lifeboat_drill (x int); insert into lifeboat_drill values (1)"); err != nil {
+	if _, err := r.conn().Value(ctx, "", "create temporary table lifeboat_drill (x int); insert into lifeboat_drill values (1)"); err != nil {
 		return evidence.Failed, "it cannot be written to: " + err.Error()
 	}
 	return evidence.Passed, "system " + *value + ", out of recovery, writable"
@@ -122,18 +123,18 @@ func (r *run) libraries() {
 
 // databases lists those that can be connected to.
 func (r *run) databases(ctx context.Context) ([]string, error) {
-	conn, err := r.conn().open(ctx, "")
+	conn, err := r.conn().Open(ctx, "")
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	rows, err := conn.Query(ctx, "select datname::text from pg_database where datallowconn order by 1")
 	if err != nil {
-		return nil, shortened(err)
+		return nil, probe.Shortened(err)
 	}
 	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, shortened(err)
+		return nil, probe.Shortened(err)
 	}
 	return names, nil
 }
@@ -170,18 +171,18 @@ func (r *run) catalogue(ctx context.Context) (evidence.Verdict, string) {
 }
 
 func (r *run) readCatalogue(ctx context.Context, database string) (entries, relations int64, err error) {
-	conn, err := r.conn().open(ctx, database)
+	conn, err := r.conn().Open(ctx, database)
 	if err != nil {
 		return 0, 0, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	if _, err := conn.Exec(ctx, "set enable_indexscan = off; set enable_bitmapscan = off; set enable_indexonlyscan = off"); err != nil {
-		return 0, 0, shortened(err)
+		return 0, 0, probe.Shortened(err)
 	}
 	var missing int64
 	var first string
 	if err := conn.QueryRow(ctx, catalogueSQL).Scan(&entries, &relations, &missing, &first); err != nil {
-		return 0, 0, shortened(err)
+		return 0, 0, probe.Shortened(err)
 	}
 	if missing > 0 {
 		return 0, 0, fmt.Errorf("%d relations have no file, the first is %s", missing, first)
@@ -192,7 +193,7 @@ func (r *run) readCatalogue(ctx context.Context, database string) (entries, rela
 // checksumFailures asks what the server has met so far; only the deep level
 // reads every page.
 func (r *run) checksumFailures(ctx context.Context) (evidence.Verdict, string) {
-	value, err := r.conn().value(ctx, "", `select case current_setting('data_checksums') when 'on'
+	value, err := r.conn().Value(ctx, "", `select case current_setting('data_checksums') when 'on'
 		then (select coalesce(sum(checksum_failures), 0)::text from pg_stat_database) else 'off' end`)
 	switch {
 	case err != nil:
@@ -220,12 +221,12 @@ func (r *run) deep(ctx context.Context) error {
 // tool runs one of PostgreSQL's client programs. One that is not installed
 // leaves unknown what it would have shown.
 func (r *run) tool(ctx context.Context, name string, args ...string) (evidence.Verdict, string) {
-	out, err := r.conn().program(ctx, "postgres", r.install.Path(name), args...)
+	out, err := r.conn().Program(ctx, "postgres", r.install.Path(name), args...)
 	switch {
 	case missingProgram(err):
 		return evidence.Unknown, name + " is not installed in " + r.install.BinDir
 	case err != nil:
-		return evidence.Failed, strings.TrimSpace(fmt.Sprintf("%s: %v: %s", name, err, errorLine(out)))
+		return evidence.Failed, strings.TrimSpace(fmt.Sprintf("%s: %v: %s", name, err, probe.ErrorLine(out)))
 	}
 	return evidence.Passed, name + " found nothing wrong"
 }
@@ -237,7 +238,7 @@ func (r *run) dumpAll(ctx context.Context) (evidence.Verdict, string) {
 		return evidence.Failed, err.Error()
 	}
 	for _, name := range names {
-		if v, detail := r.tool(ctx, "pg_dump", "--format=plain", "--file=/dev/null", "--dbname="+r.conn().conninfo(name)); v != evidence.Passed {
+		if v, detail := r.tool(ctx, "pg_dump", "--format=plain", "--file=/dev/null", "--dbname="+r.conn().Conninfo(name)); v != evidence.Passed {
 			return v, "database " + name + ": " + detail
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // serverLog is what the restored server's own log says of its recovery.
@@ -74,7 +75,7 @@ func (l *serverLog) see(at time.Time, message string) {
 		l.replayed = at
 		l.last, _ = postgres.ParseLSN(word(redoDone))
 	case strings.HasPrefix(message, lastCommit):
-		l.ended, _ = parseTime(strings.TrimPrefix(message, lastCommit))
+		l.ended, _ = probe.ParseTime(strings.TrimPrefix(message, lastCommit))
 	case strings.HasPrefix(message, newTimeline):
 		n, _ := strconv.ParseUint(word(newTimeline), 10, 32)
 		l.timeline = postgres.Timeline(n)

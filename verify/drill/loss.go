@@ -7,6 +7,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/restore"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -19,12 +20,12 @@ func (r *run) measureLoss(ctx context.Context) {
 	rpo := &r.doc.RPO
 	l, err := readServerLog(r.stage.log())
 	if err != nil {
-		rpo.Reason = oneLine(err.Error())
+		rpo.Reason = probe.OneLine(err.Error())
 		return
 	}
 	end, err := r.recovered(l)
 	if err != nil {
-		rpo.Reason = oneLine("where recovery ended is not known: " + err.Error())
+		rpo.Reason = probe.OneLine("where recovery ended is not known: " + err.Error())
 		return
 	}
 	rpo.Recovered = end.String()
@@ -60,7 +61,7 @@ func (r *run) lossTo(ctx context.Context, end postgres.LSN, commit time.Time) {
 	first, err := wal.FirstCommitAfter(rctx, r.o.Conn, *r.primary, r.plan.Backup.SegSize, end)
 	switch {
 	case err != nil:
-		rpo.Reason = oneLine("what the primary wrote after the recovered end could not be looked through: " + err.Error())
+		rpo.Reason = probe.OneLine("what the primary wrote after the recovered end could not be looked through: " + err.Error())
 		r.bound(since, 0)
 	case first.Time.IsZero():
 		rpo.Zero = true

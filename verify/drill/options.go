@@ -7,6 +7,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // Options says what a drill does.
@@ -34,7 +35,7 @@ type Options struct {
 	Owner   string // account for files and server, "USER[:GROUP]"; for root only
 
 	RPO, RTO  time.Duration // objectives; 0 is none
-	Checks    []Check
+	Checks    []probe.Check
 	Libraries Libraries
 
 	// Conn is the libpq connection string of the primary; "" when it is not to

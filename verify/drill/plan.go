@@ -13,6 +13,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -136,7 +137,7 @@ func (r *run) disaster(ctx context.Context, system postgres.SystemID) {
 	middle := r.listed.Add(r.o.Now().Sub(r.listed) / 2) // when it answered, about
 	switch {
 	case err != nil:
-		r.doc.RPO.Reason = oneLine("the primary could not be asked: " + err.Error())
+		r.doc.RPO.Reason = probe.OneLine("the primary could not be asked: " + err.Error())
 	case state.System != system:
 		r.doc.RPO.Reason = fmt.Sprintf("the server that was asked is another one: system %s, not %s", state.System, system)
 	case state.Standby:

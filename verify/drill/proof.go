@@ -11,6 +11,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/fence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // wanted are the settings that keep the server to itself, as it must say of
@@ -93,14 +94,14 @@ func (r *run) newPaths() []string {
 }
 
 func (r *run) lookAtSettings(ctx context.Context, f *evidence.Fence) error {
-	conn, err := r.conn().open(ctx, "")
+	conn, err := r.conn().Open(ctx, "")
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	rows, err := conn.Query(ctx, "select name, setting from pg_settings where name = any($1) order by name", slices.Sorted(maps.Keys(wanted)))
 	if err != nil {
-		return shortened(err)
+		return probe.Shortened(err)
 	}
 	var name, value string
 	_, err = pgx.ForEachRow(rows, []any{&name, &value}, func() error {
@@ -123,7 +124,7 @@ func shownSetting(v string) string {
 
 // lookAtWorkers makes sure that no process of the server reaches out.
 func (r *run) lookAtWorkers(ctx context.Context, f *evidence.Fence) error {
-	value, err := r.conn().value(ctx, "", `select coalesce(string_agg(distinct backend_type, ', '), '') from pg_stat_activity
+	value, err := r.conn().Value(ctx, "", `select coalesce(string_agg(distinct backend_type, ', '), '') from pg_stat_activity
 		where backend_type ~ 'logical replication|walreceiver|walsender|archiver|pg_cron'`)
 	if err != nil {
 		return err

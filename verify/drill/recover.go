@@ -17,6 +17,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/fence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // view is what the restored server may see.
@@ -52,7 +53,7 @@ func (r *run) tryFence() error {
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, lastLine(string(out)))
+		return fmt.Errorf("%w: %s", err, probe.LastLine(string(out)))
 	}
 	return nil
 }
@@ -66,7 +67,7 @@ func (r *run) whyUnfenced() string {
 		return "the drill was told to use no fence"
 	}
 	if err := r.tryFence(); err != nil {
-		return "this system does not allow one: " + oneLine(err.Error())
+		return "this system does not allow one: " + probe.OneLine(err.Error())
 	}
 	return ""
 }
@@ -95,7 +96,7 @@ func (r *run) start(ctx context.Context) error {
 	r.doc.Fence = &evidence.Fence{Loaded: load, Left: slices.Concat(missing, left), Proven: []string{}}
 	o := server.Options{
 		DataDir: r.plan.DataDir, LogFile: r.stage.log(), Settings: r.settings(r.install, load),
-		Role: r.o.Role, DieWithParent: !r.o.Keep, Env: plainEnv(r.o.Env),
+		Role: r.o.Role, DieWithParent: !r.o.Keep, Env: probe.PlainEnv(r.o.Env),
 	}
 	if r.plan.Owner != nil {
 		account, err := server.LookupAccount(r.plan.Owner.User)
@@ -204,7 +205,7 @@ func (r *run) progress(ctx context.Context) (string, postgres.LSN) {
 	qctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var replayed string
-	if text, err := r.conn().value(qctx, "", "select pg_last_wal_replay_lsn()::text"); err == nil && text != nil {
+	if text, err := r.conn().Value(qctx, "", "select pg_last_wal_replay_lsn()::text"); err == nil && text != nil {
 		replayed = *text
 	}
 	at, _ := postgres.ParseLSN(replayed)
@@ -256,10 +257,10 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-func (r *run) conn() connection {
-	c := connection{socketDir: r.server.SocketDir(), port: r.server.Port(), role: r.o.Role, env: r.o.Env}
+func (r *run) conn() probe.Conn {
+	c := probe.Conn{Host: r.server.SocketDir(), Port: r.server.Port(), Role: r.o.Role, Env: r.o.Env}
 	if o := r.plan.Owner; o != nil {
-		c.account = &syscall.Credential{Uid: uint32(o.UID), Gid: uint32(o.GID)}
+		c.Account = &syscall.Credential{Uid: uint32(o.UID), Gid: uint32(o.GID)}
 	}
 	return c
 }

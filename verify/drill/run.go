@@ -13,6 +13,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -189,11 +190,11 @@ func (r *run) cleanUp(ctx context.Context, err error) {
 		}
 	}
 	if e := r.stopServer(ctx); e != nil {
-		r.doc.Cleanup.Detail = oneLine(e.Error())
+		r.doc.Cleanup.Detail = probe.OneLine(e.Error())
 		return
 	}
 	if e := r.stage.remove(); e != nil {
-		r.doc.Cleanup.Detail = oneLine(e.Error())
+		r.doc.Cleanup.Detail = probe.OneLine(e.Error())
 		return
 	}
 	r.doc.Cleanup.Done = true
@@ -206,10 +207,10 @@ func (r *run) conclude(ctx context.Context, err error) {
 	var faults []string
 	if err != nil {
 		if provesFailure(err) {
-			faults = []string{oneLine(err.Error())}
+			faults = []string{probe.OneLine(err.Error())}
 		} else {
 			d.Checks = append(d.Checks, evidence.Check{Name: "the drill got to its end", Kind: "built-in", Required: true,
-				Verdict: evidence.Unknown, Detail: oneLine(err.Error())})
+				Verdict: evidence.Unknown, Detail: probe.OneLine(err.Error())})
 		}
 	}
 	if !d.Cleanup.Done && d.Cleanup.Kept == "" {

@@ -103,7 +103,7 @@ func (r *run) waitPaused(ctx context.Context) error {
 			return err
 		}
 		for {
-			value, err := r.conn().value(ctx, "", query)
+			value, err := r.conn().Value(ctx, "", query)
 			switch {
 			case err != nil:
 				return err
@@ -120,7 +120,7 @@ func (r *run) waitPaused(ctx context.Context) error {
 }
 
 func (r *run) compare(ctx context.Context, want *fingerprint.Set) (evidence.Verdict, string) {
-	snapshot, err := fingerprint.Recovered(ctx, r.conn().open)
+	snapshot, err := fingerprint.Recovered(ctx, r.conn().Open)
 	if err != nil {
 		return evidence.Unknown, err.Error()
 	}

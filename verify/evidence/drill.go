@@ -47,6 +47,9 @@ type Drill struct {
 	Target Target  `json:"target"`
 	WAL    *WAL    `json:"wal,omitempty"`
 
+	RDS      *RDS      `json:"rds,omitempty"`      // nil: no drill of a database on Amazon RDS
+	Failover *Failover `json:"failover,omitempty"` // nil: nothing was failed over
+
 	Verdict Verdict  `json:"verdict"`
 	Reasons []string `json:"reasons,omitempty"` // why it is not passed, the gravest first
 
@@ -92,7 +95,7 @@ type Backup struct {
 
 // Target is where recovery was to end.
 type Target struct {
-	Kind     string    `json:"kind"` // end, time
+	Kind     string    `json:"kind"` // end, time; on RDS snapshot too
 	Time     time.Time `json:"time,omitzero"`
 	Random   bool      `json:"random,omitempty"` // chosen by chance
 	Timeline uint32    `json:"timeline,omitempty"`
@@ -122,7 +125,7 @@ type RPO struct {
 	// recovered end and what the primary had flushed.
 	Zero bool `json:"zero"`
 
-	Basis     string     `json:"basis"`                // primary, archive or none: whose clock and position the bounds rest on
+	Basis     string     `json:"basis"`                // primary, archive, host or none: whose clock and position the bounds rest on
 	Reason    string     `json:"reason,omitempty"`     // why the basis is not the primary
 	Disaster  *time.Time `json:"disaster,omitempty"`   // the assumed moment, by the clock of the basis
 	Flushed   string     `json:"flushed,omitempty"`    // LSN that the primary had flushed then
@@ -161,6 +164,11 @@ const (
 	PhaseReplay     = "replay"     // replay to the end
 	PhaseAccepting  = "accepting"  // until it takes connections for writing
 	PhaseChecks     = "checks"
+
+	PhaseRestore  = "restore"  // on RDS: until the copy is available
+	PhaseInstance = "instance" // on Aurora: until the restored cluster has an instance
+	PhaseHydrate  = "hydrate"  // on RDS: read every block once; no part of the recovery time
+	PhaseFailover = "failover" // until writes succeed again and the zone has changed
 )
 
 // Check is one thing that was looked at.

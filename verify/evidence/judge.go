@@ -60,6 +60,9 @@ func (d *Drill) Judge(faults ...string) {
 func (d *Drill) Measure(total float64, done bool) {
 	d.RTO.Costliest = ""
 	for _, p := range d.Phases {
+		if done && p.Start >= total { // it came after
+			continue
+		}
 		if d.RTO.Costliest == "" || p.Seconds > d.phase(d.RTO.Costliest).Seconds {
 			d.RTO.Costliest = p.Name
 		}
@@ -138,6 +141,14 @@ func PhaseWords(name string) string {
 		return "opening the server"
 	case PhaseChecks:
 		return "the checks"
+	case PhaseRestore:
+		return "the restore by RDS"
+	case PhaseInstance:
+		return "making the instance"
+	case PhaseHydrate:
+		return "reading every block"
+	case PhaseFailover:
+		return "the failover"
 	}
 	return name
 }

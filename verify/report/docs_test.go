@@ -19,6 +19,9 @@ func TestDocsMetrics(t *testing.T) {
 	for _, l := range []evidence.Level{evidence.Deep, evidence.Quick} {
 		d := failed(began.AddDate(0, 0, -30))
 		d.Level = l
+		one := 1.0
+		d.RDS = &evidence.RDS{Available: &one, Hydrated: &one, Exposure: &one}
+		d.Failover = &evidence.Failover{DowntimeLower: &one, DowntimeUpper: &one}
 		all = append([]*evidence.Drill{d}, all...)
 		all[0].ID = idOf(began.AddDate(0, 0, -30-len(all)))
 	}

@@ -60,7 +60,7 @@ func JUnit(w io.Writer, d *evidence.Drill) error {
 	if !d.Cleanup.Done {
 		cleaned = evidence.Unknown
 	}
-	s.add(junitCase{Class: "lifeboat.drill", Name: "clean-up"}, cleaned, d.Cleanup.Kept == "", cleanupWords(d.Cleanup))
+	s.add(junitCase{Class: "lifeboat.drill", Name: "clean-up"}, cleaned, d.Cleanup.Kept == "", cleanupWords(d))
 	for _, c := range d.Checks {
 		class := "lifeboat.check.advisory"
 		if c.Required {

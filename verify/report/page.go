@@ -101,7 +101,7 @@ func (v *pageView) drill(doc *evidence.Document) {
 			v.ChecksPassed++
 		}
 	}
-	v.Cleanup, v.CleanupState = cleanupWords(d.Cleanup), evidence.Unknown
+	v.Cleanup, v.CleanupState = cleanupWords(d), evidence.Unknown
 	if d.Cleanup.Done {
 		v.CleanupState = evidence.Passed
 	}
@@ -123,6 +123,10 @@ func figures(d *evidence.Drill) []figure {
 		rto.Note = "most time went into " + evidence.PhaseWords(clean(d.RTO.Costliest))
 	}
 	rto.target(d.RTO.Objective, d.RTO.Verdict)
+	if d.Failover != nil {
+		rto.Long = "at most without a write"
+		return []figure{rto}
+	}
 	return []figure{rpo, rto}
 }
 
@@ -159,6 +163,9 @@ func phaseSummary(d *evidence.Drill) string {
 
 // facts are what the figures rest on.
 func facts(d *evidence.Drill) []fact {
+	if own := rdsFacts(d); own != nil {
+		return own
+	}
 	var out []fact
 	add := func(name, format string, args ...any) {
 		out = append(out, fact{name, clean(fmt.Sprintf(format, args...))})

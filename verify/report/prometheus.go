@@ -16,6 +16,7 @@ var levels = []evidence.Level{evidence.Quick, evidence.Standard, evidence.Deep}
 var phases = []string{
 	evidence.PhasePlan, evidence.PhaseFiles, evidence.PhaseWAL, evidence.PhaseTables, evidence.PhaseConsistent,
 	evidence.PhaseReplay, evidence.PhaseAccepting, evidence.PhaseChecks,
+	evidence.PhaseRestore, evidence.PhaseInstance, evidence.PhaseHydrate, evidence.PhaseFailover,
 }
 
 // maxCheckName bounds a label that comes from configuration.
@@ -165,10 +166,29 @@ func addWork(m *metrics, d *evidence.Drill, l []string) {
 	if d.WAL != nil {
 		m.add("drill_wal_bytes", "WAL that the newest drill replayed.", float64(d.WAL.Bytes), l...)
 	}
+	addRDS(m, d, l)
 	if d.Fence != nil {
 		m.add("drill_fence_missing", "Parts of the fence that the newest drill could not prove.", float64(len(d.Fence.Missing)), l...)
 	}
 	m.add("drill_cleanup_done", "1 when the staging folder of the newest drill is proven gone.", truth(d.Cleanup.Done), l...)
+}
+
+// addRDS is what a drill on RDS, or a failover, measured beside the rest.
+func addRDS(m *metrics, d *evidence.Drill, l []string) {
+	optional := func(name, help string, v *float64) {
+		if v != nil {
+			m.add(name, help, *v, l...)
+		}
+	}
+	if r := d.RDS; r != nil {
+		optional("drill_rds_available_seconds", "Until RDS called the copy available.", r.Available)
+		optional("drill_rds_hydrated_seconds", "Until every block of the copy had been read once.", r.Hydrated)
+		optional("drill_rds_exposure_seconds", "How long ago the latest restorable time was.", r.Exposure)
+	}
+	if f := d.Failover; f != nil {
+		optional("failover_downtime_upper_seconds", "At most this long no write succeeded.", f.DowntimeUpper)
+		optional("failover_downtime_lower_seconds", "At least this long no write succeeded.", f.DowntimeLower)
+	}
 }
 
 func addChecks(m *metrics, d *evidence.Drill, l []string) {

@@ -79,7 +79,9 @@ func Text(w io.Writer, d *evidence.Drill, paint Paint) error {
 	t.restored(d)
 	t.phases(d)
 	t.checks(d)
-	t.fence(d.Fence)
+	if d.Failover == nil {
+		t.fence(d.Fence)
+	}
 	t.rest(d)
 	return t.err
 }
@@ -88,7 +90,7 @@ func (t *textWriter) verdict(d *evidence.Drill) {
 	v := verdictOf(d.Verdict)
 	head := strings.ToUpper(string(v)) + "  "
 	t.painted(head, t.colour(strings.TrimSpace(head), colourOf(v)+";1")+"  ",
-		fmt.Sprintf("%s drill of cluster %s, %s", d.Level, d.Cluster, utc(d.Started)))
+		fmt.Sprintf("%s of cluster %s, %s", levelWords(d.Level), d.Cluster, utc(d.Started)))
 	t.item(strings.Repeat(" ", len(head)), meaning(d))
 	for _, r := range d.Reasons {
 		t.painted("  - ", t.colour("  - ", colourOf(v)), r)
@@ -97,6 +99,10 @@ func (t *textWriter) verdict(d *evidence.Drill) {
 
 func (t *textWriter) objectives(d *evidence.Drill) {
 	t.line("")
+	if d.Failover != nil {
+		t.objective("RTO", achievedRTO(d.RTO)+" at most without a write", d.RTO.Objective, d.RTO.Verdict)
+		return
+	}
 	t.objective("RPO", d.RPO.Loss()+" would be lost", d.RPO.Objective, d.RPO.Verdict)
 	reached := achievedRTO(d.RTO)
 	if d.RTO.Achieved != nil {
@@ -122,6 +128,10 @@ func (t *textWriter) objective(name, achieved string, objective *float64, v evid
 }
 
 func (t *textWriter) restored(d *evidence.Drill) {
+	if own := rdsFacts(d); own != nil {
+		t.rds(d, own)
+		return
+	}
 	t.heading("Restored")
 	b := d.Backup
 	if b == nil {
@@ -263,7 +273,7 @@ func (t *textWriter) fence(f *evidence.Fence) {
 
 func (t *textWriter) rest(d *evidence.Drill) {
 	t.line("")
-	t.item("Clean-up  ", cleanupWords(d.Cleanup))
+	t.item("Clean-up  ", cleanupWords(d))
 	if len(d.Cleanup.Older) > 0 {
 		t.item("          ", "also cleaned up, after crashed drills: "+strings.Join(d.Cleanup.Older, ", "))
 	}
@@ -277,12 +287,19 @@ func (t *textWriter) rest(d *evidence.Drill) {
 	}
 }
 
-// cleanupWords says what became of the staging folder.
-func cleanupWords(c evidence.Cleanup) string {
-	s := "NOT PROVEN: the staging folder may still be there"
+// cleanupWords says what became of what was restored.
+func cleanupWords(d *evidence.Drill) string {
+	c, what := d.Cleanup, "the staging folder"
+	switch {
+	case d.Failover != nil:
+		return "nothing was made that would have to go"
+	case d.RDS != nil:
+		what = "what was restored on RDS"
+	}
+	s := "NOT PROVEN: " + what + " may still be there"
 	switch {
 	case c.Done:
-		s = "the staging folder is proven gone"
+		s = what + " is proven gone"
 	case c.Kept != "":
 		s = "kept, data of the cluster lies in " + clean(c.Kept)
 	}

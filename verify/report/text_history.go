@@ -64,14 +64,15 @@ func (h *History) rpoSummary() string {
 	var seen []*float64
 	met, asked := 0, 0
 	var objective *float64
-	for _, d := range h.Drills {
+	drills := h.recoveries()
+	for _, d := range drills {
 		r := d.Drill.RPO
 		seen = append(seen, r.Upper)
 		met, asked, objective = tally(met, asked, objective, r.Objective, r.Verdict)
 	}
 	newest := "unknown"
-	if d := h.Newest(); d != nil {
-		newest = d.Drill.RPO.Loss()
+	if n := len(drills); n > 0 {
+		newest = drills[n-1].Drill.RPO.Loss()
 	}
 	return summary(met, asked, objective) + "newest " + newest + ", worst known " + worst(seen, "up to ")
 }
@@ -81,16 +82,23 @@ func (h *History) rtoSummary() string {
 	var seen []*float64
 	met, asked := 0, 0
 	var objective *float64
-	for _, d := range h.Drills {
+	drills := h.recoveries()
+	for _, d := range drills {
 		r := d.Drill.RTO
 		seen = append(seen, r.Achieved)
 		met, asked, objective = tally(met, asked, objective, r.Objective, r.Verdict)
 	}
 	newest := "unknown"
-	if d := h.Newest(); d != nil {
-		newest = achievedRTO(d.Drill.RTO)
+	if n := len(drills); n > 0 {
+		newest = achievedRTO(drills[n-1].Drill.RTO)
 	}
 	return summary(met, asked, objective) + "newest " + newest + ", longest " + worst(seen, "")
+}
+
+// recoveries are the drills without failovers, which measure the time without a
+// write and nothing of a recovery.
+func (h *History) recoveries() []*evidence.Document {
+	return slices.DeleteFunc(slices.Clone(h.Drills), func(d *evidence.Document) bool { return d.Drill.Failover != nil })
 }
 
 func tally(met, asked int, objective, own *float64, v evidence.Verdict) (int, int, *float64) {

@@ -39,6 +39,8 @@ func verdictOf(v evidence.Verdict) evidence.Verdict {
 // meaning says what the verdict on a drill means for the reader.
 func meaning(d *evidence.Drill) string {
 	switch {
+	case verdictOf(d.Verdict) == evidence.Passed && d.Failover != nil:
+		return "another zone took over, and what was promised holds"
 	case verdictOf(d.Verdict) == evidence.Failed:
 		return "what was promised does not hold"
 	case verdictOf(d.Verdict) == evidence.Unknown:
@@ -46,7 +48,18 @@ func meaning(d *evidence.Drill) string {
 	case !Restores(d.Level):
 		return "what a restore needs is there; nothing was restored"
 	}
+	if d.RDS != nil {
+		return "the copy was restored, and what was promised holds"
+	}
 	return "the backup was restored, and what was promised holds"
+}
+
+// levelWords names what was done.
+func levelWords(l evidence.Level) string {
+	if l == evidence.FailoverLevel {
+		return "failover"
+	}
+	return string(l) + " drill"
 }
 
 // objectiveWords says whether an objective was met.
@@ -86,6 +99,8 @@ func basisWords(basis string) string {
 	switch basis {
 	case "primary":
 		return "measured against the primary"
+	case "host":
+		return "measured by this host's clock, not the primary's"
 	case "archive":
 		return "measured against the archive, not the primary"
 	}
@@ -148,6 +163,9 @@ func postgresVersion(n int) string {
 // targetWords says where recovery was to end.
 func targetWords(t evidence.Target) string {
 	s := "the end of the archive"
+	if t.Kind == "snapshot" {
+		s = "the moment of the snapshot"
+	}
 	if t.Kind == "time" {
 		s = utc(t.Time)
 		if t.Random {

@@ -13,8 +13,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
-	"github.com/lifeboat-dr/lifeboat/verify/drill"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	checks "github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // breakages are all of them. Those that change the server's data come last:
@@ -32,9 +32,9 @@ func breakages() []breakage {
 		{name: "an identity that does not fit", apply: otherIdentity, says: "identit"},
 		{name: "a disk that is too small", apply: smallDisk, says: "too little disk"},
 		{name: "a server of the wrong version", apply: otherVersion, says: "PostgreSQL"},
-		{name: "data older than the freshness check allows", apply: check(drill.Check{
+		{name: "data older than the freshness check allows", apply: check(checks.Check{
 			SQL: "select max(at) from lifeboat_selftest", NewerThan: time.Hour}), says: "before the disaster"},
-		{name: "a check that hangs", apply: check(drill.Check{SQL: "select pg_sleep(3600)", Timeout: time.Second}), says: "did not end within"},
+		{name: "a check that hangs", apply: check(checks.Check{SQL: "select pg_sleep(3600)", Timeout: time.Second}), says: "did not end within"},
 		{name: "a recovery that hangs", apply: hangingRecovery, says: "recovery hangs"},
 		{name: "a table that is not as it was at the backup", apply: otherTables, says: "rows, not 999999"},
 		{name: "a table that lost rows", apply: loseRows, says: "at least"},
@@ -191,7 +191,7 @@ func otherVersion(_ context.Context, w *bench) error {
 }
 
 // check adds one check of a user.
-func check(c drill.Check) func(context.Context, *bench) error {
+func check(c checks.Check) func(context.Context, *bench) error {
 	return func(_ context.Context, w *bench) error {
 		c.Name, c.Required = "selftest", true
 		w.drill.Checks = append(w.drill.Checks, c)
@@ -231,7 +231,7 @@ func loseRows(ctx context.Context, w *bench) error {
 		return err
 	}
 	rows := float64(w.scratch.Rows)
-	return check(drill.Check{SQL: "select count(*) from lifeboat_selftest", Min: &rows})(ctx, w)
+	return check(checks.Check{SQL: "select count(*) from lifeboat_selftest", Min: &rows})(ctx, w)
 }
 
 // breakIndex adds a row that the index does not learn of.

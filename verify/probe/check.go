@@ -1,4 +1,4 @@
-package drill
+package probe
 
 import (
 	"context"
@@ -32,8 +32,8 @@ type Check struct {
 
 const userLimit = time.Minute
 
-// run runs the check against the server behind conn.
-func (c Check) run(ctx context.Context, now func() time.Time, conn connection, disaster time.Time) evidence.Check {
+// Run runs the check against the server behind conn.
+func (c Check) Run(ctx context.Context, now func() time.Time, conn Conn, disaster time.Time) evidence.Check {
 	kind := "sql"
 	if len(c.Command) > 0 {
 		kind = "command"
@@ -42,7 +42,7 @@ func (c Check) run(ctx context.Context, now func() time.Time, conn connection, d
 	if limit <= 0 {
 		limit = userLimit
 	}
-	return timed(ctx, now, evidence.Check{Name: c.Name, Kind: kind, Required: c.Required}, limit, func(ctx context.Context) (evidence.Verdict, string) {
+	return Timed(ctx, now, evidence.Check{Name: c.Name, Kind: kind, Required: c.Required}, limit, func(ctx context.Context) (evidence.Verdict, string) {
 		if len(c.Command) > 0 {
 			return runCommand(ctx, c.Command, conn)
 		}
@@ -50,17 +50,17 @@ func (c Check) run(ctx context.Context, now func() time.Time, conn connection, d
 	})
 }
 
-// timed runs a check with a time limit. One that does not end in time failed:
+// Timed runs a check with a time limit. One that does not end in time failed:
 // a restored server that does not answer is no server.
-func timed(ctx context.Context, now func() time.Time, c evidence.Check, limit time.Duration, run func(context.Context) (evidence.Verdict, string)) evidence.Check {
+func Timed(ctx context.Context, now func() time.Time, c evidence.Check, limit time.Duration, run func(context.Context) (evidence.Verdict, string)) evidence.Check {
 	began := now()
 	cctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c.Verdict, c.Detail = run(cctx)
-	c.Detail = oneLine(c.Detail)
+	c.Detail = OneLine(c.Detail)
 	switch {
 	case ctx.Err() != nil:
-		c.Verdict, c.Detail = evidence.Unknown, oneLine(context.Cause(ctx).Error())
+		c.Verdict, c.Detail = evidence.Unknown, OneLine(context.Cause(ctx).Error())
 	case cctx.Err() != nil && c.Verdict != evidence.Passed:
 		c.Verdict, c.Detail = evidence.Failed, fmt.Sprintf("it did not end within %s", limit)
 	}
@@ -69,8 +69,8 @@ func timed(ctx context.Context, now func() time.Time, c evidence.Check, limit ti
 }
 
 // query runs the SQL and compares.
-func (c Check) query(ctx context.Context, conn connection, disaster time.Time) (evidence.Verdict, string) {
-	value, err := conn.value(ctx, c.Database, c.SQL)
+func (c Check) query(ctx context.Context, conn Conn, disaster time.Time) (evidence.Verdict, string) {
+	value, err := conn.Value(ctx, c.Database, c.SQL)
 	if err != nil {
 		return evidence.Failed, err.Error()
 	}
@@ -84,7 +84,7 @@ func (c Check) compare(value string, disaster time.Time) (evidence.Verdict, stri
 	shown := fmt.Sprintf("%.200q", value)
 	switch {
 	case c.NewerThan > 0:
-		at, err := parseTime(value)
+		at, err := ParseTime(value)
 		if err != nil {
 			return evidence.Failed, shown + " is not a time"
 		}
@@ -122,9 +122,9 @@ func verdict(ok bool) evidence.Verdict {
 	return evidence.Failed
 }
 
-// parseTime reads what PostgreSQL prints with datestyle ISO in UTC, with or
+// ParseTime reads what PostgreSQL prints with datestyle ISO in UTC, with or
 // without a zone, or seconds since 1970.
-func parseTime(s string) (time.Time, error) {
+func ParseTime(s string) (time.Time, error) {
 	for _, form := range []string{"2006-01-02 15:04:05.999999-07", "2006-01-02 15:04:05.999999-07:00", "2006-01-02 15:04:05.999999", "2006-01-02", time.RFC3339Nano} {
 		if t, err := time.Parse(form, s); err == nil {
 			return t, nil
@@ -139,9 +139,9 @@ func parseTime(s string) (time.Time, error) {
 
 // runCommand runs a program in a process group of its own, all of which is
 // ended when its time is over.
-func runCommand(ctx context.Context, args []string, conn connection) (evidence.Verdict, string) {
-	out, err := conn.program(ctx, "postgres", args[0], args[1:]...)
-	line := lastLine(out)
+func runCommand(ctx context.Context, args []string, conn Conn) (evidence.Verdict, string) {
+	out, err := conn.Program(ctx, "postgres", args[0], args[1:]...)
+	line := LastLine(out)
 	if err == nil {
 		return evidence.Passed, line
 	}

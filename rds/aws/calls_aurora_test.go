@@ -1,0 +1,94 @@
+package aws_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/rds"
+)
+
+// auroraSuite is the part of the suite about clusters.
+func auroraSuite() []step {
+	tags := ownTags
+	return []step{
+		{"Aurora: a cluster and its writer", func(ctx context.Context, c *calls) error {
+			d, err := c.home.Database(ctx, rds.Cluster, "aurora-prod")
+			if err != nil {
+				return err
+			}
+			return want(d.Engine == "aurora-postgresql" && d.ResourceID != "" && len(d.Members) == 2 && d.Members[0].Writer != d.Members[1].Writer, "%+v", d)
+		}},
+		{"Aurora: take a snapshot", func(ctx context.Context, c *calls) error {
+			if _, err := c.home.CreateSnapshot(ctx, rds.Cluster, "aurora-prod", snapshot, tags); err != nil {
+				return err
+			}
+			s, err := c.snapshotIn(ctx, c.home, rds.Cluster, snapshot)
+			return errors.Join(err, want(s != nil && s.Source == "aurora-prod" && maps.Equal(s.Tags, tags), "%+v", s))
+		}},
+		{"Aurora: restore, and add the instance", func(ctx context.Context, c *calls) error {
+			r := request(rds.Cluster)
+			r.Snapshot = snapshot
+			if _, err := c.home.Restore(ctx, r); err != nil {
+				return err
+			}
+			d, err := c.available(ctx, rds.Cluster, drill)
+			if err != nil {
+				return err
+			}
+			if len(d.Members) != 0 {
+				return fmt.Errorf("it has members: %+v", d.Members)
+			}
+			r.ID = drill + "-1"
+			if _, err := c.home.AddInstance(ctx, r, drill); err != nil {
+				return err
+			}
+			if d, err = c.available(ctx, rds.Instance, r.ID); err != nil {
+				return err
+			}
+			return want(d.Cluster == drill && maps.Equal(d.Tags, r.Tags), "%+v", d)
+		}},
+		{"Aurora: the groups of a restore", func(ctx context.Context, c *calls) error {
+			d, err := c.home.Database(ctx, rds.Cluster, drill)
+			return errors.Join(err, want(d != nil && d.SubnetGroup == staging.SubnetGroup && slices.Equal(d.SecurityGroups, staging.SecurityGroups) && d.ParameterGroup == staging.ClusterParameterGroup && maps.Equal(d.Tags, request(rds.Cluster).Tags), "%+v", d))
+		}},
+		{"Aurora: a cluster with an instance is not deleted", func(ctx context.Context, c *calls) error {
+			return refused(c.home.Delete(ctx, rds.Cluster, drill, false), rds.ErrState)
+		}},
+		{"Aurora: delete instance and cluster", func(ctx context.Context, c *calls) error {
+			if err := c.home.Delete(ctx, rds.Instance, drill+"-1", true); err != nil {
+				return err
+			}
+			if err := c.gone(ctx, rds.Instance, drill+"-1"); err != nil {
+				return err
+			}
+			if err := c.home.Delete(ctx, rds.Cluster, drill, false); err != nil && !errors.Is(err, rds.ErrNotFound) {
+				return err
+			}
+			return c.gone(ctx, rds.Cluster, drill)
+		}},
+		{"Aurora: fail over to the other instance", func(ctx context.Context, c *calls) error {
+			writer := func() string {
+				d, err := c.available(ctx, rds.Cluster, "aurora-prod")
+				if err != nil {
+					return err.Error()
+				}
+				for _, m := range d.Members {
+					if m.Writer {
+						return m.ID
+					}
+				}
+				return "nobody"
+			}
+			before := writer()
+			if err := c.home.Failover(ctx, rds.Cluster, "aurora-prod"); err != nil {
+				return err
+			}
+			after := writer()
+			return want(after != before && strings.HasPrefix(after, "aurora-prod"), "%s, then %s", before, after)
+		}},
+	}
+}

@@ -1,0 +1,342 @@
+package rds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
+)
+
+// Where a drill restores from, beside the identifier of a snapshot.
+const (
+	FromLatest     = "latest"      // the newest snapshot in the region
+	FromLatestTime = "latest-time" // the automated backups, as far as they go
+)
+
+// DrillOptions says what a drill does.
+type DrillOptions struct {
+	Source  Source
+	Sources []Source // all of them: none is ever deleted
+	Region  string   // "" is the source's own
+	From    string   // FromLatest, FromLatestTime or a snapshot
+	Time    time.Time
+	Class   string // "" is that of staging, else the source's
+	Level   evidence.Level
+
+	// Connect is how to log in to a database of RDS.
+	Connect func(d *Database, region string) (probe.Conn, error)
+
+	Timeout time.Duration // for the drill without its clean-up; 0 is none
+	Waiting Waiting
+	Program string
+	By      evidence.Performer
+	Key     repo.SigningKey
+	Now     func() time.Time
+	Began   time.Time // zero is now
+	Phase   func(name string)
+}
+
+// DrillResult is what became of a drill.
+type DrillResult struct {
+	Document *evidence.Document
+	Err      error // why it got no further
+}
+
+// cleanUpLimit is how long a drill may take to delete what it made.
+const cleanUpLimit = time.Hour
+
+// Drill restores a source into staging, checks and measures it, deletes it and
+// stores the evidence; the caller holds the lease. The error is about the evidence
+// alone. Whatever happens, what was restored is deleted; when that fails too, the
+// evidence says so, and a reaper removes it when its time to live is over.
+func Drill(ctx context.Context, regions Regions, r *repo.Repo, o DrillOptions) (*DrillResult, error) {
+	d := &drill{o: o, regions: regions, repo: r, began: o.Began}
+	if d.began.IsZero() {
+		d.began = o.Now()
+	}
+	d.begin()
+	work := ctx
+	if o.Timeout > 0 {
+		var cancel context.CancelFunc
+		work, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the drill did not end within %s", o.Timeout))
+		defer cancel()
+	}
+	err := d.perform(work)
+	if err != nil && work.Err() != nil {
+		err = context.Cause(work)
+	}
+	// From here on nothing may be cut short.
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpLimit)
+	defer cancel()
+	d.sweep(after)
+	d.cleanUp(after)
+	d.noteReaped(after)
+	d.conclude(err)
+	doc, stored := evidence.Put(after, r.Store(), &d.doc, o.Key)
+	return &DrillResult{Document: doc, Err: err}, stored
+}
+
+// drill is one drill under way.
+type drill struct {
+	o       DrillOptions
+	regions Regions
+	repo    *repo.Repo
+	began   time.Time
+	doc     evidence.Drill
+
+	api     API // of the region that is restored in
+	region  Region
+	source  *Database // nil: it could not be looked at
+	request Restore
+	want    Snapshot // what is restored from; zero for a point in time
+	taken   time.Time
+	protect protected
+	asked   bool      // RDS was asked to restore: there may be something to delete
+	copy    *Database // as it was when it was available
+	conn    probe.Conn
+
+	reaped []Expired // what crashed attempts had left
+
+	disaster time.Time // the assumed moment
+	alive    time.Time // newest heartbeat on the source; zero: not known
+	took     float64
+	proven   bool
+}
+
+func (d *drill) begin() {
+	m, s := d.repo.Marker(), d.o.Source
+	id := evidence.NewID(d.began)
+	d.doc = evidence.Drill{
+		Schema: evidence.Schema, ID: id, Repository: m.Repository, Cluster: m.Cluster,
+		Program: d.o.Program, Started: d.began.UTC().Truncate(time.Microsecond), Level: d.o.Level, By: d.o.By,
+		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU()},
+		Target: evidence.Target{Kind: "snapshot"}, RPO: evidence.RPO{Basis: "none"},
+		Phases: []evidence.Phase{}, Checks: []evidence.Check{},
+		RDS: &evidence.RDS{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, From: "snapshot", Attempt: Attempt(id)},
+	}
+}
+
+// perform is the drill, step by step.
+func (d *drill) perform(ctx context.Context) error {
+	if err := d.phase(evidence.PhasePlan, func() error { return d.plan(ctx) }); err != nil {
+		return err
+	}
+	if err := d.restore(ctx); err != nil {
+		return err
+	}
+	if err := d.phase(evidence.PhaseChecks, func() error { return d.check(ctx) }); err != nil {
+		return err
+	}
+	d.measureLoss(ctx)
+	if d.o.Level != evidence.Deep {
+		return nil
+	}
+	return d.phase(evidence.PhaseHydrate, func() error { return d.readAll(ctx) })
+}
+
+// phase does a part of the work and notes how long it took.
+func (d *drill) phase(name string, work func() error) error {
+	if d.o.Phase != nil {
+		d.o.Phase(name)
+	}
+	start := d.since()
+	err := work()
+	d.doc.Phases = append(d.doc.Phases, evidence.Phase{Name: name, Start: start, Seconds: round(d.since() - start)})
+	return err
+}
+
+func (d *drill) since() float64 { return round(d.o.Now().Sub(d.began).Seconds()) }
+
+// round keeps microseconds: more was not measured.
+func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
+
+func (d *drill) now() *float64 { s := d.since(); return &s }
+
+// restore has RDS make the copy and waits for it.
+func (d *drill) restore(ctx context.Context) error {
+	err := d.phase(evidence.PhaseRestore, func() error {
+		d.asked = true
+		err := d.o.Waiting.again(ctx, "restore", func() error {
+			_, err := d.api.Restore(ctx, d.request)
+			if errors.Is(err, ErrExists) { // an earlier try, whose answer was lost: the name is this attempt's
+				return nil
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("restore into %s: %w", d.request.ID, err)
+		}
+		d.copy, err = d.o.Waiting.database(ctx, d.api, d.o.Source.Kind, d.request.ID)
+		return err
+	})
+	if err == nil && d.o.Source.Kind == Cluster {
+		err = d.phase(evidence.PhaseInstance, func() error { return d.addInstance(ctx) })
+	}
+	if err != nil {
+		return err
+	}
+	d.doc.RDS.Available = d.now()
+	d.doc.RDS.Staging, d.doc.RDS.Class = d.copy.ID, d.copy.Class
+	return nil
+}
+
+// addInstance gives a restored Aurora cluster a server: it has none, and until
+// then nobody can connect.
+func (d *drill) addInstance(ctx context.Context) error {
+	r := d.request
+	r.ID = memberName(d.doc.RDS.Attempt)
+	err := d.o.Waiting.again(ctx, "instance", func() error {
+		_, err := d.api.AddInstance(ctx, r, d.request.ID)
+		if errors.Is(err, ErrExists) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("make instance %s: %w", r.ID, err)
+	}
+	member, err := d.o.Waiting.database(ctx, d.api, Instance, r.ID)
+	if err != nil {
+		return err
+	}
+	cluster, err := d.o.Waiting.database(ctx, d.api, Cluster, d.request.ID)
+	if err != nil {
+		return err
+	}
+	d.copy = cluster.with(member)
+	return nil
+}
+
+// with adds to a cluster what only its instances have.
+func (d *Database) with(member *Database) *Database {
+	d.Class, d.Public, d.Zone = member.Class, member.Public, member.Zone
+	d.ParameterGroup += ", " + member.ParameterGroup
+	return d
+}
+
+// cleanUp deletes what was restored and proves that it is gone: the instance of
+// a cluster first, since a cluster with one is not deleted.
+func (d *drill) cleanUp(ctx context.Context) {
+	c := &d.doc.Cleanup
+	if !d.asked {
+		c.Done = true
+		return
+	}
+	attempt := d.doc.RDS.Attempt
+	things := []struct {
+		kind Kind
+		id   string
+	}{{Instance, stagingName(attempt)}}
+	if d.o.Source.Kind == Cluster {
+		things[0].id = memberName(attempt)
+		things = append(things, struct {
+			kind Kind
+			id   string
+		}{Cluster, stagingName(attempt)})
+	}
+	for _, t := range things {
+		if err := remove(ctx, d.o.Waiting, d.api, t.kind, t.id, attempt, d.protect, d.o.Sources); err != nil {
+			c.Detail = probe.OneLine(err.Error())
+			return
+		}
+	}
+	c.Done = true
+}
+
+// noteReaped waits until what crashed drills left is gone too.
+func (d *drill) noteReaped(ctx context.Context) {
+	for _, x := range d.reaped {
+		if err := d.o.Waiting.gone(ctx, d.api, x.Kind, x.ID); err != nil {
+			d.doc.Notes = append(d.doc.Notes, probe.OneLine("what an earlier drill left is being deleted: "+err.Error()))
+			continue
+		}
+		attempt := strings.TrimPrefix(x.ID, DrillPrefix)
+		d.doc.Cleanup.Older = append(d.doc.Cleanup.Older, strings.ToUpper(attempt[:16])+attempt[16:])
+	}
+}
+
+// remove deletes one thing, as soon as its state allows, and waits until it is
+// gone.
+func remove(ctx context.Context, w Waiting, api API, kind Kind, id, attempt string, p protected, sources []Source) error {
+	what := string(kind) + " " + id
+	err := w.until(ctx, what, func() (string, int, bool, error) {
+		_, err := deleteStaging(ctx, api, kind, id, attempt, p, sources)
+		if errors.Is(err, ErrState) { // it is still being made
+			return "busy", -1, false, nil
+		}
+		return "", -1, err == nil, err
+	})
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", what, err)
+	}
+	if err := w.gone(ctx, api, kind, id); err != nil {
+		return fmt.Errorf("prove that %s is gone: %w", what, err)
+	}
+	return nil
+}
+
+// sweep removes what crashed attempts left behind in this region.
+func (d *drill) sweep(ctx context.Context) {
+	if d.api == nil || d.protect == nil {
+		return
+	}
+	reaped, err := reap(ctx, d.api, d.protect, d.o.Sources, d.o.Waiting, d.doc.RDS.Attempt, false)
+	for _, x := range reaped {
+		if x.Gone && x.Kind == d.o.Source.Kind {
+			d.reaped = append(d.reaped, x)
+		}
+	}
+	if err != nil {
+		d.doc.Notes = append(d.doc.Notes, probe.OneLine("what earlier drills left could not be looked for: "+err.Error()))
+	}
+}
+
+// conclude comes to the verdict.
+func (d *drill) conclude(err error) {
+	doc := &d.doc
+	doc.Ended = d.o.Now().UTC().Truncate(time.Microsecond)
+	var faults []string
+	if err != nil {
+		if provesFailure(err) {
+			faults = append(faults, probe.OneLine(err.Error()))
+		} else {
+			doc.Checks = append(doc.Checks, evidence.Check{Name: "the drill got to its end", Kind: "built-in", Required: true,
+				Verdict: evidence.Unknown, Detail: probe.OneLine(err.Error())})
+		}
+	}
+	if !doc.Cleanup.Done {
+		faults = append(faults, "what was restored was not removed: "+doc.Cleanup.Detail)
+	}
+	doc.RTO.Objective = objective(d.o.Source.RTO)
+	if doc.Target.Kind == "snapshot" || doc.Target.Kind == "end" {
+		doc.RPO.Objective = objective(d.o.Source.RPO)
+	}
+	doc.Measure(d.took, d.proven)
+	doc.Judge(faults...)
+}
+
+func objective(d time.Duration) *float64 {
+	if d <= 0 {
+		return nil
+	}
+	s := d.Seconds()
+	return &s
+}
+
+// provesFailure says whether an error proves that a recovery would have failed.
+// The others say only that this drill could not find out.
+func provesFailure(err error) bool {
+	_, failed := errors.AsType[*FailedError](err)
+	_, none := errors.AsType[*NoSnapshotError](err)
+	_, engine := errors.AsType[*EngineError](err)
+	_, mismatch := errors.AsType[*MismatchError](err)
+	return slices.Contains([]bool{failed, none, engine, mismatch}, true) && !errors.Is(err, context.Canceled)
+}

@@ -1,0 +1,255 @@
+package rds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
+)
+
+// FailoverOptions says what PlanFailover and Failover do.
+type FailoverOptions struct {
+	Source   Source
+	Connect  func(d *Database, region string) (probe.Conn, error)
+	Lookup   func(ctx context.Context, host string) ([]string, error) // nil: the system's
+	Interval time.Duration                                            // between writes; 0 is 200 ms
+	Limit    time.Duration                                            // to wait for the other zone; 0 is 15 minutes
+	Waiting  Waiting
+	Program  string
+	By       evidence.Performer
+	Key      repo.SigningKey
+	Now      func() time.Time
+}
+
+// FailoverPlan says what a failover will do and interrupt.
+type FailoverPlan struct {
+	Database Database
+	Zone     string // in use
+	Target   string // zone or instance that takes over; "" when RDS does not say
+	Sessions int    // that will be cut off; -1: not known
+	Writing  int    // of them in a transaction that has written
+}
+
+const (
+	defaultInterval      = 200 * time.Millisecond
+	defaultFailoverLimit = 15 * time.Minute
+)
+
+// PlanFailover looks at what would happen and changes nothing.
+func PlanFailover(ctx context.Context, regions Regions, o FailoverOptions) (*FailoverPlan, error) {
+	api, err := regions(o.Source.Region)
+	if err != nil {
+		return nil, err
+	}
+	d, err := lookAtSource(ctx, api, o.Source)
+	if err != nil {
+		return nil, err
+	}
+	if d.Status != available {
+		return nil, &StateError{What: o.Source.String(), State: d.Status, Want: available}
+	}
+	p := &FailoverPlan{Database: *d, Zone: d.Zone, Target: d.SecondaryZone, Sessions: -1, Writing: -1}
+	if o.Source.Kind == Cluster {
+		if p.Zone, p.Target, err = clusterZones(ctx, api, d); err != nil {
+			return nil, err
+		}
+	}
+	if o.Source.Kind == Instance && !d.MultiAZ || o.Source.Kind == Cluster && len(d.Members) < 2 {
+		return nil, &StandbyError{What: o.Source.String()}
+	}
+	conn, err := o.Connect(d, o.Source.Region)
+	if err != nil {
+		return nil, err
+	}
+	c, err := conn.Open(ctx, o.Source.Login.Database)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	err = c.QueryRow(ctx, `select count(*), count(*) filter (where backend_xid is not null) from pg_stat_activity
+		where backend_type = 'client backend' and pid <> pg_backend_pid()`).Scan(&p.Sessions, &p.Writing)
+	return p, probe.Shortened(err)
+}
+
+// clusterZones are the zone of the writer and one that can take over.
+func clusterZones(ctx context.Context, api API, d *Database) (zone, target string, err error) {
+	for _, m := range d.Members {
+		instance, err := api.Database(ctx, Instance, m.ID)
+		if err != nil {
+			return "", "", err
+		}
+		if m.Writer {
+			zone = instance.Zone
+		} else if target == "" {
+			target = fmt.Sprintf("%s (%s)", instance.Zone, m.ID)
+		}
+	}
+	return zone, target, nil
+}
+
+// Failover has RDS fail over while it tries a write every interval, through DNS
+// and on a new connection each, as an application that reconnects does. It waits
+// until writes succeed again and the zone has changed, and stores the evidence.
+// The error is about the evidence alone.
+func Failover(ctx context.Context, regions Regions, r *repo.Repo, o FailoverOptions, plan *FailoverPlan) (*DrillResult, error) {
+	f := &failover{o: o, plan: plan, began: o.Now()}
+	f.begin(r)
+	err := f.perform(ctx, regions)
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
+	defer cancel()
+	f.conclude(err)
+	doc, stored := evidence.Put(after, r.Store(), &f.doc, o.Key)
+	return &DrillResult{Document: doc, Err: err}, stored
+}
+
+// failover is one under way.
+type failover struct {
+	o     FailoverOptions
+	plan  *FailoverPlan
+	began time.Time
+	doc   evidence.Drill
+	done  bool // RDS was asked, and writes came back
+}
+
+func (f *failover) begin(r *repo.Repo) {
+	m, s := r.Marker(), f.o.Source
+	f.doc = evidence.Drill{
+		Schema: evidence.Schema, ID: evidence.NewID(f.began), Repository: m.Repository, Cluster: m.Cluster, Program: f.o.Program,
+		Started: f.began.UTC().Truncate(time.Microsecond), Level: evidence.FailoverLevel, By: f.o.By,
+		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU()},
+		Target: evidence.Target{Kind: "end"}, RPO: evidence.RPO{Basis: "none", Reason: "a failover measures the time without a write alone"},
+		Phases: []evidence.Phase{}, Checks: []evidence.Check{}, Cleanup: evidence.Cleanup{Done: true},
+		Failover: &evidence.Failover{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, Host: f.plan.Database.Host, ZoneBefore: f.plan.Zone, Interval: f.interval().Seconds()},
+	}
+}
+
+func (f *failover) interval() time.Duration {
+	if f.o.Interval > 0 {
+		return f.o.Interval
+	}
+	return defaultInterval
+}
+
+// perform fails over and watches, step by step.
+func (f *failover) perform(ctx context.Context, regions Regions) error {
+	api, err := regions(f.o.Source.Region)
+	if err != nil {
+		return err
+	}
+	conn, err := f.o.Connect(&f.plan.Database, f.o.Source.Region)
+	if err != nil {
+		return err
+	}
+	p := &prober{conn: conn, database: f.o.Source.Login.Database, interval: f.interval(), now: f.o.Now, lookup: f.o.Lookup, host: f.plan.Database.Host}
+	pctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended := make(chan struct{})
+	go func() { defer close(ended); p.run(pctx) }()
+	defer func() { stop(); <-ended; f.note(p) }()
+
+	// Writes must work before: else nothing of what follows is the failover's.
+	if err := p.wait(ctx, 10*time.Second, func(w write) bool { return w.err == nil }); err != nil {
+		return fmt.Errorf("no write succeeds before the failover, and nothing was begun: %w", err)
+	}
+	asked := f.o.Now()
+	if err := api.Failover(ctx, f.o.Source.Kind, f.o.Source.ID); err != nil {
+		return err
+	}
+	limit := f.o.Limit
+	if limit <= 0 {
+		limit = defaultFailoverLimit
+	}
+	if err := f.waitZone(ctx, api, limit); err != nil {
+		return err
+	}
+	// What counts is a write after the zone had changed.
+	changed := f.o.Now()
+	if err := p.wait(ctx, time.Minute, func(w write) bool { return w.err == nil && w.begun.After(changed) }); err != nil {
+		return fmt.Errorf("no write succeeds after the failover: %w", err)
+	}
+	f.done = true
+	events, err := api.Events(ctx, f.o.Source.Kind, f.o.Source.ID, asked.Add(-time.Second))
+	if err != nil {
+		f.doc.Notes = append(f.doc.Notes, probe.OneLine("the events of RDS could not be read: "+err.Error()))
+	}
+	for _, e := range events {
+		f.doc.Failover.Events = append(f.doc.Failover.Events, probe.OneLine(stamp(e.At)+" "+e.Message))
+	}
+	return nil
+}
+
+// waitZone waits until another zone has taken over.
+func (f *failover) waitZone(ctx context.Context, api API, limit time.Duration) error {
+	w := f.o.Waiting
+	w.Limit = limit
+	return w.until(ctx, f.o.Source.String(), func() (string, int, bool, error) {
+		d, err := api.Database(ctx, f.o.Source.Kind, f.o.Source.ID)
+		if err != nil {
+			return "", -1, false, err
+		}
+		zone := d.Zone
+		if f.o.Source.Kind == Cluster {
+			if zone, _, err = clusterZones(ctx, api, d); err != nil {
+				return "", -1, false, err
+			}
+		}
+		f.doc.Failover.ZoneAfter = zone
+		return d.Status, -1, d.Status == available && zone != f.plan.Zone, nil
+	})
+}
+
+// note puts what was probed into the evidence.
+func (f *failover) note(p *prober) {
+	e := f.doc.Failover
+	e.Addresses, e.Probes = p.addresses, len(p.writes)
+	for _, w := range p.writes {
+		if w.err != nil {
+			e.Failures++
+		}
+	}
+	f.doc.Phases = append(f.doc.Phases, evidence.Phase{Name: evidence.PhaseFailover, Seconds: round(f.o.Now().Sub(f.began).Seconds())})
+	if !f.done {
+		return
+	}
+	lower, upper, last, first, ok := longestGap(p.writes)
+	if !ok {
+		return
+	}
+	last, first = last.UTC(), first.UTC()
+	e.DowntimeLower, e.DowntimeUpper, e.LastWrite, e.FirstWrite = &lower, &upper, &last, &first
+}
+
+func (f *failover) conclude(err error) {
+	d, e := &f.doc, f.doc.Failover
+	d.Ended = f.o.Now().UTC().Truncate(time.Microsecond)
+	add := func(name string, v evidence.Verdict, detail string) {
+		d.Checks = append(d.Checks, evidence.Check{Name: name, Kind: "built-in", Required: true, Verdict: v, Detail: probe.OneLine(detail)})
+	}
+	_, late := errors.AsType[*WaitError](err)
+	switch {
+	case e.ZoneAfter != "" && e.ZoneAfter != e.ZoneBefore:
+		add("zone changed", evidence.Passed, e.ZoneBefore+" to "+e.ZoneAfter)
+	case late:
+		add("zone changed", evidence.Failed, "it is still "+e.ZoneBefore)
+	default:
+		add("zone changed", evidence.Unknown, "it was not seen")
+	}
+	switch {
+	case f.done:
+		add("writes came back", evidence.Passed, fmt.Sprintf("%d of %d writes failed", e.Failures, e.Probes))
+	case err != nil:
+		add("writes came back", evidence.Unknown, err.Error())
+	}
+	d.RTO.Objective = objective(f.o.Source.RTO)
+	total := 0.0
+	if e.DowntimeUpper != nil {
+		total = *e.DowntimeUpper
+	}
+	d.Measure(total, e.DowntimeUpper != nil)
+	d.Judge()
+}

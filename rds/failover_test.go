@@ -1,0 +1,94 @@
+package rds_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/rds"
+	"github.com/lifeboat-dr/lifeboat/rds/aws"
+	"github.com/lifeboat-dr/lifeboat/rds/rdstest"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+)
+
+func (s *site) failover(t *testing.T, change func(*rds.FailoverOptions)) (*rds.FailoverPlan, *evidence.Drill, error) {
+	t.Helper()
+	o := rds.FailoverOptions{Source: s.source, Connect: s.connect, Lookup: aws.Resolver(s.DNS), Waiting: s.wait, Key: s.key, Now: time.Now, Interval: 50 * time.Millisecond}
+	if change != nil {
+		change(&o)
+	}
+	plan, err := rds.PlanFailover(context.Background(), s.cloud.RDS, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := rds.Failover(context.Background(), s.cloud.RDS, s.repo, o, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan, &r.Document.Drill, r.Err
+}
+
+// The server really stops, and comes back at another address: what is measured is
+// held to what was seen from outside.
+func TestFailover(t *testing.T) {
+	for _, cluster := range []bool{false, true} {
+		s := newSiteIn(t, rdstest.Options{Failover: 400 * time.Millisecond}, rdstest.Source{MultiAZ: true, Cluster: cluster})
+		plan, d, err := s.failover(t, func(o *rds.FailoverOptions) { o.Source.RTO = time.Minute })
+		passed(t, d, err)
+		f := d.Failover
+		if plan.Zone != "eu-central-1a" || !strings.HasPrefix(plan.Target, "eu-central-1b") || f.ZoneBefore != plan.Zone || f.ZoneAfter != "eu-central-1b" {
+			t.Errorf("plan %+v, %s to %s", plan, f.ZoneBefore, f.ZoneAfter)
+		}
+		// Between stop and start the fake waits 400 ms.
+		if f.DowntimeLower == nil || *f.DowntimeLower < 0.3 || *f.DowntimeUpper < *f.DowntimeLower || *f.DowntimeUpper > 10 || f.Failures == 0 || *d.RTO.Achieved != *f.DowntimeUpper {
+			t.Errorf("downtime %v to %v, %d of %d failed, RTO %v", f.DowntimeLower, f.DowntimeUpper, f.Failures, f.Probes, d.RTO.Achieved)
+		}
+		if !slices.Equal(f.Addresses, []string{"127.0.0.1", "127.0.0.2"}) || len(f.Events) != 2 {
+			t.Errorf("addresses %v, events %v", f.Addresses, f.Events)
+		}
+		if d.Level != evidence.FailoverLevel {
+			t.Errorf("level %s", d.Level)
+		}
+	}
+}
+
+func TestFailoversThatCannotBe(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{})
+	if _, _, err := s.failover(t, nil); !as[*rds.StandbyError](err) {
+		t.Errorf("without a standby: %v", err)
+	}
+	s.SetStatus(t, home, "orders-prod", "modifying")
+	if _, _, err := s.failover(t, nil); !as[*rds.StateError](err) {
+		t.Errorf("while it is modified: %v", err)
+	}
+	if len(s.Calls("RebootDBInstance")) > 0 {
+		t.Error("it was rebooted")
+	}
+}
+
+// A restart in the same zone is no failover, and a drill that says so is failed.
+func TestFailoverInTheSameZone(t *testing.T) {
+	s := newSite(t, rdstest.Options{Stay: true}, rdstest.Source{MultiAZ: true})
+	_, d, err := s.failover(t, func(o *rds.FailoverOptions) { o.Limit = 2 * time.Second })
+	if !as[*rds.WaitError](err) || d.Verdict != evidence.Failed || !strings.Contains(d.Reasons[0], "it is still eu-central-1a") || d.RTO.Achieved != nil {
+		t.Errorf("%s: %v; %v", d.Verdict, d.Reasons, err)
+	}
+}
+
+// A failover that RDS refuses is none.
+func TestFailoverThatDoesNotHappen(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{MultiAZ: true})
+	s.Inject("RebootDBInstance", "AccessDenied", 1)
+	_, d, err := s.failover(t, nil)
+	if !errors.Is(err, rds.ErrDenied) || d.Verdict != evidence.Unknown || d.RTO.Achieved != nil {
+		t.Errorf("%s, %v, RTO %v", d.Verdict, err, d.RTO.Achieved)
+	}
+}
+
+func as[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
+}
