@@ -64,7 +64,7 @@ func (r *Repo) Folders(ctx context.Context) (folders []Folder, others []string, 
 			folders = append(folders, Folder{Label: label})
 		}
 		f := &folders[len(folders)-1]
-		f.Committed = f.Committed || name == "manifest"
+		f.Committed = f.Committed || strings.TrimSuffix(name, besideSuffix) == "manifest" // or one that is just sealed anew
 		f.Adopts = f.Adopts || name == "adoption"
 		f.Objects = append(f.Objects, info)
 		if info.ModTime.After(f.Newest) {

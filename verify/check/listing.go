@@ -51,7 +51,7 @@ func known(key string) bool {
 		return true
 	}
 	folder, _, ok := strings.Cut(key, "/")
-	return ok && slices.Contains([]string{"backups", "wal", "systems", "leases", "pins", "blocks", "drills", "check", "checks"}, folder)
+	return ok && slices.Contains([]string{"backups", "wal", "systems", "leases", "pins", "blocks", "drills", "check", "checks", "keys"}, folder)
 }
 
 // List implements storage.Store.
