@@ -160,12 +160,19 @@ func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
 
 func (d *drill) now() *float64 { s := d.since(); return &s }
 
+// askedWithin is how long one request to make something may take.
+const askedWithin = time.Minute
+
 // restore has RDS make the copy and waits for it.
 func (d *drill) restore(ctx context.Context) error {
 	err := d.phase(evidence.PhaseRestore, func() error {
 		d.asked = true
 		err := d.o.Waiting.again(ctx, "restore", func() error {
-			_, err := d.api.Restore(ctx, d.request)
+			// Once asked, it is heard to its end: a request that is cut off may be
+			// carried out after the clean-up has looked.
+			asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), askedWithin)
+			defer cancel()
+			_, err := d.api.Restore(asking, d.request)
 			if errors.Is(err, ErrExists) { // an earlier try, whose answer was lost: the name is this attempt's
 				return nil
 			}

@@ -75,7 +75,11 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 	defer sum.give()
 	go sum.makeFrom(ctx, own.src.File)
 	defer l.stop()
-	go l.run(own.name, tokens{sealers: max(a.Sealers, 1), raw: aheadRaw, memory: aheadMemory - own.Memory()})
+	memory := aheadMemory - own.Memory()
+	if sum != nil {
+		memory -= int64(sum.seg.Size) // it is read whole
+	}
+	go l.run(own.name, tokens{sealers: max(a.Sealers, 1), raw: aheadRaw, memory: memory})
 	if stored, err = own.store(ctx, r); err != nil {
 		l.stop()
 		l.wait()

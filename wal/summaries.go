@@ -16,8 +16,8 @@ import (
 )
 
 // maxSummarized is the largest segment that is summarized: it is held in
-// memory meanwhile.
-const maxSummarized postgres.SegmentSize = 64 << 20
+// memory meanwhile, and a push is small.
+const maxSummarized = postgres.DefaultSegmentSize
 
 // keptRests is how many rests of segments are kept: more than are ever
 // archived at once.
