@@ -122,7 +122,7 @@ func newBench(t *testing.T, o servertest.Options) *bench {
 
 func (b *bench) options() backup.Options {
 	return backup.Options{
-		DataDir: b.DataDir(), Conn: b.ConnString(), Jobs: 2, WALTimeout: 30 * time.Second,
+		DataDir: b.DataDir(), Conn: b.ConnString(), Jobs: 2, WALTimeout: 2 * time.Minute,
 		Host: "testhost", Program: "test", Now: time.Now,
 	}
 }

@@ -22,6 +22,9 @@ import (
 // What was in packs that the store has lost, or holds cut off, is read anew:
 // the next backup is whole again.
 func TestLostPacksAreReadAnew(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes and seals much: run in full, without the race detector")
+	}
 	b := newBench(t, servertest.Options{Checksums: true})
 	b.Exec(t, "create table t as select i, sha512(i::text::bytea) from generate_series(1, 300000) i; checkpoint")
 	b.run(t)
@@ -112,6 +115,9 @@ func TestNoBase(t *testing.T) {
 // With an age that no pack may reach, some of what has not changed is read all
 // the same, and the backup is whole.
 func TestPacksAreRenewed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes and seals much: run in full, without the race detector")
+	}
 	b := newBench(t, servertest.Options{Checksums: true})
 	b.Exec(t, "create table t as select i, sha512(i::text::bytea) from generate_series(1, 300000) i; checkpoint")
 	now := time.Now()

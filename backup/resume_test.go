@@ -58,6 +58,9 @@ func (b *bench) over(t *testing.T, s storage.Store) *repo.Repo {
 // several were interrupted one after the other, and when the files have
 // changed, gone and come in between.
 func TestInterruptedBackupIsTakenUpAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes and seals much: run in full, without the race detector")
+	}
 	b := newBench(t, servertest.Options{Checksums: true, Settings: map[string]string{"archive_mode": "on", "autovacuum": "off"}})
 	b.archiveWithSummaries(t)
 	for i := range 3 {

@@ -13,6 +13,9 @@ import (
 // Changes after which old LSNs stand in pages, or none: the pages of the base
 // must not come back to life.
 func TestChangesWithoutNewLSNs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes and seals much: run in full, without the race detector")
+	}
 	for _, c := range []struct {
 		name   string
 		before []string
