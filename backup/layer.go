@@ -163,12 +163,15 @@ const (
 
 // notePart notes the packs that were stored since the last part, when it is
 // time to, or at once. After an error they are noted the next time.
+//
+// Once a page was bad nothing is noted any more. Who took its pack over would
+// have to know of it: a backup must not be silent about a page that it holds.
 func (c *copier) notePart(ctx context.Context, atOnce bool) error {
 	c.parting.Lock()
 	defer c.parting.Unlock()
 	c.mu.Lock()
 	packs, bytes := c.stored, c.unnoted
-	if len(packs) == 0 || !atOnce && bytes < min(max(partBytes, c.newBytes/16), partMost) {
+	if len(packs) == 0 || c.badCount > 0 || len(c.written) > 0 || !atOnce && bytes < min(max(partBytes, c.newBytes/16), partMost) {
 		c.mu.Unlock()
 		return nil
 	}
