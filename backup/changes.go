@@ -11,6 +11,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
 	"github.com/lifeboat-dr/lifeboat/wal/blocks"
 )
 
@@ -37,8 +38,7 @@ func findChanges(ctx context.Context, r *repo.Repo, s *server, f facts, since po
 		return changes{set: set, kind: repo.ChangesWALSummaries, maps: true}, err
 	}
 	c := changes{kind: repo.ChangesBlocks, why: why, maps: true}
-	c.set, _, err = blocks.Collect(ctx, r, blocks.Range{System: f.control.SystemID, Size: f.control.WALSegmentSize, Path: h.Path(),
-		From: since, To: start.LSN, WALDir: filepath.Join(o.DataDir, "pg_wal"), Workers: 2 * o.Jobs})
+	c.set, _, err = blockSummaries(ctx, r, f, since, start, h, o)
 	if err == nil {
 		return c, nil
 	}
@@ -46,6 +46,12 @@ func findChanges(ctx context.Context, r *repo.Repo, s *server, f facts, since po
 		return c, fmt.Errorf("find out what has changed: %w", err)
 	}
 	return changes{kind: repo.ChangesScan, why: why + "; " + err.Error()}, nil
+}
+
+// blockSummaries asks Lifeboat's own, and what they lack the server's WAL.
+func blockSummaries(ctx context.Context, r *repo.Repo, f facts, since postgres.LSN, start position, h postgres.History, o Options) (*blocks.Set, blocks.Collected, error) {
+	return blocks.Collect(ctx, r, blocks.Range{System: f.control.SystemID, Size: f.control.WALSegmentSize, Path: h.Path(), From: since, To: start.LSN,
+		WALDir: filepath.Join(o.DataDir, "pg_wal"), RestDir: wal.RestDir(o.DataDir), Workers: 2 * o.Jobs})
 }
 
 // walSummaries asks for PostgreSQL's own summaries, which exist from 17 on

@@ -5,7 +5,6 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
-	"github.com/lifeboat-dr/lifeboat/wal/blocks"
 )
 
 // Kept is a run of bytes of a file that a source of changes takes for
@@ -87,8 +86,7 @@ func probeSources(ctx context.Context, r *repo.Repo, srv *server, f facts, base 
 		why[repo.ChangesWALSummaries] = err.Error()
 	}
 	// With the summaries of the archive, and what they lack from pg_wal.
-	set, got, err := blocks.Collect(ctx, r, blocks.Range{System: f.control.SystemID, Size: f.control.WALSegmentSize, Path: h.Path(),
-		From: base.StartLSN, To: start.LSN, WALDir: o.DataDir + "/pg_wal", Workers: 2})
+	set, got, err := blockSummaries(ctx, r, f, base.StartLSN, start, h, o)
 	switch {
 	case err != nil:
 		why[repo.ChangesBlocks] = err.Error()

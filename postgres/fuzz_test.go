@@ -219,6 +219,7 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, major, rmgr, info uint8, body []byte) {
 		rec := postgres.MakeRecord(int(major), postgres.Rmgr(rmgr), info, body)
 		var c postgres.Contents
+		samePages(t, rec)
 		if err := rec.Decode(&c); err == nil {
 			n := len(c.Data)
 			for _, b := range c.Blocks {

@@ -134,6 +134,7 @@ func splitBlocks(s string) (desc, blocks string) {
 // ours prints a record in the same way.
 func ours(t *testing.T, r postgres.Record, c *postgres.Contents) dumped {
 	t.Helper()
+	samePages(t, r)
 	if err := r.Decode(c); err != nil {
 		t.Fatal(err)
 	}

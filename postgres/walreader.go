@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 )
 
 // EndKind says why the WAL ends where it ends.
@@ -37,12 +36,6 @@ func (e *EndOfWAL) Error() string { return fmt.Sprintf("WAL ends at %s: %s", e.L
 // Is makes the end of WAL an io.EOF.
 func (e *EndOfWAL) Is(target error) bool { return target == io.EOF }
 
-// OpenSegment hands a segment to a WALReader: its bytes from its start, all or
-// as many as there are. An error that is fs.ErrNotExist ends the WAL; any other
-// is returned by Next. The reader never writes to the slice, and is done with
-// it when it calls again or is dropped.
-type OpenSegment func(segNo uint64) ([]byte, error)
-
 // WALReader reads the records of the WAL one after another and believes only
 // what is proven: page headers (magic number, address, system identifier,
 // timelines that never step back), the parts of records that cross pages, each
@@ -53,16 +46,18 @@ type OpenSegment func(segNo uint64) ([]byte, error)
 type WALReader struct {
 	size SegmentSize
 	open OpenSegment
+	file OpenSegmentFile // instead of open
 
-	seg      []byte // the bytes of the open segment
-	segStart LSN
-	segOpen  bool
+	seg             []byte // bytes of a segment, as far as they are there
+	segFrom, segEnd LSN    // what they would be with all that was asked for; zeros: none yet
+	windows         windows
 
 	magic     uint16
 	major     int
 	systemID  SystemID
 	blockSize LSN
 
+	rec       Record
 	next      LSN // where to read on
 	prev      LSN // the record before next; zero while unknown
 	started   bool
@@ -81,6 +76,12 @@ type WALReader struct {
 // earlier is skipped. The size must be valid.
 func NewWALReader(start LSN, size SegmentSize, open OpenSegment) *WALReader {
 	return &WALReader{size: size, open: open, next: start}
+}
+
+// NewWALReaderFromFiles is NewWALReader for segments that are read piece by
+// piece, which takes 256 KiB of memory and not a segment.
+func NewWALReaderFromFiles(start LSN, size SegmentSize, file OpenSegmentFile) *WALReader {
+	return &WALReader{size: size, file: file, next: start}
 }
 
 // Major is the major of PostgreSQL that wrote the WAL; zero before the first
@@ -103,27 +104,30 @@ func (r *WALReader) Next() (Record, error) {
 	if r.end != nil {
 		return Record{}, r.end
 	}
-	rec, err := r.read()
-	if e, ok := err.(*EndOfWAL); ok {
-		r.end = e
+	if err := r.read(); err != nil {
+		if e, ok := err.(*EndOfWAL); ok {
+			r.end = e
+		}
+		return Record{}, err
 	}
-	return rec, err
+	return r.rec, nil
 }
 
-func (r *WALReader) read() (Record, error) {
+// read makes the next record that of r.
+func (r *WALReader) read() error {
 	if !r.started {
 		if err := r.start(); err != nil {
-			return Record{}, err
+			return err
 		}
 		r.started = true
 	}
 	for {
 		raw, end, err := r.gather()
-		if errors.Is(err, errOverwritten) {
+		if err == errOverwritten {
 			continue
 		}
 		if err != nil {
-			return Record{}, err
+			return err
 		}
 		return r.accept(raw, end)
 	}
@@ -161,7 +165,7 @@ func (r *WALReader) gather() (raw []byte, end LSN, err error) {
 		return nil, 0, err
 	}
 	// Records are aligned, so the length never crosses a page.
-	off := at - r.segStart
+	off := at - r.segFrom
 	if at+8 > r.pageEnd {
 		return nil, 0, r.missing("the segment ends here")
 	}
@@ -204,7 +208,7 @@ func (r *WALReader) gatherPages(at LSN, length uint32) ([]byte, LSN, error) {
 	if r.pageEnd < pageEnd {
 		return nil, 0, r.missing("the segment ends within the record")
 	}
-	r.buf = append(r.buf[:0], r.seg[at-r.segStart:pageEnd-r.segStart]...)
+	r.buf = append(r.buf[:0], r.seg[at-r.segFrom:pageEnd-r.segFrom]...)
 	if err := r.checkHeaderEarly(r.buf); err != nil {
 		return nil, 0, err
 	}
@@ -229,7 +233,7 @@ func (r *WALReader) gatherPages(at LSN, length uint32) ([]byte, LSN, error) {
 		if to > r.pageEnd {
 			return nil, 0, r.missing("the segment ends within the record")
 		}
-		r.buf = append(r.buf, r.seg[from-r.segStart:to-r.segStart]...)
+		r.buf = append(r.buf, r.seg[from-r.segFrom:to-r.segFrom]...)
 		if uint32(len(r.buf)) == length {
 			return r.buf, from + maxAlign(rest), nil
 		}
@@ -246,10 +250,11 @@ func (r *WALReader) checkHeaderEarly(b []byte) error {
 	if len(b) < recordHeaderSize {
 		return nil
 	}
-	return r.checkHeader(parseRecord(b))
+	rec := parseRecord(b)
+	return r.checkHeader(&rec)
 }
 
-func (r *WALReader) checkHeader(rec Record) error {
+func (r *WALReader) checkHeader(rec *Record) error {
 	switch {
 	case !rec.Rmgr.valid(r.major):
 		return r.ends(EndInvalid, "record of the unknown resource manager %d", rec.Rmgr)
@@ -262,20 +267,21 @@ func (r *WALReader) checkHeader(rec Record) error {
 }
 
 // accept checks a whole record and moves past it.
-func (r *WALReader) accept(raw []byte, end LSN) (Record, error) {
-	rec := parseRecord(raw)
+func (r *WALReader) accept(raw []byte, end LSN) error {
+	r.rec = parseRecord(raw)
+	rec := &r.rec
 	if err := r.checkHeader(rec); err != nil {
-		return Record{}, err
+		return err
 	}
 	crc := crc32.Update(0, castagnoli, raw[recordHeaderSize:])
 	crc = crc32.Update(crc, castagnoli, raw[:recordCRCOffset])
 	if stored := u32(raw[recordCRCOffset:]); crc != stored {
-		return Record{}, r.ends(EndInvalid, "the record's checksum is %08X, computed %08X", stored, crc)
+		return r.ends(EndInvalid, "the record's checksum is %08X, computed %08X", stored, crc)
 	}
 	rec.LSN, rec.Timeline, rec.major = r.next, r.tl, r.major
 	if r.aborted != 0 {
-		if err := r.checkOverwrite(rec); err != nil {
-			return Record{}, err
+		if err := r.checkOverwrite(r.rec); err != nil {
+			return err
 		}
 	}
 	if rec.Rmgr == RmgrXLOG && rec.Info&infoMask == xlogSwitch {
@@ -284,7 +290,7 @@ func (r *WALReader) accept(raw []byte, end LSN) (Record, error) {
 	}
 	rec.End = end
 	r.prev, r.next = rec.LSN, end
-	return rec, nil
+	return nil
 }
 
 // checkOverwrite holds the first record after a cut-off one to its duty: to
@@ -313,13 +319,13 @@ func maxAlign(n uint32) LSN { return (LSN(n) + 7) &^ 7 }
 // checkPage opens the segment that holds at, checks the header of the page
 // there, and makes it the current page.
 func (r *WALReader) checkPage(at LSN) (walPageHeader, error) {
-	if !r.segOpen || at < r.segStart || at-r.segStart >= LSN(r.size) {
-		if err := r.openSegment(at); err != nil {
+	if at < r.segFrom || at >= r.segEnd {
+		if err := r.load(at); err != nil {
 			return walPageHeader{}, err
 		}
 	}
 	page := at &^ (r.blockSize - 1)
-	off := page - r.segStart
+	off := page - r.segFrom
 	have := LSN(len(r.seg))
 	if have < off+walLongHeader {
 		return walPageHeader{}, r.missing("the segment ends here")
@@ -329,7 +335,7 @@ func (r *WALReader) checkPage(at LSN) (walPageHeader, error) {
 	if err := r.checkPageHeader(h, b, page); err != nil {
 		return walPageHeader{}, err
 	}
-	r.page, r.pageEnd, r.tl = page, min(page+r.blockSize, r.segStart+have), h.tl
+	r.page, r.pageEnd, r.tl = page, min(page+r.blockSize, r.segFrom+have), h.tl
 	return h, nil
 }
 
@@ -347,41 +353,5 @@ func (r *WALReader) checkPageHeader(h walPageHeader, b []byte, page LSN) error {
 	case h.tl < r.tl && page > r.page:
 		return r.ends(EndInvalid, "the page at %s steps back from timeline %d to %d", page, r.tl, h.tl)
 	}
-	return nil
-}
-
-// openSegment opens the segment that holds at, and checks its first page.
-func (r *WALReader) openSegment(at LSN) error {
-	no := uint64(at) / uint64(r.size)
-	r.segOpen = false
-	seg, err := r.open(no)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return r.missing("there is no segment that goes on")
-	case err != nil:
-		return fmt.Errorf("open the WAL segment of %s: %w", at, err)
-	case len(seg) > int(r.size):
-		seg = seg[:r.size]
-	}
-	start := LSN(no * uint64(r.size))
-	if len(seg) < walLongHeader {
-		return r.missing("the segment that goes on has no header yet")
-	}
-	if IsNewPage(seg[:walLongHeader]) {
-		return r.ends(EndUnwritten, "the segment at %s was never written", start)
-	}
-	h, err := ParseSegmentHeader(seg)
-	switch {
-	case err != nil:
-		return r.ends(EndInvalid, "%v", err)
-	case h.SegmentSize != r.size:
-		return r.ends(EndInvalid, "the segment at %s is of a cluster with segments of %d bytes", start, h.SegmentSize)
-	case h.Start != start:
-		return r.ends(EndInvalid, "the segment at %s says it starts at %s", start, h.Start)
-	case r.magic != 0 && (h.Magic != r.magic || h.SystemID != r.systemID || LSN(h.BlockSize) != r.blockSize):
-		return r.ends(EndInvalid, "the segment at %s is of another system, %d", start, h.SystemID)
-	}
-	r.magic, r.major, r.systemID, r.blockSize = h.Magic, h.Major, h.SystemID, LSN(h.BlockSize)
-	r.seg, r.segStart, r.segOpen = seg, start, true
 	return nil
 }

@@ -19,10 +19,22 @@ import (
 )
 
 // records reads to the end and returns the positions of the records, and why
-// it ended.
-func records(t testing.TB, start postgres.LSN, size postgres.SegmentSize, open postgres.OpenSegment) (lsns []postgres.LSN, end *postgres.EndOfWAL) {
+// it ended: the same from memory and from files.
+func records(t testing.TB, start postgres.LSN, size postgres.SegmentSize, open postgres.OpenSegment) ([]postgres.LSN, *postgres.EndOfWAL) {
 	t.Helper()
-	r := postgres.NewWALReader(start, size, open)
+	lsns, end := drain(t, postgres.NewWALReader(start, size, open))
+	pieces, itsEnd := drain(t, postgres.NewWALReaderFromFiles(start, size, func(no uint64) (io.ReaderAt, error) {
+		b, err := open(no)
+		return bytes.NewReader(b[:min(len(b), int(size))]), err
+	}))
+	if !slices.Equal(lsns, pieces) || *end != *itsEnd {
+		t.Errorf("%d records and %v; from files %d and %v", len(lsns), end, len(pieces), itsEnd)
+	}
+	return lsns, end
+}
+
+func drain(t testing.TB, r *postgres.WALReader) (lsns []postgres.LSN, end *postgres.EndOfWAL) {
+	t.Helper()
 	for {
 		rec, err := r.Next()
 		if err != nil {
@@ -96,6 +108,44 @@ func TestOverwrittenContrecord(t *testing.T) {
 	if _, err := os.Stat(c.Install.Path("pg_waldump")); err == nil {
 		lsns, _ := records(t, start, size, openDir(walDir(c), 1, size))
 		sameRecords(t, lsns, dumpWAL(t, c, walDir(c), 1, start))
+	}
+}
+
+// Where only the end of a segment is left, it reads as the whole one does.
+func TestStartInTheTailOfASegment(t *testing.T) {
+	for major := postgres.MinMajor; major <= postgres.MaxMajor; major++ {
+		head, err := postgres.ParseSegmentHeader(walVector(t, major))
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := append(walVector(t, major), make([]byte, head.SegmentSize)...)[:head.SegmentSize]
+		all, _ := records(t, head.Start, head.SegmentSize, oneSegment(head, whole))
+		block := postgres.LSN(head.BlockSize)
+		startIn := func(lsn, from postgres.LSN) (*postgres.WALReader, error) {
+			r := postgres.NewWALReader(lsn, head.SegmentSize, func(uint64) ([]byte, error) { return nil, fs.ErrNotExist })
+			return r, r.StartIn(postgres.SegmentTail{Header: whole[:postgres.SegmentHeaderSize], From: from, WAL: whole[from-head.Start:]})
+		}
+		for i, lsn := range all {
+			for from := head.Start; from <= lsn; from += block {
+				r, err := startIn(lsn, from)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, want := range all[i:] {
+					if rec, err := r.Next(); err != nil || rec.LSN != want {
+						t.Fatalf("PostgreSQL %d, from %s in what is left from %s on: %s, %v; want %s", major, lsn, from, rec.LSN, err, want)
+					}
+				}
+				if _, err := r.Next(); !errors.Is(err, io.EOF) {
+					t.Fatalf("behind the last record: %v", err)
+				}
+			}
+		}
+		for _, bad := range []struct{ lsn, from postgres.LSN }{{all[0], all[0]}, {all[0], head.Start + block}, {all[0] - postgres.LSN(head.SegmentSize), head.Start}} {
+			if _, err := startIn(bad.lsn, bad.from); !errors.Is(err, io.EOF) {
+				t.Errorf("from %s in what is left from %s on: %v", bad.lsn, bad.from, err)
+			}
+		}
 	}
 }
 

@@ -178,7 +178,7 @@ func (r Record) Decode(c *Contents) error {
 		d.item()
 	}
 	if d.bad || len(d.b) != d.bodies {
-		return fmt.Errorf("%w: WAL record at %s: its items and its %d bytes do not agree", ErrFormat, r.LSN, len(r.raw))
+		return r.disagrees()
 	}
 	for i := range c.Blocks {
 		b := &c.Blocks[i]
@@ -187,6 +187,10 @@ func (r Record) Decode(c *Contents) error {
 	}
 	c.Data = d.take(d.mainLen)
 	return nil
+}
+
+func (r Record) disagrees() error {
+	return fmt.Errorf("%w: WAL record at %s: its items and its %d bytes do not agree", ErrFormat, r.LSN, len(r.raw))
 }
 
 // recordDecoder reads the headers of a record's items. Their bodies follow
@@ -296,6 +300,14 @@ func (d *recordDecoder) image(b *BlockRef) int {
 		b.HoleLength = d.u16()
 	}
 	return length
+}
+
+// imageCompressed is the bits of which one is set if the image is compressed.
+func imageCompressed(major int) uint8 {
+	if major < 15 {
+		return image13Pressed
+	}
+	return image15PGLZ | image15LZ4 | image15ZSTD
 }
 
 // cursor reads little-endian values from the front of b. After the first read

@@ -41,6 +41,25 @@ func TestDecodeRefuses(t *testing.T) {
 		if err := postgres.MakeRecord(15, postgres.RmgrHeap, 0, body).Decode(&c); !errors.Is(err, postgres.ErrFormat) {
 			t.Errorf("%s: %+v, %v", what, c, err)
 		}
+		samePages(t, postgres.MakeRecord(15, postgres.RmgrHeap, 0, body))
+	}
+}
+
+// samePages holds AppendPages to what Decode finds.
+func samePages(t *testing.T, rec postgres.Record) {
+	t.Helper()
+	var c postgres.Contents
+	err := rec.Decode(&c)
+	kept := postgres.PageRef{Block: 77}
+	got, pagesErr := rec.AppendPages([]postgres.PageRef{kept})
+	want := []postgres.PageRef{kept}
+	if err == nil {
+		for _, b := range c.Blocks {
+			want = append(want, postgres.PageRef{Rel: b.Rel, Fork: b.Fork, Block: b.Block})
+		}
+	}
+	if !slices.Equal(got, want) || (err == nil) != (pagesErr == nil) || pagesErr != nil && !errors.Is(pagesErr, postgres.ErrFormat) {
+		t.Errorf("pages %v and %v; decoded %v and %v", got, pagesErr, want, err)
 	}
 }
 
@@ -57,6 +76,8 @@ func TestDecode(t *testing.T) {
 		!slices.Equal(c.Data, []byte{31, 32, 33}) || c.Origin != 5 || c.TopXID != 6 {
 		t.Errorf("%+v", c)
 	}
+	samePages(t, postgres.MakeRecord(15, postgres.RmgrHeap, 0, body))
+	samePages(t, postgres.MakeRecord(13, postgres.RmgrHeap, 0, body))
 	// PostgreSQL 13 has no top-level transaction in its records.
 	if err := postgres.MakeRecord(13, postgres.RmgrHeap, 0, body).Decode(&c); err == nil {
 		t.Error("an item of PostgreSQL 14 was read in a record of 13")

@@ -73,13 +73,9 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 	l := newLookAhead(ctx, r, o, a)
 	sum := l.summary(own.name, own.src.size)
 	defer sum.give()
-	go sum.makeFrom(ctx, own.src.File)
+	go sum.make(ctx, own.src.File)
 	defer l.stop()
-	memory := aheadMemory - own.Memory()
-	if sum != nil {
-		memory -= int64(sum.seg.Size) // it is read whole
-	}
-	go l.run(own.name, tokens{sealers: max(a.Sealers, 1), raw: aheadRaw, memory: memory})
+	go l.run(own.name, tokens{sealers: max(a.Sealers, 1), raw: aheadRaw, memory: aheadMemory - own.Memory()})
 	if stored, err = own.store(ctx, r); err != nil {
 		l.stop()
 		l.wait()
@@ -243,7 +239,7 @@ func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 		return // nothing is begun any more, so nobody waits for the tokens
 	}
 	defer f.Close()
-	sum.makeFrom(l.ctx, f.src.File)
+	sum.make(l.ctx, f.src.File)
 	l.freed <- tokens{sealers: held.sealers, memory: held.memory - f.Memory()}
 	defer func() { l.freed <- tokens{raw: held.raw, memory: f.Memory()} }()
 	select {

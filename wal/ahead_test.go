@@ -190,7 +190,10 @@ func TestPushAheadUnderFaults(t *testing.T) {
 	}, func(mode fault.Mode, fired string, err error) {
 		_, key, _ := strings.Cut(fired, " ")
 		own := !strings.HasPrefix(key, "wal/") || strings.Contains(key, "/"+d.names[0])
-		if own != (err != nil) || err == nil && !a.has(t, d, d.names[0]) {
+		// In an outage that begins with another file's operation the own file may be
+		// on its way still, and then fails as well.
+		told := own == (err != nil) || mode == fault.Outage && !own
+		if !told || err == nil && !a.has(t, d, d.names[0]) {
 			t.Errorf("%v: %s failed, and the push said %v", mode, fired, err)
 		}
 		a.expectTrueMemory(t, d)
@@ -288,6 +291,9 @@ func TestPushAheadTwiceAtOnce(t *testing.T) {
 
 // Large segments go by way of temporary files.
 func TestPushAheadOfLargeSegments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("slow under the race detector, and smaller ones do the same there: run in full")
+	}
 	a := newArchive(t, newFileStore(t))
 	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
 	d := newDataDir(t)

@@ -2,7 +2,6 @@ package wal
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -57,7 +56,7 @@ func (r Range) Segments(size postgres.SegmentSize) int {
 }
 
 // LoadIndex lists the archive of a system. It reads the names of all objects,
-// the header of one segment, for the segment size, and the timeline history
+// the header of a segment, for the segment size, and the timeline history
 // files; it reads neither segments nor slices. Where no segment is archived
 // whole, the first slice tells the segment size, which takes an identity;
 // without one, slices count after LearnSegmentSize. A history file that cannot be
@@ -74,27 +73,21 @@ func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*In
 func LoadIndexSeeing(ctx context.Context, r *repo.Repo, system postgres.SystemID, seen func(storage.Info)) (*Index, error) {
 	ix := &Index{system: system, timelines: map[postgres.Timeline]*timeline{}}
 	prefix := repo.SystemWALPrefix(system)
-	sample := ""
+	var segments samples
 	for info, err := range r.Store().List(ctx, prefix) {
 		if err != nil {
 			return nil, fmt.Errorf("list the archive: %w", err)
 		}
 		seen(info)
 		if ix.note(info.Key[len(prefix):], info.Size) {
-			sample = info.Key
+			segments.add(info.Key)
 		}
 	}
 	if len(ix.timelines) == 0 {
 		return ix, r.CheckPresent(ctx)
 	}
-	if sample != "" {
-		h, err := r.Header(ctx, sample)
-		if err != nil {
-			return nil, fmt.Errorf("tell the segment size of the archive: %w", err)
-		}
-		ix.size = postgres.SegmentSize(h.Size)
-	} else if err := ix.sizeFromSlices(ctx, r); err != nil {
-		return nil, err
+	if err := ix.findSize(ctx, r, segments); err != nil {
+		return nil, fmt.Errorf("tell the segment size of the archive: %w", err)
 	}
 	if err := ix.number(); err != nil {
 		return nil, err
@@ -135,93 +128,6 @@ func (ix *Index) note(rest string, size int64) bool {
 		t.hasHistory = true
 	}
 	return false
-}
-
-// sizeFromSlices reads the segment size in the first page of a segment that is
-// there in slices. It stays unknown without the right identity, and when the
-// slice has been replaced meanwhile.
-func (ix *Index) sizeFromSlices(ctx context.Context, r *repo.Repo) error {
-	for tl, t := range ix.timelines {
-		for name, all := range t.slices {
-			use, held := chain(all)
-			if held == 0 {
-				continue
-			}
-			size, err := slicedSize(ctx, r, ix.system, postgres.WALName{Kind: postgres.WALSegment, Timeline: tl, Segment: name}, use[0])
-			if errors.Is(err, repo.ErrNoIdentity) || errors.Is(err, repo.ErrWrongIdentity) || errors.Is(err, errSliceGone) {
-				return nil
-			}
-			if err != nil {
-				return fmt.Errorf("tell the segment size of the archive: %w", err)
-			}
-			ix.size = size
-			return nil
-		}
-	}
-	return nil
-}
-
-// LearnSegmentSize takes the segment size from somebody who knows it, such as a
-// backup of the system or its control file, where the archive has not told it.
-func (ix *Index) LearnSegmentSize(size postgres.SegmentSize) error {
-	if ix.size != 0 || !size.Valid() {
-		return nil
-	}
-	ix.size = size
-	return ix.number()
-}
-
-// UncountedSlices says whether there are slices that do not count, because the
-// segment size is not known.
-func (ix *Index) UncountedSlices() bool {
-	if ix.size != 0 {
-		return false
-	}
-	for _, t := range ix.timelines {
-		if len(t.slices) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// number turns the names of segments into their numbers, now that the size is
-// known.
-func (ix *Index) number() error {
-	for _, t := range ix.timelines {
-		if ix.size != 0 {
-			t.chainSlices(int64(ix.size))
-		}
-		for name := range t.sliced {
-			seg, err := postgres.ParseSegment(name, ix.size)
-			if err != nil {
-				return fmt.Errorf("index the archive: %w", err)
-			}
-			t.numbers = append(t.numbers, seg.No)
-		}
-		for name := range t.sizes {
-			seg, err := postgres.ParseSegment(name, ix.size)
-			if err != nil {
-				return fmt.Errorf("index the archive: %w", err)
-			}
-			t.numbers = append(t.numbers, seg.No)
-		}
-		slices.Sort(t.numbers)
-	}
-	return nil
-}
-
-// chainSlices finds out how far the segments are held that are there in slices
-// only.
-func (t *timeline) chainSlices(size int64) {
-	for name, all := range t.slices {
-		if _, whole := t.sizes[name]; whole {
-			continue // its slices are left from before it was complete
-		}
-		if use, n := chain(all); n > 0 && n <= size {
-			t.sliced[name] = held{use, n}
-		}
-	}
 }
 
 func (ix *Index) readHistories(ctx context.Context, r *repo.Repo) {

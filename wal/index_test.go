@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -96,6 +98,37 @@ func TestLoadIndexWithoutIdentity(t *testing.T) {
 	}
 	if p, err := ix.Path(CurrentTimeline, 1, 0x100028); err != nil || p.Timeline != 1 {
 		t.Errorf("the current timeline needs no history file: %v", err)
+	}
+}
+
+// One damaged segment does not hide the others, whichever it is.
+func TestLoadIndexBesideDamagedSegments(t *testing.T) {
+	ctx := t.Context()
+	a := newArchive(t, mem.New())
+	var names []string
+	for no := range 12 {
+		names = append(names, fmt.Sprintf("0000000100000000000000%02X", no+1))
+		a.pushSegment(t, names[no])
+	}
+	damage := func(name string) {
+		t.Helper()
+		key := repo.WALKey(testSystem, walName(t, name))
+		if err := errors.Join(a.store.Delete(ctx, key), a.store.Create(ctx, key, strings.NewReader("not an envelope"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{names[11], names[0], names[5]} {
+		damage(name)
+		ix, err := LoadIndex(ctx, a.Repo, testSystem)
+		if err != nil || ix.SegmentSize() != 1<<20 || len(ix.Ranges(1)) != 1 || ix.Ranges(1)[0].Segments(1<<20) != 12 {
+			t.Fatalf("with %s damaged: %+v, %v", name, ix, err)
+		}
+	}
+	for _, name := range names {
+		damage(name)
+	}
+	if _, err := LoadIndex(ctx, a.Repo, testSystem); !repo.AboutObject(err) {
+		t.Errorf("with all damaged: %v", err)
 	}
 }
 

@@ -15,10 +15,6 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal/blocks"
 )
 
-// maxSummarized is the largest segment that is summarized: it is held in
-// memory meanwhile, and a push is small.
-const maxSummarized = postgres.DefaultSegmentSize
-
 // keptRests is how many rests of segments are kept: more than are ever
 // archived at once.
 const keptRests = 64
@@ -26,8 +22,9 @@ const keptRests = 64
 // olderTimelines is how far back the timeline of the segment before may lie.
 const olderTimelines = 8
 
-// restDir is the folder of the rests, in the spool.
-const restDir = "rest"
+// RestDir is the folder, in the spool, of the rests that pushes keep: see
+// blocks.ReadRest.
+func RestDir(dataDir string) string { return filepath.Join(dataDir, SpoolDir, "rest") }
 
 // summaries makes the block summaries of the segments that this process
 // archives. A record that goes on from one segment in the next is read once
@@ -42,9 +39,6 @@ type summaries struct {
 
 	mu    sync.Mutex
 	begun map[postgres.Segment]*summary
-
-	reading sync.Mutex // of a file, into buf
-	buf     []byte
 }
 
 // summary is that of one segment, under way or done.
@@ -61,17 +55,17 @@ type summary struct {
 func newSummaries(r *repo.Repo, dataDir string) *summaries {
 	s := &summaries{repo: r, begun: map[postgres.Segment]*summary{}}
 	if dataDir != "" {
-		s.dir = filepath.Join(dataDir, SpoolDir, restDir)
+		s.dir = RestDir(dataDir)
 	}
 	return s
 }
 
 // begin announces a segment. Of segments that follow one another the earlier
 // is to be announced first: the later one waits for it. The caller calls give
-// in the end, whatever happens. The result is nil, and its methods do nothing,
-// for what is not summarized.
+// in the end, whatever happens. The result of no summaries is nil, and its methods do
+// nothing.
 func (s *summaries) begin(seg postgres.Segment) *summary {
-	if s == nil || seg.Size > maxSummarized {
+	if s == nil {
 		return nil
 	}
 	m := &summary{summaries: s, seg: seg, done: make(chan struct{})}
@@ -94,36 +88,14 @@ func (m *summary) give() {
 	}
 }
 
-// make reads the segment's records.
-func (m *summary) make(ctx context.Context, raw []byte) {
+// make reads the segment's records. It leaves nothing where the WAL cannot be
+// read: a hole.
+func (m *summary) make(ctx context.Context, file io.ReaderAt) {
 	if m == nil {
 		return
 	}
 	defer m.end()
-	m.summarize(raw, m.before(ctx))
-}
-
-// makeFrom is make for a file, which it reads into one buffer for all.
-func (m *summary) makeFrom(ctx context.Context, f io.ReaderAt) {
-	if m == nil {
-		return
-	}
-	defer m.end()
-	before := m.before(ctx)
-	m.reading.Lock()
-	defer m.reading.Unlock()
-	if cap(m.buf) < int(m.seg.Size) {
-		m.buf = make([]byte, m.seg.Size)
-	}
-	raw := m.buf[:m.seg.Size]
-	if n, _ := f.ReadAt(raw, 0); n == len(raw) {
-		m.summarize(raw, before)
-	}
-}
-
-// summarize leaves nothing where the WAL cannot be read: a hole.
-func (m *summary) summarize(raw []byte, before *blocks.Rest) {
-	made, rest, err := blocks.Summarize(m.seg, raw, before)
+	made, rest, err := blocks.Summarize(m.seg, file, m.before(ctx))
 	if err != nil {
 		return
 	}
@@ -172,25 +144,14 @@ func (m *summary) before(ctx context.Context) *blocks.Rest {
 				return other.rest
 			}
 		}
-		if rest := m.read(prev); rest != nil {
+		if m.dir == "" {
+			continue
+		}
+		if rest := blocks.ReadRest(m.dir, prev); rest != nil {
 			return rest
 		}
 	}
 	return nil
-}
-
-// read is the rest that an earlier push kept; nil when there is none that can
-// be used.
-func (s *summaries) read(seg postgres.Segment) *blocks.Rest {
-	if s.dir == "" {
-		return nil
-	}
-	raw, err := os.ReadFile(filepath.Join(s.dir, seg.Name()))
-	var rest blocks.Rest
-	if err != nil || json.Unmarshal(raw, &rest) != nil || rest.Segment != seg || !rest.Valid() {
-		return nil
-	}
-	return &rest
 }
 
 // keep writes a rest for the push that comes next. It need not survive a crash

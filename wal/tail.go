@@ -340,7 +340,7 @@ func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary
 		err = storeSegment(ctx, t.repo, t.system, name, raw)
 	}
 	if err == nil {
-		sum.make(ctx, raw)
+		sum.make(ctx, bytes.NewReader(raw))
 		sum.store(ctx, t.system)
 	}
 	t.report(stored{part: p, what: storedWhole, err: storeError("store", name.String(), err)})

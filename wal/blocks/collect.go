@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,6 +26,7 @@ type Range struct {
 	From    postgres.LSN            // where a record begins
 	To      postgres.LSN            // where one begins that is not asked for
 	WALDir  string                  // pg_wal, for what no summary tells; "" for none
+	RestDir string                  // of the rests of segments that pg_wal lacks; "" for none
 	Workers int                     // summaries that are fetched at once; at least 1
 }
 
@@ -62,10 +64,15 @@ func Collect(ctx context.Context, r *repo.Repo, o Range) (*Set, Collected, error
 			needed, at = append(needed, s), s.to
 			continue
 		}
-		var err error
-		if at, err = c.readWAL(ctx, at); err != nil {
+		next, err := c.readWAL(ctx, at)
+		if _, hole := errors.AsType[*HoleError](err); hole && c.underWay(at) {
+			err = c.wait(ctx)
+			next = at
+		}
+		if err != nil {
 			return nil, c.done, err
 		}
+		at = next
 	}
 	if err := c.fetch(ctx, needed); err != nil {
 		return nil, c.done, err
@@ -86,10 +93,42 @@ type collector struct {
 	summaries []stored // by where they begin
 	reader    Reader
 	done      Collected
+	pause     time.Duration // before the summaries are listed again
+}
+
+// Who archives makes the summary of a segment just after the segment. Between
+// the two the server may have removed the segment, and with it the start of a
+// record that goes on in the next one. So the next summary is waited for, for
+// as long as these pauses, each twice the one before.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 1600 * time.Millisecond
+)
+
+// underWay says whether the summary that goes on at a hole can be under way:
+// it would be the newest.
+func (c *collector) underWay(hole postgres.LSN) bool {
+	newest := postgres.LSN(0)
+	for _, s := range c.summaries {
+		newest = max(newest, s.to)
+	}
+	return newest == hole && c.pause <= lastPause
+}
+
+// wait lists the summaries again, after a pause.
+func (c *collector) wait(ctx context.Context) error {
+	select {
+	case <-time.After(max(c.pause, firstPause)):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	c.pause = 2 * max(c.pause, firstPause)
+	return c.list(ctx)
 }
 
 // list finds the summaries that tell of the range.
 func (c *collector) list(ctx context.Context) error {
+	c.summaries = nil
 	for _, span := range c.Path {
 		prefix := repo.BlocksPrefix(c.System, span.Timeline)
 		for info, err := range c.repo.Store().List(ctx, prefix) {
@@ -136,6 +175,11 @@ func (c *collector) next(at postgres.LSN) postgres.LSN {
 func (c *collector) readWAL(ctx context.Context, at postgres.LSN) (postgres.LSN, error) {
 	until := c.next(at)
 	wr := postgres.NewWALReader(at, c.Size, c.openLocal)
+	if rest := c.rest(at); rest != nil {
+		if err := wr.StartIn(rest.tail()); err != nil {
+			return 0, &HoleError{at, err}
+		}
+	}
 	for wr.Position() < until {
 		if err := ctx.Err(); err != nil {
 			return 0, context.Cause(ctx)
@@ -174,6 +218,26 @@ func (c *collector) openLocal(no uint64) ([]byte, error) {
 		return raw, err
 	}
 	return nil, fs.ErrNotExist
+}
+
+// rest is what a push has kept of the segment of a position: the start of the
+// record there, whose end may not be archived yet though the server has removed
+// the segment. nil when there is none, or it begins behind the position.
+func (c *collector) rest(at postgres.LSN) *Rest {
+	if c.RestDir == "" {
+		return nil
+	}
+	for _, span := range slices.Backward(c.Path) {
+		seg := postgres.SegmentAt(span.Timeline, at, c.Size)
+		if _, err := os.Stat(filepath.Join(c.WALDir, seg.Name())); err == nil && span.Begin < seg.End() {
+			return nil // all of it is there
+		}
+		rest := ReadRest(c.RestDir, seg)
+		if rest != nil && rest.From <= at && span.Begin < seg.End() {
+			return rest
+		}
+	}
+	return nil
 }
 
 // fetch adds the summaries.

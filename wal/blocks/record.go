@@ -7,11 +7,16 @@ import (
 // Reader takes the changed pages off records. It reuses its memory from one
 // record to the next; the zero value is ready.
 type Reader struct {
-	Set      Set
-	contents postgres.Contents
-	last     Fork // of the page added last, and its pages: records come in rows
-	lastPage uint32
-	some     bool
+	Set    Set
+	pages  []postgres.PageRef
+	recent [16]spot // by the fork: the same pages change again and again
+}
+
+// spot is a chunk of the set.
+type spot struct {
+	fork Fork
+	no   uint32
+	*chunk
 }
 
 // allForks are those that a dropped relation loses.
@@ -20,17 +25,17 @@ var allForks = [...]postgres.Fork{postgres.ForkMain, postgres.ForkFSM, postgres.
 // Take adds what the record changes to the set. An error wraps
 // postgres.ErrFormat: then the set lacks something.
 func (r *Reader) Take(rec postgres.Record) error {
-	if err := rec.Decode(&r.contents); err != nil {
+	var err error
+	if r.pages, err = rec.AppendPages(r.pages[:0]); err != nil {
 		return err
 	}
-	for i := range r.contents.Blocks {
-		b := &r.contents.Blocks[i]
-		f := Fork{b.Rel, b.Fork}
-		if r.some && f == r.last && b.Block == r.lastPage {
-			continue
+	for _, p := range r.pages {
+		f, no := Fork{p.Rel, p.Fork}, p.Block/chunkPages
+		s := &r.recent[(p.Rel.Number+uint32(p.Fork))%uint32(len(r.recent))]
+		if s.chunk == nil || s.no != no || s.fork != f {
+			*s = spot{f, no, r.Set.fork(f).chunk(no)}
 		}
-		r.Set.Add(f, b.Block, b.Block+1)
-		r.last, r.lastPage, r.some = f, b.Block, true
+		s.add(p.Block)
 	}
 	switch rec.Rmgr {
 	case postgres.RmgrTransaction, postgres.RmgrStorage, postgres.RmgrDatabase:

@@ -1,19 +1,15 @@
 package blocks
 
 import (
-	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 )
-
-func sortFolders(f [][2]uint32) {
-	slices.SortFunc(f, func(a, b [2]uint32) int {
-		return cmp.Or(cmp.Compare(a[0], b[0]), cmp.Compare(a[1], b[1]))
-	})
-}
 
 // Rest is the start of a record that goes on in the next segment: the WAL from
 // the page on in which it begins, up to the end of its segment. It is WAL, so
@@ -30,41 +26,39 @@ type Rest struct {
 // MiB, and leaves a hole.
 const maxRest = 1 << 20
 
-// Summarize reads the records of a whole segment. before is the rest of the
-// segment that comes before it, if that is known; without it the summary
-// begins with the first record that begins in this one. There is no summary,
-// and the error says why, when the WAL is not whole.
+// Summarize reads the records of a whole segment, a piece at a time. before is
+// the rest of the segment that comes before it, if that is known; without it
+// the summary begins with the first record that begins in this one. There is
+// no summary, and the error says why, when the WAL is not whole.
 //
 // The summary of a segment whose end is cut off by a switch, or that ends with
 // a record, goes to the segment's end.
-func Summarize(seg postgres.Segment, raw []byte, before *Rest) (Summary, Rest, error) {
-	if int64(len(raw)) != int64(seg.Size) {
-		return Summary{}, Rest{}, fmt.Errorf("summarize %s: it has %d bytes", seg, len(raw))
-	}
+func Summarize(seg postgres.Segment, file io.ReaderAt, before *Rest) (Summary, Rest, error) {
 	start := seg.Start()
-	open := func(no uint64) ([]byte, error) {
-		switch {
-		case no == seg.No:
-			return raw, nil
-		case before != nil && no == before.Segment.No:
-			return before.segment(), nil
+	open := func(no uint64) (io.ReaderAt, error) {
+		if no == seg.No {
+			return file, nil
 		}
 		return nil, errNotHere
 	}
+	if before != nil && (before.Segment.End() != seg.Start() || before.Segment.Size != seg.Size) {
+		before = nil
+	}
 	if before != nil {
-		if before.Segment.End() == seg.Start() && before.Segment.Size == seg.Size {
-			start = before.LSN
-		} else {
-			before = nil
+		start = before.LSN
+	}
+	wr := postgres.NewWALReaderFromFiles(start, seg.Size, open)
+	if before != nil && before.LSN < seg.Start() {
+		if err := wr.StartIn(before.tail()); err != nil {
+			return Summary{}, Rest{}, fmt.Errorf("summarize %s: %w", seg, err)
 		}
 	}
-	wr := postgres.NewWALReader(start, seg.Size, open)
 	var rd Reader
 	from := postgres.LSN(0)
 	for {
 		rec, err := wr.Next()
 		if err != nil {
-			return finish(seg, raw, &rd.Set, from, wr, err)
+			return finish(seg, file, &rd.Set, from, wr, err)
 		}
 		if from == 0 {
 			from = begin(seg, before, rec.LSN)
@@ -73,8 +67,8 @@ func Summarize(seg postgres.Segment, raw []byte, before *Rest) (Summary, Rest, e
 			return Summary{}, Rest{}, fmt.Errorf("summarize %s: %w", seg, err)
 		}
 		if wr.Position() >= seg.End() {
-			s := Summary{From: from, To: seg.End(), Set: &rd.Set}
-			return s, Rest{Segment: seg, Header: header(raw), LSN: seg.End(), From: seg.End()}, nil
+			rest, err := restOf(seg, file, seg.End(), seg.End())
+			return Summary{From: from, To: seg.End(), Set: &rd.Set}, rest, err
 		}
 	}
 }
@@ -93,7 +87,7 @@ func begin(seg postgres.Segment, before *Rest, first postgres.LSN) postgres.LSN 
 var errNotHere = errors.New("the segment that goes on is not here")
 
 // finish makes the summary when the records go on in the next segment.
-func finish(seg postgres.Segment, raw []byte, set *Set, from postgres.LSN, wr *postgres.WALReader, err error) (Summary, Rest, error) {
+func finish(seg postgres.Segment, file io.ReaderAt, set *Set, from postgres.LSN, wr *postgres.WALReader, err error) (Summary, Rest, error) {
 	if !errors.Is(err, errNotHere) {
 		return Summary{}, Rest{}, fmt.Errorf("summarize %s: %w", seg, err)
 	}
@@ -101,29 +95,42 @@ func finish(seg postgres.Segment, raw []byte, set *Set, from postgres.LSN, wr *p
 	if from == 0 || at < seg.Start() {
 		return Summary{}, Rest{}, fmt.Errorf("summarize %s: no record ends in it", seg)
 	}
-	page := at &^ (wr.BlockSize() - 1)
-	rest := Rest{Segment: seg, Header: header(raw), LSN: at, From: page, WAL: raw[page-seg.Start():]}
-	if len(rest.WAL) > maxRest {
-		rest = Rest{}
-	} else {
-		rest.WAL = slices.Clone(rest.WAL)
-	}
-	return Summary{From: from, To: at, Set: set}, rest, nil
+	rest, err := restOf(seg, file, at, at&^(wr.BlockSize()-1))
+	return Summary{From: from, To: at, Set: set}, rest, err
 }
 
-func header(raw []byte) []byte { return slices.Clone(raw[:postgres.SegmentHeaderSize]) }
+// restOf is what is left of a segment from a record's page on; of no segment
+// when that is too much.
+func restOf(seg postgres.Segment, file io.ReaderAt, record, page postgres.LSN) (Rest, error) {
+	if seg.End()-page > maxRest {
+		return Rest{}, nil
+	}
+	rest := Rest{Segment: seg, Header: make([]byte, postgres.SegmentHeaderSize), LSN: record, From: page, WAL: make([]byte, seg.End()-page)}
+	for off, b := range map[int64][]byte{0: rest.Header, int64(page - seg.Start()): rest.WAL} {
+		if n, err := file.ReadAt(b, off); n < len(b) {
+			return Rest{}, fmt.Errorf("read the rest of %s: %w", seg, err)
+		}
+	}
+	return rest, nil
+}
 
-// Valid says whether a rest that was read from a file can be used.
-func (r *Rest) Valid() bool {
+// ReadRest reads the rest of a segment that was kept as JSON in a folder, in a
+// file named like the segment; nil when there is none that can be used.
+func ReadRest(dir string, seg postgres.Segment) *Rest {
+	raw, err := os.ReadFile(filepath.Join(dir, seg.Name()))
+	var rest Rest
+	if err != nil || json.Unmarshal(raw, &rest) != nil || rest.Segment != seg || !rest.valid() {
+		return nil
+	}
+	return &rest
+}
+
+func (r *Rest) valid() bool {
 	return r.Segment.Size.Valid() && r.LSN >= r.Segment.Start() && r.LSN <= r.Segment.End() &&
 		len(r.Header) == postgres.SegmentHeaderSize && r.From >= r.Segment.Start() && r.From <= r.LSN &&
 		r.From+postgres.LSN(len(r.WAL)) == r.Segment.End()
 }
 
-// segment is the whole segment again, with zeros for what is not known.
-func (r *Rest) segment() []byte {
-	raw := make([]byte, r.Segment.Size)
-	copy(raw, r.Header)
-	copy(raw[r.From-r.Segment.Start():], r.WAL)
-	return raw
+func (r *Rest) tail() postgres.SegmentTail {
+	return postgres.SegmentTail{Header: r.Header, From: r.From, WAL: r.WAL}
 }

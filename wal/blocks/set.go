@@ -70,18 +70,25 @@ func (s *Set) fork(f Fork) *pages {
 // Add notes that the pages from first to, not including, end have changed.
 func (s *Set) Add(f Fork, first, end uint32) {
 	p := s.fork(f)
-	if p.chunks == nil {
-		p.chunks = map[uint32]*chunk{}
-	}
 	for b := first; b < end; b++ {
-		c := p.chunks[b/chunkPages]
-		if c == nil {
-			c = new(chunk)
-			p.chunks[b/chunkPages] = c
-		}
-		c[b%chunkPages/64] |= 1 << (b % 64)
+		p.chunk(b / chunkPages).add(b)
 	}
 }
+
+// chunk is the one of this number, made when it is not there.
+func (p *pages) chunk(no uint32) *chunk {
+	c := p.chunks[no]
+	if c == nil {
+		if p.chunks == nil {
+			p.chunks = map[uint32]*chunk{}
+		}
+		c = new(chunk)
+		p.chunks[no] = c
+	}
+	return c
+}
+
+func (c *chunk) add(page uint32) { c[page%chunkPages/64] |= 1 << (page % 64) }
 
 // Cut notes that the fork had no pages from this one on, at some time.
 func (s *Set) Cut(f Fork, from uint32) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -18,7 +19,8 @@ type Summary struct {
 }
 
 // What a stored summary may hold at most: plain bytes, and pages in all. A
-// segment of 64 MiB has room for fewer records than that.
+// segment of 64 MiB has room for fewer records than that; one of 1 GiB that
+// changes more has no summary.
 const (
 	maxSummary = 64 << 20
 	maxPages   = 4 << 20
@@ -57,11 +59,14 @@ func (s Summary) Store(ctx context.Context, r *repo.Repo, system postgres.System
 }
 
 func (s Summary) marshal() ([]byte, error) {
+	if pages := s.Set.Pages(); pages > maxPages {
+		return nil, fmt.Errorf("block summary of %d pages", pages)
+	}
 	f := file{Format: repo.Format, From: s.From, To: s.To}
 	for d := range s.Set.folders {
 		f.Folders = append(f.Folders, [2]uint32{d.Tablespace, d.Database})
 	}
-	sortFolders(f.Folders)
+	slices.SortFunc(f.Folders, func(a, b [2]uint32) int { return slices.Compare(a[:], b[:]) })
 	for _, id := range s.Set.Forks() {
 		p := s.Set.forks[id]
 		one := fileFork{Rel: [3]uint32{id.Tablespace, id.Database, id.Number}, Fork: uint8(id.Fork)}
