@@ -75,26 +75,34 @@ func (c *copier) interrupted(ctx context.Context, base *repo.Info) ([]repo.Part,
 		if len(out) == resumeMost || base != nil && u.Label <= base.Label {
 			break
 		}
-		if u.Label == c.label || !slices.Contains(u.Keys, repo.PartKey(u.Label, 1)) {
+		if u.Label == c.label || !u.Has(repo.PartKey(u.Label, 1)) {
 			continue
 		}
 		p, err := c.joinParts(ctx, u)
 		if err != nil {
 			return nil, err
 		}
-		if p.Source == c.source && p.System == c.facts.control.SystemID && p.BlockSize == int(c.facts.control.BlockSize) && p.Catalog == c.facts.control.CatalogVersion &&
-			p.Timeline == c.start.Timeline && openedBy(p.Recipients, c.repo.RecipientIDs()) && p.StartLSN <= c.start.LSN && c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full) {
+		if c.continues(p) {
 			out = append(out, p)
 		}
 	}
 	return out, nil
 }
 
+// continues says whether what an interrupted backup stored can be part of this one.
+func (c *copier) continues(p repo.Part) bool {
+	control := c.facts.control
+	sameFiles := p.Source == c.source && p.System == control.SystemID && p.BlockSize == int(control.BlockSize) && p.Catalog == control.CatalogVersion
+	sameLine := p.Timeline == c.start.Timeline && p.StartLSN <= c.start.LSN
+	return sameFiles && sameLine && openedBy(p.Recipients, c.repo.RecipientIDs()) &&
+		c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full)
+}
+
 // joinParts makes one part of all that a backup has noted. What cannot be read
 // is left out: it is read from the files again.
-func (c *copier) joinParts(ctx context.Context, u repo.Unfinished) (all repo.Part, err error) {
+func (c *copier) joinParts(ctx context.Context, u repo.Folder) (all repo.Part, err error) {
 	known := map[string]int{}
-	for n := 1; slices.Contains(u.Keys, repo.PartKey(u.Label, n)); n++ {
+	for n := 1; u.Has(repo.PartKey(u.Label, n)); n++ {
 		p, err := c.repo.Part(ctx, u.Label, n)
 		if unreadable(err) {
 			continue

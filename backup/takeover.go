@@ -2,6 +2,8 @@ package backup
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"strings"
 	"sync"
@@ -101,7 +103,7 @@ func (c *copier) takePack(p repo.PackEntry, byNumber []*copyFile, keep, complete
 		return nil
 	}
 	c.ages[p.Day] += bytes
-	return c.manifest.Add(out)
+	return c.manifest.AddOlder(out)
 }
 
 // settle takes off the wanted what was kept of a layer.
@@ -196,19 +198,13 @@ func (r renewal) due(p repo.PackEntry) bool {
 	if p.Day != r.day {
 		return p.Day < r.day
 	}
-	return r.share > 0 && float64(fraction(r.salt+p.ID)) < r.share
+	return r.share > 0 && fraction(r.salt+p.ID) < r.share
 }
 
 // fraction maps a text to a number from 0 to 1, the same in every process.
 func fraction(s string) float64 {
-	h := uint64(14695981039346656037) // FNV-1a
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	// Its high bits are poor for short texts that differ at the end.
-	h ^= h >> 32
-	h *= 0x9E3779B97F4A7C15
-	return float64(h>>11) / (1 << 53)
+	sum := sha256.Sum256([]byte(s))
+	return float64(binary.BigEndian.Uint64(sum[:])) / (1 << 64)
 }
 
 // dayOf counts days since 1970-01-01, UTC.

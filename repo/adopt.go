@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -77,15 +76,6 @@ func (r *Repo) Adoption(ctx context.Context, label string) (Adoption, error) {
 	return a, nil
 }
 
-// Unfinished is the folder of a backup without a manifest: of one that runs,
-// or of one that ended before it was committed.
-type Unfinished struct {
-	Label  string
-	Adopts bool      // it has an adoption
-	Keys   []string  // of all its objects, ascending
-	Newest time.Time // when the newest of them was made, by the store's clock
-}
-
 // Exists says whether the backup is committed: its manifest is there.
 func (r *Repo) Exists(ctx context.Context, label string) (bool, error) {
 	if err := CheckLabel(label); err != nil {
@@ -107,41 +97,10 @@ func (r *Repo) Exists(ctx context.Context, label string) (bool, error) {
 	return true, nil
 }
 
-// Unfinished lists the folders of backups that are not committed, ascending.
-// Whether one of them runs is not known from this; who holds the backup lease,
-// and the age of the newest object, tell.
-func (r *Repo) Unfinished(ctx context.Context) ([]Unfinished, error) {
-	found := map[string]*Unfinished{}
-	committed := map[string]bool{}
-	for info, err := range r.store.List(ctx, backupsPrefix) {
-		if err != nil {
-			return nil, fmt.Errorf("list backups: %w", err)
-		}
-		label, name, ok := strings.Cut(strings.TrimPrefix(info.Key, backupsPrefix), "/")
-		if !ok || CheckLabel(label) != nil {
-			continue
-		}
-		if strings.TrimSuffix(name, besideSuffix) == "manifest" {
-			committed[label] = true
-			continue
-		}
-		u := found[label]
-		if u == nil {
-			u = &Unfinished{Label: label}
-			found[label] = u
-		}
-		u.Adopts = u.Adopts || name == "adoption"
-		u.Keys = append(u.Keys, info.Key)
-		if info.ModTime.After(u.Newest) {
-			u.Newest = info.ModTime
-		}
-	}
-	var out []Unfinished
-	for label, u := range found {
-		if !committed[label] {
-			out = append(out, *u)
-		}
-	}
-	slices.SortFunc(out, func(a, b Unfinished) int { return strings.Compare(a.Label, b.Label) })
-	return out, nil
+// Unfinished lists the folders of backups that are not committed, ascending: of
+// those that run, and of those that ended before. Which of the two is not known
+// from this; who holds the backup lease, and the age of the newest object, tell.
+func (r *Repo) Unfinished(ctx context.Context) ([]Folder, error) {
+	folders, _, err := r.Folders(ctx)
+	return slices.DeleteFunc(folders, func(f Folder) bool { return f.Committed }), err
 }

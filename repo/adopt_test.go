@@ -31,7 +31,7 @@ func TestAdoption(t *testing.T) {
 	}
 	open, err := r.Unfinished(ctx)
 	check(t, err)
-	if len(open) != 1 || open[0].Label != label || !open[0].Adopts || !slices.Equal(open[0].Keys, []string{AdoptionKey(label)}) || open[0].Newest.IsZero() {
+	if len(open) != 1 || open[0].Label != label || !open[0].Adopts || len(open[0].Objects) != 1 || !open[0].Has(AdoptionKey(label)) || open[0].Newest.IsZero() {
 		t.Errorf("unfinished: %+v", open)
 	}
 	check(t, r.Store().Create(ctx, ManifestKey(label), strings.NewReader("x")))

@@ -156,6 +156,9 @@ func mustRefuse(t *testing.T, r *Repo, key string, kind Kind, what string) {
 // TestEveryByteCounts changes each byte of an object in several ways, cuts it
 // at each length and lengthens it.
 func TestEveryByteCounts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and all in one goroutine: run in full, without the race detector")
+	}
 	w := newWorld(t)
 	plain := "a short timeline history file"
 	_, err := w.writer.CreateEnvelope(t.Context(), testKey, KindWAL, strings.NewReader(plain), int64(len(plain)))

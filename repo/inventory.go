@@ -32,6 +32,11 @@ type Folder struct {
 	Newest    time.Time      // when the newest of them was made, by the store's clock
 }
 
+// Has says whether the folder holds the object.
+func (f Folder) Has(key string) bool {
+	return slices.ContainsFunc(f.Objects, func(o storage.Info) bool { return o.Key == key })
+}
+
 // Began is the time in the label: when the backup began, by its host's clock.
 func (f Folder) Began() time.Time {
 	t, _ := LabelTime(f.Label)

@@ -142,6 +142,32 @@ func TestManifestRoundTrip(t *testing.T) {
 	}
 }
 
+// What an older backup stored comes after all that this one did, so that a restore
+// writes what is scattered first.
+func TestManifestOlderPacksComeLast(t *testing.T) {
+	w := newWorld(t)
+	files, packs := manifestOf(rand.New(rand.NewPCG(5, 5)))
+	m := w.writer.NewManifestWriter()
+	defer m.Close()
+	var own, older []PackEntry
+	for i, p := range packs {
+		if i%2 == 0 {
+			check(t, m.AddOlder(p))
+			older = append(older, p)
+			continue
+		}
+		check(t, m.Add(p))
+		own = append(own, p)
+	}
+	info := testInfo()
+	check(t, m.Commit(t.Context(), &info, files))
+	_, got, err := readAll(w.reader, t)
+	check(t, err)
+	if len(own) == 0 || !reflect.DeepEqual(got, append(own, older...)) {
+		t.Errorf("%d packs of this backup and %d older ones came back in another order", len(own), len(older))
+	}
+}
+
 func TestInfoWithoutItsObject(t *testing.T) {
 	w := newWorld(t)
 	files, packs := manifestOf(rand.New(rand.NewPCG(1, 1)))

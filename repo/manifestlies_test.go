@@ -41,6 +41,9 @@ func (w *world) sign(t *testing.T, plain string) {
 // TestManifestLies: records cut, doubled, swapped, and fields changed, under a
 // signature that holds.
 func TestManifestLies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and all in one goroutine: run in full, without the race detector")
+	}
 	w := newWorld(t)
 	lines := records(t, w)
 	if len(lines) != 6 {

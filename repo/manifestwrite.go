@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -17,15 +18,13 @@ const (
 )
 
 // ManifestWriter collects a manifest while the backup runs. Packs are added
-// as they are stored, in any order; they go to a compressed spool, not to
-// memory. Add is not safe for concurrent use.
+// as they are stored, in any order; they go to compressed spools, not to
+// memory. Its methods are not safe for concurrent use.
 type ManifestWriter struct {
-	repo   *Repo
-	spool  *spool
-	zw     *zstd.Encoder
-	size   int64 // raw bytes spooled
-	closed bool
-	line   []byte // of the last record
+	repo  *Repo
+	own   *packSpool // of the packs that this backup stored
+	older *packSpool
+	line  []byte // of the last record
 
 	packs, frames, stored int64
 	filled                coverage
@@ -33,14 +32,20 @@ type ManifestWriter struct {
 
 // NewManifestWriter begins a manifest. Close it.
 func (r *Repo) NewManifestWriter() *ManifestWriter {
-	w := &ManifestWriter{repo: r, spool: newSpool(), zw: newEncoder(Fastest), filled: newCoverage(0)}
-	w.zw.Reset(w.spool)
-	return w
+	return &ManifestWriter{repo: r, own: newPackSpool(), older: newPackSpool(), filled: newCoverage(0)}
 }
 
-// Add notes a pack that is stored. It refuses an entry that no reader would
-// accept; what depends on the files is checked by Commit.
-func (w *ManifestWriter) Add(p PackEntry) error {
+// Add notes a pack that this backup has stored. It refuses an entry that no reader
+// would accept; what depends on the files is checked by Commit.
+func (w *ManifestWriter) Add(p PackEntry) error { return w.add(p, w.own) }
+
+// AddOlder notes a pack that an older backup has stored, as Add does. In the
+// manifest these come after all others: a restore then writes first what is
+// scattered, the pages that have changed, and after that what lies around them, so
+// that both go to disk in one piece.
+func (w *ManifestWriter) AddOlder(p PackEntry) error { return w.add(p, w.older) }
+
+func (w *ManifestWriter) add(p PackEntry, to *packSpool) error {
 	if err := p.checkFrames(); err != nil {
 		return fmt.Errorf("add to manifest: %w", err)
 	}
@@ -53,11 +58,44 @@ func (w *ManifestWriter) Add(p PackEntry) error {
 	w.packs++
 	w.frames += int64(len(p.Frames))
 	w.stored += p.Size
-	w.size += int64(len(line))
-	if _, err := w.zw.Write(line); err != nil {
+	return to.write(line)
+}
+
+// packSpool holds records of packs, compressed.
+type packSpool struct {
+	spool  *spool
+	zw     *zstd.Encoder
+	size   int64 // raw bytes
+	closed bool
+}
+
+func newPackSpool() *packSpool {
+	s := &packSpool{spool: newSpool(), zw: newEncoder(Fastest)}
+	s.zw.Reset(s.spool)
+	return s
+}
+
+func (s *packSpool) write(line []byte) error {
+	s.size += int64(len(line))
+	if _, err := s.zw.Write(line); err != nil {
 		return fmt.Errorf("spool manifest: %w", err)
 	}
 	return nil
+}
+
+// reader reads all that was written, from its start; nothing can be written after.
+func (s *packSpool) reader() (io.ReadCloser, error) {
+	if !s.closed {
+		if err := s.zw.Close(); err != nil {
+			return nil, fmt.Errorf("spool manifest: %w", err)
+		}
+		s.closed = true
+	}
+	d, err := zstd.NewReader(s.spool.Reader(), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("read spooled manifest: %w", err)
+	}
+	return d.IOReadCloser(), nil
 }
 
 // recordLine is one record as it stands in a manifest.
@@ -75,7 +113,10 @@ func recordLine(v any) ([]byte, error) {
 }
 
 // Close frees what the writer holds; after Commit it is a no-op.
-func (w *ManifestWriter) Close() { w.spool.Close() }
+func (w *ManifestWriter) Close() {
+	w.own.spool.Close()
+	w.older.spool.Close()
+}
 
 // Commit makes the backup exist: it writes the info object, then the manifest.
 // The counts of info, and RawBytes, are filled in. Files that the packs do not
@@ -134,17 +175,11 @@ func (w *ManifestWriter) complete(info *Info, files []FileEntry) error {
 // records is the plain text of the manifest, and its size. It is made as it is
 // read: the files of a large server are not held a second time.
 func (w *ManifestWriter) records(line []byte, info *Info, files []FileEntry) (io.ReadCloser, int64, error) {
-	if !w.closed {
-		if err := w.zw.Close(); err != nil {
-			return nil, 0, fmt.Errorf("spool manifest: %w", err)
-		}
-		w.closed = true
-	}
 	end, err := recordLine(endRecord{true, info.Files, info.Packs})
 	if err != nil {
 		return nil, 0, err
 	}
-	size := int64(len(line)) + w.size + int64(len(end))
+	size := int64(len(line)) + w.own.size + w.older.size + int64(len(end))
 	for _, f := range files {
 		l, err := recordLine(f)
 		if err != nil {
@@ -152,15 +187,31 @@ func (w *ManifestWriter) records(line []byte, info *Info, files []FileEntry) (io
 		}
 		size += int64(len(l))
 	}
-	packs, err := zstd.NewReader(w.spool.Reader(), zstd.WithDecoderConcurrency(1))
+	own, err := w.own.reader()
 	if err != nil {
-		return nil, 0, fmt.Errorf("read spooled manifest: %w", err)
+		return nil, 0, err
 	}
-	src := io.MultiReader(bytes.NewReader(line), &fileLines{files: files}, packs, bytes.NewReader(end))
-	return struct {
-		io.Reader
-		io.Closer
-	}{src, packs.IOReadCloser()}, size, nil
+	older, err := w.older.reader()
+	if err != nil {
+		own.Close()
+		return nil, 0, err
+	}
+	src := io.MultiReader(bytes.NewReader(line), &fileLines{files: files}, own, older, bytes.NewReader(end))
+	return readClosers{src, []io.Closer{own, older}}, size, nil
+}
+
+// readClosers is a reader with what it is made of.
+type readClosers struct {
+	io.Reader
+	parts []io.Closer
+}
+
+func (r readClosers) Close() error {
+	var errs []error
+	for _, p := range r.parts {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // fileLines reads as the records of the files.

@@ -78,6 +78,9 @@ func recipients(t testing.TB, first *KeyFile, n int, hybrid bool) []age.Recipien
 // TestRangedReads compares ranged reads of every frame, and of random choices
 // of frames, with what was put in, and counts requests and bytes.
 func TestRangedReads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and all in one goroutine: run in full, without the race detector")
+	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	w := newWorld(t)
 	classic, err := age.GenerateX25519Identity()
@@ -191,6 +194,9 @@ func TestPackWhole(t *testing.T) {
 }
 
 func TestPackEveryByte(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and all in one goroutine: run in full, without the race detector")
+	}
 	w := newWorld(t)
 	rnd := rand.New(rand.NewPCG(5, 6))
 	p := storePack(t, w.writer, rnd, 600, func(int) []byte { return randomBytes(rnd, 200) })

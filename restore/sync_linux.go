@@ -14,16 +14,11 @@ import (
 // since the file that it is given was opened. That is the marker, which is
 // opened before anything else is written.
 
-// writebackFrom is the smallest piece whose writing to disk is begun at once.
-const writebackFrom = 256 << 10
-
 // startWriteback begins to write a part of a file to disk while the next is
 // still being fetched, so that the disk does not wait for the end.
 // It is advice: what cannot be begun now is written by sync.
 func startWriteback(f *os.File, off, n int64) {
-	if n >= writebackFrom {
-		_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
-	}
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 // reserveFrom is the smallest file that is given its blocks at once.

@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
+	"iter"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +17,10 @@ const (
 	// fetchers is how many packs are asked for at a time. A round trip of 20 ms
 	// beside 16 MiB is small only when several are under way.
 	fetchers = 4
+
+	// writebackFrom is the least that is written to disk at once, while the next is
+	// still being fetched.
+	writebackFrom = 256 << 10
 
 	// packBudget bounds the bytes of packs in memory, fetched or being fetched.
 	packBudget = 112 << 20
@@ -176,8 +181,8 @@ func (w *writer) work(ctx context.Context, r *repo.Repo, packs <-chan fetched) e
 			if err != nil {
 				return err
 			}
-			for _, s := range f.To {
-				if err := w.write(s, raw[s.At:s.At+s.Len]); err != nil {
+			for near := range together(f.To) {
+				if err := w.write(near, raw); err != nil {
 					return err
 				}
 			}
@@ -187,35 +192,65 @@ func (w *writer) work(ctx context.Context, r *repo.Repo, packs <-chan fetched) e
 	return nil
 }
 
-// write puts one span in its place.
-func (w *writer) write(s repo.Span, b []byte) error {
+// together yields the spans of a frame in runs of one file that lie within the size
+// of a frame. So what an older backup holds around changed pages, in many small
+// spans, is one run, and pages from all over a file are none.
+func together(to []repo.Span) iter.Seq[[]repo.Span] {
+	return func(yield func([]repo.Span) bool) {
+		for len(to) > 0 {
+			n := 1
+			for n < len(to) && to[n].File == to[0].File && to[n].Off >= to[n-1].Off && to[n].Off+int64(to[n].Len) <= to[0].Off+repo.FrameSize {
+				n++
+			}
+			if !yield(to[:n]) {
+				return
+			}
+			to = to[n:]
+		}
+	}
+}
+
+// write puts spans that lie together in their places.
+func (w *writer) write(near []repo.Span, raw []byte) error {
+	file := near[0].File
+	var n int64
+	for _, s := range near {
+		n += int64(s.Len)
+	}
 	switch {
-	case s.File == w.layout.control:
+	case file == w.layout.control:
 		w.mu.Lock()
-		copy(w.control[s.Off:], b)
+		for _, s := range near {
+			copy(w.control[s.Off:], raw[s.At:s.At+s.Len])
+		}
 		w.mu.Unlock()
-		w.written[s.File].Add(int64(s.Len))
-	case w.layout.files[s.File].skip:
-		w.written[s.File].Add(int64(s.Len))
+		w.written[file].Add(n)
+	case w.layout.files[file].skip:
+		w.written[file].Add(n)
 	default:
-		if err := w.writeFile(s, b); err != nil {
+		if err := w.writeFile(near, n, raw); err != nil {
 			return err
 		}
 	}
-	done := w.done.Add(int64(len(b)))
-	w.options.observe(Progress{Phase: WritePhase, Done: done, Total: w.total})
+	w.options.observe(Progress{Phase: WritePhase, Done: w.done.Add(n), Total: w.total})
 	return nil
 }
 
-func (w *writer) writeFile(s repo.Span, b []byte) error {
-	h, err := w.handles.get(s.File)
+func (w *writer) writeFile(near []repo.Span, n int64, raw []byte) error {
+	file := near[0].File
+	h, err := w.handles.get(file)
 	if err != nil {
 		return err
 	}
-	if _, err := h.f.WriteAt(b, s.Off); err != nil {
-		return fmt.Errorf("write %s: %w", w.layout.files[s.File].path, err)
+	for _, s := range near {
+		if _, err := h.f.WriteAt(raw[s.At:s.At+s.Len], s.Off); err != nil {
+			return fmt.Errorf("write %s: %w", w.layout.files[file].path, err)
+		}
 	}
-	startWriteback(h.f, s.Off, int64(len(b)))
-	w.written[s.File].Add(int64(s.Len))
+	if n >= writebackFrom {
+		last := near[len(near)-1]
+		startWriteback(h.f, near[0].Off, last.Off+int64(last.Len)-near[0].Off)
+	}
+	w.written[file].Add(n)
 	return w.handles.put(h)
 }
