@@ -57,6 +57,9 @@ func (b *bench) packs(t *testing.T) (keys []string) {
 
 // A backup builds on no other that it must not: each time it says why.
 func TestNoBase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes and seals much: run in full, without the race detector")
+	}
 	b := newBench(t, servertest.Options{Checksums: true})
 	b.Exec(t, "create table t as select generate_series(1, 1000); checkpoint")
 	full := func(what, because string, r *repo.Repo, o backup.Options) {

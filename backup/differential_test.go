@@ -33,7 +33,7 @@ var (
 func TestDifferential(t *testing.T) {
 	steps := *differentialSteps
 	if testing.Short() {
-		steps = 15
+		steps = 5
 	}
 	b := newBench(t, servertest.Options{Checksums: true, WALSegmentSize: 1 << 20, Settings: map[string]string{
 		"archive_mode": "on", "autovacuum": "off", "max_prepared_transactions": "5", "wal_keep_size": "4MB", "max_wal_size": "32MB", "min_wal_size": "4MB"}})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -114,4 +115,38 @@ func TestInterruptedBackupIsTakenUpAgain(t *testing.T) {
 		t.Errorf("%d MiB were sent; base %q, %q", sent, info.Base, info.ChangesWhy)
 	}
 	b.checkContents(t, "full, taken up again", info, b.onDisk(t))
+}
+
+// A page that was bad when the interrupted backup read it is told by the one
+// that takes it up: it is read again, and does not come back as a good one.
+func TestBadPageOfAnInterruptedBackup(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes and seals much: run in full, without the race detector")
+	}
+	b := newBench(t, servertest.Options{Checksums: true, Settings: map[string]string{"archive_mode": "on", "autovacuum": "off"}})
+	b.Exec(t, "create table t as select i, sha512(i::text::bytea) a, sha512(('x' || i)::bytea) b from generate_series(1, 200000) i; checkpoint")
+	b.archiveWithSummaries(t)
+	path := filepath.Join(b.DataDir(), b.QueryString(t, "select pg_relation_filepath('t')"))
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	check(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte("damage"), 5*8192+4000)
+	check(t, err)
+	s := &filling{Store: b.repo.Store()}
+	r := b.over(t, s)
+	s.left.Store(24 << 20) // one pack fits, the next one does not
+	o := b.options()
+	o.Jobs = 1 // so that the page is in the first one
+	if _, err := backup.Run(context.Background(), r, o); !errors.Is(err, errFull) {
+		t.Fatalf("the first one: %v", err)
+	}
+	if s.sent.Load() == 0 {
+		t.Fatal("nothing was stored before it was interrupted")
+	}
+	s.left.Store(1 << 30)
+	info, err := backup.Run(context.Background(), r, b.options())
+	check(t, err)
+	if info.BadCount != 1 || len(info.BadPages) != 1 || info.BadPages[0].Block != 5 {
+		t.Errorf("%d bad pages are told: %+v; %s", info.BadCount, info.BadPages, info.ChangesWhy)
+	}
 }
