@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,6 +108,38 @@ func TestDrillPick(t *testing.T) {
 		if got, want := readLines(t, seen), committed(d.Target.Time); !d.Target.Random || d.Target.Time.IsZero() || !slices.Equal(got, want) || len(got) < 5 {
 			t.Errorf("random %+v: rows %v, want %v", d.Target, got, want)
 		}
+	}
+}
+
+// A backup that the policy keeps without the WAL after it is drilled to its own end.
+func TestDrillOfAnOldBackup(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteOptions{})
+	seen := s.observed(t)
+	s.Exec(t, "create table t (n int); insert into t values (1)")
+	s.run(t, "backup")
+	old := s.labels(t)[0]
+	between := segments(t, filepath.Join(s.dir, "repository"))
+	s.Exec(t, "insert into t values (2)")
+	for range 3 {
+		s.flush(t)
+	}
+	s.run(t, "backup")
+	s.flush(t)
+	all := slices.Sorted(maps.Keys(segments(t, filepath.Join(s.dir, "repository"))))
+	gap := all[len(between)+1]
+	paths, err := filepath.Glob(filepath.Join(s.dir, "repository", "wal", "*", "*", gap))
+	if err != nil || len(paths) != 1 || os.Remove(paths[0]) != nil {
+		t.Fatal(paths, err)
+	}
+	s.drilled(t, exitMissed, "--pick", old)
+	s.env = append(s.env, "LIFEBOAT_EXPIRE_KEEP_LAST=2", "LIFEBOAT_EXPIRE_PITR_WINDOW=1ms")
+	d := s.drilled(t, exitOK, "--pick", old, "--rpo", "1h")
+	if got := readLines(t, seen); d.Target.Kind != "immediate" || d.Backup.Label != old || d.RPO.Upper != nil || d.RPO.Objective != nil || !slices.Equal(got, []string{"1"}) {
+		t.Errorf("%+v %+v %+v, rows %v", d.Target, d.Backup, d.RPO, got)
+	}
+	if d := s.drilled(t, exitOK); d.Target.Kind != "end" || d.Backup.Label == old || len(readLines(t, seen)) != 2 {
+		t.Errorf("the newest: %+v %+v", d.Target, d.Backup)
 	}
 }
 

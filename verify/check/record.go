@@ -21,7 +21,7 @@ import (
 // What was read is recorded in the repository, signed: any host can go on from
 // it, it survives a host, and nobody can forge that something was read. A host
 // that cannot sign or write checks all the same, and records nothing. See
-// docs/adr/010.
+// docs/adr/009.
 
 // partHead is the first line of a part; the keys that were read follow, one a
 // line.

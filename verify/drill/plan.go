@@ -24,9 +24,9 @@ func (r *run) makePlan(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		point := restore.Point{}
-		if !r.o.Time.IsZero() {
-			point = restore.Point{Kind: restore.AtTime, Time: r.o.Time}
+		point, err := r.point(ctx, label)
+		if err != nil {
+			return err
 		}
 		if r.plan, err = r.planFor(ctx, label, point); err != nil {
 			return err
@@ -69,18 +69,47 @@ func (r *run) random(ctx context.Context, labels []string) (string, error) {
 	if r.o.Policy.Check() != nil { // there is none
 		return labels[rand.IntN(len(labels))], nil
 	}
+	lasting, unread := r.lasting(ctx, labels)
+	if len(unread) > 0 {
+		return unread[0], nil // such a one is what a drill must find
+	}
+	labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return !lasting[l] })
+	return labels[rand.IntN(len(labels))], nil
+}
+
+// lasting are the backups from which the policy wants all WAL to the end, and
+// unread those that cannot be read.
+func (r *run) lasting(ctx context.Context, labels []string) (lasting map[string]bool, unread []string) {
 	var infos []repo.Info
 	for _, label := range labels {
 		info, err := r.repo.Info(ctx, label)
 		if err != nil {
-			// A backup that cannot be read is one that a drill must find.
-			return label, nil
+			unread = append(unread, label)
+			continue
 		}
 		infos = append(infos, info)
 	}
-	lasting := expire.Continuous(r.o.Policy, infos, nil, r.o.Now())
-	labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return !lasting[l] })
-	return labels[rand.IntN(len(labels))], nil
+	return expire.Continuous(r.o.Policy, infos, nil, r.o.Now()), unread
+}
+
+// point is how far to recover: to the end of the archive, if no time was given. Of
+// a backup that was named, and that the policy keeps without the WAL after it, to
+// its own end: that is what was promised of it.
+func (r *run) point(ctx context.Context, label string) (restore.Point, error) {
+	if !r.o.Time.IsZero() {
+		return restore.Point{Kind: restore.AtTime, Time: r.o.Time}, nil
+	}
+	if label != r.o.Pick || r.o.RandomTime || r.o.Policy.Check() != nil {
+		return restore.Point{}, nil
+	}
+	labels, err := r.repo.Backups(ctx)
+	if err != nil {
+		return restore.Point{}, err
+	}
+	if lasting, unread := r.lasting(ctx, labels); lasting[label] || slices.Contains(unread, label) {
+		return restore.Point{}, nil
+	}
+	return restore.Point{Kind: restore.Immediate}, nil
 }
 
 // newest is the newest backup that a recovery to a time could begin from.
@@ -168,7 +197,11 @@ func (r *run) describe() {
 		Files: p.Files, Bytes: p.WriteBytes, Fetched: p.FetchBytes, Picked: r.o.Pick,
 	}
 	r.doc.Target = evidence.Target{Kind: "end", Timeline: uint32(p.Timeline)}
-	if p.Point.Kind == restore.AtTime {
+	switch p.Point.Kind {
+	case restore.Immediate:
+		r.doc.Target.Kind = "immediate"
+		r.doc.RPO = evidence.RPO{Basis: "none", Reason: "recovery to the backup's own end does not show what would be lost"}
+	case restore.AtTime:
 		r.doc.Target.Kind, r.doc.Target.Time, r.doc.Target.Random = "time", p.Point.Time.UTC(), r.o.RandomTime
 		r.doc.RPO = evidence.RPO{Basis: "none", Reason: "recovery to a chosen time does not show what would be lost"}
 	}

@@ -95,7 +95,7 @@ type Backup struct {
 
 // Target is where recovery was to end.
 type Target struct {
-	Kind     string    `json:"kind"` // end, time; on RDS snapshot too
+	Kind     string    `json:"kind"` // end, time, immediate (the end of the backup itself); on RDS snapshot too
 	Time     time.Time `json:"time,omitzero"`
 	Random   bool      `json:"random,omitempty"` // chosen by chance
 	Timeline uint32    `json:"timeline,omitempty"`

@@ -175,14 +175,14 @@ func TestRunBesideABackupThatAdopts(t *testing.T) {
 					commit()
 				}
 			}
-			h := &hooked{ageing: w.store, at: n, hook: adopts}
+			h := fault.New(w.store, fault.Fault{At: int64(n), Mode: fault.Meanwhile, Do: adopts})
 			_, err := w.expire(h, expire.Policy{KeepLast: 1}, false)
 			w.check(err)
 			if late {
 				commit()
 			}
 			w.sound(fmt.Sprintf("adopted before operation %d, late %v", n, late), expire.Policy{KeepLast: 1})
-			if h.n < n || t.Failed() {
+			if !h.Fired() || t.Failed() {
 				break
 			}
 		}
@@ -246,18 +246,18 @@ func TestTwoRuns(t *testing.T) {
 	want := whole.objects()
 	for n := 1; ; n++ {
 		w := first.fork(t)
-		h := &hooked{ageing: w.store, at: n, hook: func() {
+		h := fault.New(w.store, fault.Fault{At: int64(n), Mode: fault.Meanwhile, Do: func() {
 			if _, err := w.expire(w.store, keepTwo, false); err != nil {
 				t.Errorf("the second one at operation %d: %v", n, err)
 			}
-		}}
+		}})
 		_, err := w.expire(h, keepTwo, false)
 		if _, leased := errors.AsType[*repo.LeasedError](err); err != nil && !leased && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("with a second one at operation %d: %v", n, err)
 		}
 		w.sound(fmt.Sprintf("a second one at operation %d", n), keepTwo)
 		sameKeys(t, fmt.Sprintf("a second one at operation %d", n), w.objects(), want)
-		if h.n < n || t.Failed() {
+		if !h.Fired() || t.Failed() {
 			break
 		}
 	}

@@ -248,56 +248,6 @@ func (w *world) sound(when string, p expire.Policy) {
 	}
 }
 
-// hooked calls a function before its n-th operation.
-type hooked struct {
-	*ageing
-	mu   sync.Mutex
-	n    int
-	at   int
-	hook func()
-}
-
-func (h *hooked) step() {
-	h.mu.Lock()
-	h.n++
-	hit := h.n == h.at
-	h.mu.Unlock()
-	if hit {
-		h.hook()
-	}
-}
-
-func (h *hooked) Create(ctx context.Context, key string, body io.ReadSeeker) error {
-	h.step()
-	return h.ageing.Create(ctx, key, body)
-}
-
-func (h *hooked) Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
-	h.step()
-	return h.ageing.Open(ctx, key, off, n)
-}
-
-func (h *hooked) Stat(ctx context.Context, key string) (storage.Info, error) {
-	h.step()
-	return h.ageing.Stat(ctx, key)
-}
-
-func (h *hooked) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
-	return func(yield func(storage.Info, error) bool) {
-		h.step()
-		for info, err := range h.ageing.List(ctx, prefix) {
-			if !yield(info, err) {
-				return
-			}
-		}
-	}
-}
-
-func (h *hooked) Delete(ctx context.Context, key string) error {
-	h.step()
-	return h.ageing.Delete(ctx, key)
-}
-
 func sameKeys(t testing.TB, when string, have, want []string) {
 	t.Helper()
 	for _, key := range want {

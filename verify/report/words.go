@@ -166,6 +166,9 @@ func targetWords(t evidence.Target) string {
 	if t.Kind == "snapshot" {
 		s = "the moment of the snapshot"
 	}
+	if t.Kind == "immediate" {
+		s = "the end of the backup itself"
+	}
 	if t.Kind == "time" {
 		s = utc(t.Time)
 		if t.Random {
