@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -76,10 +75,12 @@ type listing struct {
 }
 
 // gather reads what is said of the backups of a repository.
-func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (l listing, err error) {
-	if l.infos, err = listBackups(ctx, r); err != nil {
-		return l, err
+func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (*listing, error) {
+	infos, err := listBackups(ctx, r)
+	if err != nil {
+		return nil, err
 	}
+	l := &listing{infos: infos}
 	l.list = make([]listedBackup, len(l.infos))
 	at := map[string]*listedBackup{}
 	for i, info := range l.infos {
@@ -91,7 +92,10 @@ func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (l listing,
 	g.Go(func() error { return addChecks(gctx, r, at) })
 	g.Go(func() error { return a.addPins(gctx, r, at) })
 	g.Go(func() (err error) { l.trusted, err = a.addDrills(gctx, r, cfg, at); return err })
-	return l, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 func (a *app) listOne(ctx context.Context, cfg *Config) error {
@@ -103,10 +107,10 @@ func (a *app) listOne(ctx context.Context, cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	return a.result(l.list, func(w io.Writer) { a.writeListing(w, l) })
+	return a.result(l.list, func(w io.Writer) { a.writeListing(l, w) })
 }
 
-func (a *app) writeListing(w io.Writer, l listing) {
+func (a *app) writeListing(l *listing, w io.Writer) {
 	writeBackups(w, l.infos, l.list, a.now())
 	if !l.trusted {
 		a.note("no key of a drill host is trusted here, so DRILLED stays empty: set drill.trust")
@@ -116,42 +120,31 @@ func (a *app) writeListing(w io.Writer, l listing) {
 // listSeveral lists the backups of each repository. One that does not answer is
 // told, and hides nothing of the others.
 func (a *app) listSeveral(ctx context.Context, cfg *Config) error {
-	places := cfg.each()
-	found, errs := make([]listing, len(places)), make([]error, len(places))
-	var failures []placeFailure
-	reports := []listedBackup{}
-	for i, one := range places {
+	all, err := askEach(ctx, cfg, func(one *Config) (*listing, error) {
 		r, err := openToRead(ctx, one)
-		if err == nil {
-			found[i], err = a.gather(ctx, one, r)
+		if err != nil {
+			return nil, err
 		}
-		if errs[i] = err; err != nil {
-			failures = append(failures, placeFailure{one.Name, err})
-			reports = append(reports, listedBackup{backupReport: backupReport{Repository: one.Name, Error: oneLine(err.Error())}, Reaches: "unknown"})
-			continue
-		}
-		for _, b := range found[i].list {
-			b.Repository = one.Name
-			reports = append(reports, b)
-		}
-	}
-	err := a.result(reports, func(w io.Writer) {
-		for i, one := range places {
-			if i > 0 {
-				_, _ = fmt.Fprintln(w)
-			}
-			_, _ = fmt.Fprintf(w, "Repository %s, %s\n", one.Name, one.Repository)
-			if errs[i] != nil {
-				_, _ = fmt.Fprintf(w, "unknown: %s\n", oneLine(errs[i].Error()))
-				continue
-			}
-			a.writeListing(w, found[i])
-		}
+		return a.gather(ctx, one, r)
 	})
 	if err != nil {
 		return err
 	}
-	return failedPlaces("list:", len(errs), failures)
+	reports := []listedBackup{}
+	for _, one := range all {
+		if !one.told() {
+			reports = append(reports, listedBackup{backupReport: backupReport{Repository: one.Name, Error: oneLine(one.err.Error())}, Reaches: "unknown"})
+			continue
+		}
+		for _, b := range one.report.list {
+			b.Repository = one.Name
+			reports = append(reports, b)
+		}
+	}
+	if err := a.result(reports, func(w io.Writer) { writeEach(w, all, a.writeListing) }); err != nil {
+		return err
+	}
+	return failedAnswers("list:", all, func(*listing) error { return nil })
 }
 
 // listBackups reads what the backups are, one small request each.
@@ -296,114 +289,4 @@ func (a *app) addDrills(ctx context.Context, r *repo.Repo, cfg *Config, at map[s
 		}
 	}
 	return true, nil
-}
-
-func writeBackups(w io.Writer, infos []repo.Info, list []listedBackup, now time.Time) {
-	if len(infos) == 0 {
-		_, _ = fmt.Fprintln(w, "no backups yet; \"lifeboat backup\" takes one")
-		return
-	}
-	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(tab, "LABEL\tFINISHED (UTC)\tSIZE\tSTORED\tCHANGED\tBY\tCHECKED\tDRILLED\tREACHES")
-	for i, info := range infos {
-		b := list[i]
-		_, _ = fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", info.Label, info.StopTime.UTC().Format("2006-01-02 15:04"),
-			sizeText(info.RawBytes), sizeText(info.StoredBytes), changedText(info), changesText(info.Changes), b.checkedText(now), agoText(b.Drilled, now), b.reachText())
-	}
-	_ = tab.Flush()
-	bare := 0
-	for i, info := range infos {
-		writeRemarks(w, info, list[i])
-		if !info.Checksums {
-			bare++
-		}
-	}
-	if bare > 0 {
-		_, _ = fmt.Fprintf(w, "%s of a cluster without page checksums: damage in the database is not noticed\n", plural(bare, "backup"))
-	}
-}
-
-// writeRemarks prints what few backups have and a person must see.
-func writeRemarks(w io.Writer, info repo.Info, b listedBackup) {
-	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
-	if info.BadCount > 0 {
-		say("%s: %d bad pages, which were damaged in the database", info.Label, info.BadCount)
-	}
-	switch {
-	case b.PinBad != "":
-		say("%s: its pin cannot be read, so it is kept: %s", info.Label, b.PinBad)
-	case b.Pin != nil && b.Pin.Until == "":
-		say("%s: pinned by %s%s", info.Label, b.Pin.By, colon(b.Pin.Reason))
-	case b.Pin != nil:
-		say("%s: pinned until %.10s by %s%s", info.Label, b.Pin.Until, b.Pin.By, colon(b.Pin.Reason))
-	}
-}
-
-func colon(s string) string {
-	if s == "" {
-		return ""
-	}
-	return ": " + oneLine(s)
-}
-
-func changedText(i repo.Info) string {
-	if i.Changes == "" { // of a version that did not note it
-		return sizeText(i.RawBytes)
-	}
-	return sizeText(i.ChangedBytes)
-}
-
-func changesText(changes string) string {
-	switch changes {
-	case "", repo.ChangesFull:
-		return "full"
-	case repo.ChangesWALSummaries:
-		return "summaries"
-	}
-	return changes
-}
-
-func (b listedBackup) checkedText(now time.Time) string {
-	switch c := b.Checked; {
-	case c == nil:
-		return "-"
-	case !c.OK:
-		return "DAMAGED"
-	case c.Read:
-		return agoText(c.At, now) + ", read"
-	default:
-		return agoText(c.At, now)
-	}
-}
-
-// agoText says how long ago something was, in one unit.
-func agoText(at string, now time.Time) string {
-	t, err := time.Parse(timeForm, at)
-	if err != nil {
-		return "-"
-	}
-	switch d := now.Sub(t); {
-	case d < time.Minute:
-		return "now"
-	case d < time.Hour:
-		return fmt.Sprintf("%dm ago", d/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh ago", d/time.Hour)
-	default:
-		return fmt.Sprintf("%dd ago", d/(24*time.Hour))
-	}
-}
-
-func (b listedBackup) reachText() string {
-	switch b.Reaches {
-	case "end":
-		return "to the end"
-	case "gap":
-		return "to " + b.To.String()
-	case "itself":
-		return "itself"
-	case "nothing":
-		return "NOTHING"
-	}
-	return "unknown"
 }

@@ -88,41 +88,23 @@ type checkResult struct {
 
 // checkSeveral checks each repository; one that cannot be reached is told at the end.
 func (a *app) checkSeveral(ctx context.Context, cfg *Config) error {
+	all, err := askEach(ctx, cfg, func(one *Config) (*checkReport, error) { return a.checkRepository(ctx, one) })
+	if err != nil {
+		return err
+	}
 	var reports []*checkReport
-	var failures []placeFailure
-	for _, one := range cfg.each() {
-		report, err := a.checkRepository(ctx, one)
-		if ctx.Err() != nil {
-			return err
-		}
-		if err != nil {
-			report = &checkReport{Repository: one.Repository, Outcome: checkUnknown, Checks: []checkResult{}, Error: oneLine(err.Error())}
-		} else {
-			err = report.failure()
-		}
-		if err != nil {
-			failures = append(failures, placeFailure{one.Name, err})
+	for _, one := range all {
+		report := one.report
+		if !one.told() {
+			report = &checkReport{Repository: one.Repository, Outcome: checkUnknown, Checks: []checkResult{}, Error: oneLine(one.err.Error())}
 		}
 		report.Name = one.Name
 		reports = append(reports, report)
 	}
-	err := a.result(reports, func(w io.Writer) {
-		for i, r := range reports {
-			if i > 0 {
-				_, _ = fmt.Fprintln(w)
-			}
-			_, _ = fmt.Fprintf(w, "Repository %s, %s\n", r.Name, r.Repository)
-			if r.Error != "" {
-				_, _ = fmt.Fprintf(w, "unknown: %s\n", r.Error)
-				continue
-			}
-			r.write(w)
-		}
-	})
-	if err != nil {
+	if err := a.result(reports, func(w io.Writer) { writeEach(w, all, (*checkReport).write) }); err != nil {
 		return err
 	}
-	return failedPlaces("check:", len(reports), failures)
+	return failedAnswers("check:", all, (*checkReport).failure)
 }
 
 // checkRepository runs all checks. An error means that the store could not be
@@ -152,7 +134,10 @@ func (a *app) checkRepository(ctx context.Context, cfg *Config) (*checkReport, e
 	p.setPhase("checking the repository")
 	k := keyCheck{store: first, keys: keys, marker: marker, markerErr: markerErr, report: report}
 	k.run(ctx)
-	return report, ctx.Err()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return report, nil
 }
 
 // unreachable says whether an error is about the store and not about what is

@@ -25,6 +25,8 @@ A backup stays when any rule of the policy keeps it (expire.keep_last and the
 others), while it is pinned, and when it is the newest that is proven restorable.
 WAL that a kept backup needs stays, and so does all that a running backup uses.
 
+Where there are several repositories each is expired by the same policy.
+
 Needs the right to delete, and the cluster key or an identity to read what
 backups are: a host that is not the database's can run it. Stopped at any moment
 it leaves every kept backup restorable; run it again.`,
@@ -51,9 +53,28 @@ func (a *app) expire(ctx context.Context, cfg *Config, dry bool) error {
 	} else if err != nil {
 		return usage("expire: %w", err)
 	}
+	if cfg.several() {
+		return a.expireSeveral(ctx, cfg, dry)
+	}
+	report, err := a.expireOne(ctx, cfg, dry)
+	if report == nil {
+		return err
+	}
+	if printed := a.outcome(report, report.write); printed != nil {
+		return errors.Join(err, printed)
+	}
+	if err == nil {
+		err = report.verdict()
+	}
+	return err
+}
+
+// expireOne expires one repository. There can be a report beside an error: the
+// plan is of use also when it could not be carried out to its end.
+func (a *app) expireOne(ctx context.Context, cfg *Config, dry bool) (*expireReport, error) {
 	r, err := openRepo(ctx, cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := a.newProgress("reading the backups")
 	defer p.close()
@@ -68,17 +89,34 @@ func (a *app) expire(ctx context.Context, cfg *Config, dry bool) error {
 		},
 	})
 	if res == nil {
+		return nil, err
+	}
+	return newExpireReport(res, dry), err
+}
+
+// expireSeveral expires each repository by the same policy: each has backups of
+// its own.
+func (a *app) expireSeveral(ctx context.Context, cfg *Config, dry bool) error {
+	all, err := askEach(ctx, cfg, func(one *Config) (*expireReport, error) { return a.expireOne(ctx, one, dry) })
+	if err != nil {
 		return err
 	}
-	// The plan is of use also when it could not be carried out to its end.
-	report := newExpireReport(res, dry)
-	if printed := a.outcome(report, func(w io.Writer) { report.write(w) }); printed != nil {
-		return errors.Join(err, printed)
+	var reports []*expireReport
+	for _, one := range all {
+		report := one.report
+		if !one.told() {
+			report = &expireReport{DryRun: dry, Policy: cfg.Expire.String(), Backups: []expireBackup{}, Windows: []expireWindows{}}
+		}
+		report.Name = one.Name
+		if one.err != nil {
+			report.Error = oneLine(one.err.Error())
+		}
+		reports = append(reports, report)
 	}
-	if err == nil {
-		err = report.verdict()
+	if err := a.outcome(reports, func(w io.Writer) { writeEach(w, all, (*expireReport).write) }); err != nil {
+		return err
 	}
-	return err
+	return failedAnswers("expire:", all, (*expireReport).verdict)
 }
 
 // learnHistories reads the timeline history files of the data directory, where

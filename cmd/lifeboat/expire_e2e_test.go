@@ -48,6 +48,7 @@ func (s *site) byTime(t *testing.T) []string {
 // From the first backup to the last: what the policy does not keep goes, what is
 // pinned stays, and what is left restores to the same rows.
 func TestExpireEndToEnd(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20, Settings: map[string]string{"autovacuum": "off"}}})
 	s.Exec(t, "create table shop as select i from generate_series(1, 1000) i")
 	for range 4 {

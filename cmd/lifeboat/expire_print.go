@@ -16,6 +16,8 @@ import (
 
 // expireReport is the JSON document of an expiry.
 type expireReport struct {
+	Name    string          `json:"repository,omitempty"` // of several
+	Error   string          `json:"error,omitempty"`      // why this one of several was not expired to its end
 	DryRun  bool            `json:"dry_run"`
 	Policy  string          `json:"policy"`
 	Backups []expireBackup  `json:"backups"` // the newest first

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"iter"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/backup"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
@@ -135,6 +138,94 @@ func TestExpireDiesAnywhere(t *testing.T) {
 	t.Logf("died at %d operations", n-1)
 	if n < 40 {
 		t.Errorf("only %d operations were tried", n-1)
+	}
+}
+
+var besideEvery = flag.Int64("beside-every", 6, "TestExpireBesideBackup looks at every n-th operation")
+
+// A real backup and an expiry at once: the one runs as a whole before an operation
+// of the other. What the backup builds on is what the policy does not keep, since
+// there is a newer one of another host. The backup succeeds, and every backup that is
+// there passes a check that opens each frame.
+func TestExpireBesideBackup(t *testing.T) {
+	s := newSweepSite(t)
+	began, taken := time.Now(), 0
+	built := 0 // on another
+	take := func(store storage.Store, host string) string {
+		t.Helper()
+		taken++
+		s.Exec(t, fmt.Sprintf("update fixed%d set x = x where i < 50; checkpoint", taken%20))
+		r, err := repo.Open(t.Context(), store, s.keys, host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := began.Add(time.Duration(2*taken) * time.Second) // labels sort by the second
+		info, err := backup.Run(t.Context(), r, backup.Options{DataDir: s.DataDir(), Conn: s.ConnString(), Jobs: 2, Level: repo.Fastest,
+			WALTimeout: time.Minute, Host: host, Program: "test", Now: func() time.Time { return at }})
+		if err != nil {
+			t.Errorf("backup %d: %v", taken, err)
+			return ""
+		}
+		if info.Base != "" {
+			built++
+		}
+		return info.Label
+	}
+	removed := 0
+	expires := func(store storage.Store) {
+		t.Helper()
+		r, err := repo.Open(t.Context(), store, s.keys, "db2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := expire.Run(t.Context(), r, expire.Options{Policy: expire.Policy{KeepLast: 1}, Now: time.Now, Claim: repo.Claim{Holder: "test"}})
+		if err != nil {
+			t.Errorf("expire: %v", err)
+			return
+		}
+		removed += res.Packs.Objects
+	}
+	for name, both := range map[string]func(beside func(do func()) storage.Store) string{
+		"expiry in a backup": func(beside func(do func()) storage.Store) string {
+			return take(beside(func() { expires(s.store) }), "db1")
+		},
+		"backup in an expiry": func(beside func(do func()) storage.Store) (label string) {
+			expires(beside(func() { label = take(s.store, "db1") }))
+			return label
+		},
+	} {
+		n := 1 + rand.Int64N(*besideEvery)
+		first, fired := n, 0
+		removed, built = 0, 0
+		for ; !t.Failed(); n += *besideEvery {
+			take(s.store, "db1") // which "db1" will build on
+			take(s.store, "db2") // which the policy keeps
+			var f *fault.Store
+			label := both(func(do func()) storage.Store {
+				f = fault.New(s.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: do})
+				return f
+			})
+			if !f.Fired() {
+				break
+			}
+			fired++
+			when := fmt.Sprintf("%s, before %s (operation %d)", name, f.FiredAt(), n)
+			r := s.repo(t, s.store)
+			if there, err := r.Backups(t.Context()); err != nil || !slices.Contains(there, label) {
+				t.Errorf("%s: backup %s is not among %v, %v", when, label, there, err)
+			}
+			res, err := check.Run(t.Context(), r, check.Options{Read: true, Policy: expire.Policy{KeepLast: 1}, Now: time.Now})
+			if err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+			for _, finding := range res.Findings {
+				t.Errorf("%s: %s %s: %s", when, finding.Code, finding.Object, finding.Problem)
+			}
+		}
+		t.Logf("%s: %d operations, every %d. from %d on; %d packs were removed, %d backups built on another", name, fired, *besideEvery, first, removed, built)
+		if fired < 20/int(*besideEvery) || removed == 0 || built == 0 {
+			t.Errorf("%s: too little was tried", name)
+		}
 	}
 }
 

@@ -177,12 +177,12 @@ func TestPushAheadMemory(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		mib   int
-		noise int64 // every how many bytes are random
+		noise int64 // every how many bytes are random; 0: it is WAL
 		far   time.Duration
-	}{{mib: 16, noise: 1}, {mib: 64, noise: 1}, {mib: 16, noise: 2, far: 100 * time.Millisecond}} {
+	}{{mib: 16, noise: 1}, {mib: 64, noise: 1}, {mib: 16, noise: 2, far: 100 * time.Millisecond}, {mib: 16}} {
 		t.Run(fmt.Sprintf("%d MiB, noise 1/%d, %v away", c.mib, c.noise, c.far), func(t *testing.T) {
 			s := newSite(t, siteOptions{s3: c.far > 0, server: servertest.Options{WALSegmentSize: c.mib << 20}})
-			names := s.fakeBacklog(t, 256/c.mib, c.noise)
+			names := s.backlog(t, 256/c.mib, c.noise)
 			var flags []string
 			if c.far > 0 {
 				proxy, err := s3test.StartProxy(s.bucket.Addr, s3test.ProxyOptions{Delay: c.far / 2})
@@ -232,6 +232,22 @@ func peakMemory(pid int) <-chan int64 {
 		}
 	}()
 	return peak
+}
+
+// backlog is segments that wait to be archived, full of WAL or, with noise, of
+// what fakeBacklog makes.
+func (s *site) backlog(t *testing.T, n int, noise int64) []string {
+	t.Helper()
+	if noise > 0 {
+		return s.fakeBacklog(t, n, noise)
+	}
+	s.Setting(t, "archive_command", "false")
+	s.Exec(t, "create table accounts as select i, repeat('x', 80) filler from generate_series(1, 500000) i")
+	s.Exec(t, "create unique index on accounts (i)")
+	for len(s.readyFiles(t)) < n {
+		s.Exec(t, "update accounts set filler = md5(i::text)")
+	}
+	return s.readyFiles(t)
 }
 
 // fakeBacklog stops the server and makes segments that it would want archived,

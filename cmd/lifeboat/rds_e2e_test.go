@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/rds/rdstest"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
@@ -80,6 +86,27 @@ func (c *cloudSite) must(t *testing.T, args ...string) string {
 	return stdout
 }
 
+// typed runs the program on a terminal, where somebody types a line.
+func (c *cloudSite) typed(t *testing.T, text string, args ...string) (code int, out string) {
+	t.Helper()
+	var words []string
+	for _, a := range append([]string{servertest.Command(t, "lifeboat"), "--config", c.config}, args...) {
+		words = append(words, postgres.ShellWord(a))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "script", "-qec", strings.Join(words, " "), "/dev/null")
+	cmd.Env, cmd.Dir, cmd.Stdin = append(os.Environ(), c.env...), c.dir, strings.NewReader(text+"\n")
+	both, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode(), string(both)
+	}
+	if err != nil {
+		t.Fatalf("script, of package bsdutils, gives the terminal: %v", err)
+	}
+	return 0, string(both)
+}
+
 // A person's day with an instance: from an empty folder to evidence in the history.
 func TestRDSEndToEnd(t *testing.T) {
 	t.Parallel()
@@ -117,11 +144,21 @@ func TestRDSEndToEnd(t *testing.T) {
 	if code != 2 || !strings.Contains(stderr, "interrupts") || !strings.Contains(stderr, "--confirm orders") || len(c.Calls("RebootDBInstance")) != 0 {
 		t.Errorf("without a name a failover leaves with %d: %s%s", code, out, stderr)
 	}
+	code, _, stderr = c.exec(t, "rds", "failover", "--confirm", "orders", "--repository", "file:///nowhere")
+	if code == 0 || !strings.Contains(stderr, "nothing was failed over") || !strings.Contains(stderr, "aws rds reboot-db-instance --force-failover --db-instance-identifier orders-prod --region eu-central-1") || len(c.Calls("RebootDBInstance")) != 0 {
+		t.Errorf("without a repository a failover leaves with %d: %s", code, stderr)
+	}
+	if code, out := c.typed(t, "orders-prod", "rds", "failover"); code != 1 || !strings.Contains(out, "Type the name") || !strings.Contains(out, "that is not orders: nothing was done") || len(c.Calls("RebootDBInstance")) != 0 {
+		t.Errorf("with another name typed it leaves with %d: %s", code, out)
+	}
+	if code, out := c.typed(t, "orders", "rds", "failover"); code != 0 || len(c.Calls("RebootDBInstance")) != 1 {
+		t.Errorf("with the name typed it leaves with %d: %s", code, out)
+	}
 	var d evidence.Drill
 	if err := json.Unmarshal([]byte(c.must(t, "rds", "failover", "--confirm", "orders", "--json")), &d); err != nil {
 		t.Fatal(err)
 	}
-	if f := d.Failover; d.Verdict != evidence.Passed || f == nil || f.ZoneAfter != "eu-central-1b" || f.DowntimeUpper == nil || *f.DowntimeUpper < 0.2 || len(f.Events) < 2 {
+	if f := d.Failover; d.Verdict != evidence.Passed || f == nil || f.ZoneAfter != "eu-central-1a" || f.DowntimeUpper == nil || *f.DowntimeUpper < 0.2 || len(f.Events) < 2 {
 		t.Errorf("the failover: %+v", d.Failover)
 	}
 	if out := c.must(t, "report"); strings.Count(out, "passed") < 4 {

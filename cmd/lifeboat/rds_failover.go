@@ -55,7 +55,7 @@ func (r *rdsRun) failover(ctx context.Context, confirm string, given bool) error
 	}
 	repository, key, release, held, err := r.openForEvidence(ctx)
 	if err != nil {
-		return err
+		return r.byHand(err)
 	}
 	defer release()
 	o.Key = key
@@ -67,6 +67,18 @@ func (r *rdsRun) failover(ctx context.Context, confirm string, given bool) error
 	}
 	r.progress.close()
 	return r.tell(ctx, result.Document, result.Err, nil, "failover")
+}
+
+// byHand is for the night when the evidence cannot be stored: nothing was done, and
+// how it is done without us.
+func (r *rdsRun) byHand(err error) error {
+	code, _ := classify(err)
+	command := "aws rds reboot-db-instance --force-failover --db-instance-identifier "
+	if r.source.Kind == rds.Cluster {
+		command = "aws rds failover-db-cluster --db-cluster-identifier "
+	}
+	return failed(code, "nothing was failed over, since the evidence cannot be stored: %w", err).
+		hinted("if it cannot wait: %s%s --region %s", command, r.source.ID, r.source.Region)
 }
 
 // writePlan goes to stderr: the result is the report.

@@ -16,10 +16,24 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
-// recordQueue makes restore_command tell, before each call, how many segments
-// are ahead.
-func recordQueue(settings map[string]string, log string) map[string]string {
-	settings["restore_command"] = fmt.Sprintf("ls %s/fetch 2>/dev/null | grep -c '^[0-9A-F]*$' >> %s; %s", wal.SpoolDir, log, settings["restore_command"])
+// recordQueue makes restore_command tell, before each call for a segment, how many
+// are ahead. On a busy machine recovery can be faster than what fetches ahead: from
+// the third call on it waits until one was seen, 20 seconds at most.
+func recordQueue(t *testing.T, settings map[string]string, log string) map[string]string {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "look")
+	text := fmt.Sprintf(`count() { ls %s/fetch 2>/dev/null | grep -c '^[0-9A-F]*$' >>"$1"; }
+case $2 in *.*) exit ;; esac
+count "$1"
+[ "$(wc -l <"$1")" -lt 3 ] && exit
+while ! grep -q '[1-9]' "$1" && [ "$(wc -l <"$1")" -lt 200 ]; do
+	sleep 0.1
+	count "$1"
+done`, wal.SpoolDir)
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	settings["restore_command"] = fmt.Sprintf("sh %s %s %%f; %s", script, log, settings["restore_command"])
 	return settings
 }
 
@@ -48,7 +62,7 @@ func TestRecoveryFetchesAhead(t *testing.T) {
 			want := content(t, s.Cluster)
 			log := filepath.Join(t.TempDir(), "ahead")
 			dir := r.copyBase(t)
-			c := servertest.Open(t, dir, servertest.Options{Settings: recordQueue(r.settings(t, nil, "--identity "+r.identity), log)})
+			c := servertest.Open(t, dir, servertest.Options{Settings: recordQueue(t, r.settings(t, nil, "--identity "+r.identity), log)})
 			c.WaitPromoted(t)
 			sameContent(t, c, want)
 			if ahead, err := os.ReadFile(log); err != nil || !strings.ContainsAny(string(ahead), "123456789") {

@@ -279,3 +279,63 @@ func TestFetchFromSeveral(t *testing.T) {
 	}
 	fetch(200, after, "no WAL of system")
 }
+
+// Expiry and checks go to each repository: what is wrong in one is told by its name,
+// and stops no other.
+func TestExpireAndVerifyEach(t *testing.T) {
+	t.Parallel()
+	s := newSeveralSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
+	s.run(t, "backup")
+	s.run(t, "backup")
+	kept := func(dir string) int {
+		paths, err := filepath.Glob(filepath.Join(dir, "backups", "*", "manifest"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(paths)
+	}
+	verify := func(want int, text string, args ...string) (reports []verifyReport) {
+		t.Helper()
+		code, out, stderr := s.exec(t, append([]string{"verify", "--json"}, args...)...)
+		if err := json.Unmarshal([]byte(out), &reports); err != nil {
+			t.Fatal(err, out, stderr)
+		}
+		if code != want || !strings.Contains(stderr, text) || len(reports) != 2 || reports[0].Name != "near" || reports[1].Name != "far" {
+			t.Errorf("verify %v: exit code %d, want %d: %s %+v", args, code, want, stderr, reports)
+		}
+		return reports
+	}
+	for _, r := range verify(0, "", "--read") {
+		if len(r.Backups) != 2 || r.Done.Objects == 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+
+	back := away(t, s.far)
+	if r := verify(4, "far: "); r[0].Error != "" || r[1].Error == "" || len(r[0].Backups) != 2 {
+		t.Errorf("%+v", r)
+	}
+	code, out, stderr := s.exec(t, "expire", "--keep-last", "1")
+	if code != 1 || !strings.Contains(stderr, "expire: 1 of 2 repositories failed: far: ") || !strings.Contains(out, "Repository far, file://"+s.far+"\nunknown: ") {
+		t.Errorf("expire with far away: exit code %d, %s%s", code, out, stderr)
+	}
+	back()
+	if kept(s.near) != 1 || kept(s.far) != 2 {
+		t.Errorf("%d are left in near, %d in far", kept(s.near), kept(s.far))
+	}
+	var expired []expireReport
+	if err := json.Unmarshal([]byte(s.run(t, "expire", "--keep-last", "1", "--json")), &expired); err != nil {
+		t.Fatal(err)
+	}
+	if len(expired) != 2 || expired[0].Removed.Backups != 0 || expired[1].Removed.Backups != 1 || expired[1].Name != "far" || kept(s.far) != 1 {
+		t.Errorf("%+v, %d are left in far", expired, kept(s.far))
+	}
+
+	packs, err := filepath.Glob(filepath.Join(s.far, "packs", "*"))
+	if err != nil || len(packs) == 0 || os.Chmod(packs[0], 0o600) != nil || os.Truncate(packs[0], 100) != nil {
+		t.Fatal(packs, err)
+	}
+	if r := verify(1, "verify: 1 of 2 repositories failed: far: "); len(r[0].Findings) != 0 || len(r[1].Findings) == 0 {
+		t.Errorf("%+v", r)
+	}
+}

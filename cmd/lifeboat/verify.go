@@ -29,6 +29,8 @@ the WAL from each backup. With --read the objects are read and compared with
 their hashes; with an identity every frame is opened too. Says of each finding
 what it spoils and what to do. A drill proves more: that a restore works.
 
+Where there are several repositories each is checked.
+
 Any finding ends in exit code 1. What could not be checked, a store that fails
 included, ends in 4, and is never called ok. Changes nothing but its own record
 of what was read, which needs the cluster key; without it, it checks all the same.`,
@@ -105,9 +107,24 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 }
 
 func (a *app) verify(ctx context.Context, cfg *Config, o check.Options) error {
+	if cfg.several() {
+		return a.verifySeveral(ctx, cfg, o)
+	}
+	report, err := a.verifyOne(ctx, cfg, o)
+	if err != nil {
+		return err
+	}
+	if err := a.outcome(report, report.write); err != nil {
+		return err
+	}
+	return report.verdict()
+}
+
+// verifyOne checks one repository. An error means that nothing is proven.
+func (a *app) verifyOne(ctx context.Context, cfg *Config, o check.Options) (*verifyReport, error) {
 	r, err := openRepo(ctx, cfg)
 	if err != nil {
-		return unprovenBy(err)
+		return nil, unprovenBy(err)
 	}
 	p := a.newProgress("listing")
 	defer p.close()
@@ -120,14 +137,32 @@ func (a *app) verify(ctx context.Context, cfg *Config, o check.Options) error {
 	}
 	res, err := check.Run(ctx, r, o)
 	if err != nil {
-		return unprovenBy(fmt.Errorf("the check could not be done to its end, so nothing is proven: %w", err))
+		return nil, unprovenBy(fmt.Errorf("the check could not be done to its end, so nothing is proven: %w", err))
 	}
 	a.recordCheck(ctx, r, res, o)
-	report := newVerifyReport(res, o)
-	if err := a.outcome(report, func(w io.Writer) { report.write(w) }); err != nil {
+	return newVerifyReport(res, o), nil
+}
+
+// verifySeveral checks each repository; what one does not prove, another does not
+// prove for it.
+func (a *app) verifySeveral(ctx context.Context, cfg *Config, o check.Options) error {
+	all, err := askEach(ctx, cfg, func(one *Config) (*verifyReport, error) { return a.verifyOne(ctx, one, o) })
+	if err != nil {
 		return err
 	}
-	return report.verdict()
+	var reports []*verifyReport
+	for _, one := range all {
+		report := one.report
+		if !one.told() {
+			report = &verifyReport{Error: oneLine(one.err.Error()), Findings: []*check.Finding{}, Backups: []check.BackupResult{}, Read: o.Read, Sample: o.Sample, Seed: o.Seed, Began: a.now().UTC().Format(timeForm)}
+		}
+		report.Name = one.Name
+		reports = append(reports, report)
+	}
+	if err := a.outcome(reports, func(w io.Writer) { writeEach(w, all, (*verifyReport).write) }); err != nil {
+		return err
+	}
+	return failedAnswers("verify:", all, (*verifyReport).verdict)
 }
 
 // recordCheck notes what was found, for "lifeboat backups". A host that cannot
@@ -161,6 +196,8 @@ func unprovenBy(err error) error {
 
 // verifyReport is the JSON document of a check.
 type verifyReport struct {
+	Name     string               `json:"repository,omitempty"` // of several
+	Error    string               `json:"error,omitempty"`      // why nothing of this one of several is proven
 	Findings []*check.Finding     `json:"findings"`
 	Backups  []check.BackupResult `json:"backups"`
 	Unproven []string             `json:"unproven,omitempty"`

@@ -101,6 +101,47 @@ func TestVerifyFindsEveryDamage(t *testing.T) {
 		}
 	}
 	s.findsSmallDamage(t, label)
+	s.findsAWrongFrame(t, label)
+}
+
+// findsAWrongFrame has a manifest say of a frame what is not in it, in a pack whose
+// bytes are those of its name: only who opens frames can find that.
+func (s *sweepSite) findsAWrongFrame(t *testing.T, label string) {
+	t.Helper()
+	store := s.copyStore(t, []string{""}, "")
+	r := s.repo(t, store)
+	m, err := r.OpenManifest(t.Context(), label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	w := r.NewManifestWriter()
+	defer w.Close()
+	spoilt := ""
+	for p, err := range m.Packs() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if spoilt == "" {
+			spoilt, p.Frames[0].Sum = repo.PackKey(p.ID), strings.Repeat("0", len(p.Frames[0].Sum))
+		}
+		if err := w.Add(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info := m.Info
+	info.Label = label[:len(label)-6] + "ffffff"
+	if err := w.Commit(t.Context(), &info, m.Files); err != nil {
+		t.Fatal(err)
+	}
+	host := repo.Keys{Cluster: s.keys.Cluster, Recipients: s.keys.Recipients}
+	if res, err := checkStore(t, store, host, true); err != nil || len(res.Findings) != 0 {
+		t.Errorf("a wrong frame, without an identity: %v, %+v", err, res)
+	}
+	res, err := checkStore(t, store, s.keys, true)
+	if err != nil || len(res.Findings) != 1 || res.Findings[0].Code != check.FrameDamaged || res.Findings[0].Object != spoilt || !slices.Contains(res.Findings[0].Backups, info.Label) {
+		t.Errorf("a wrong frame: %v, %+v", err, res)
+	}
 }
 
 // findsSmallDamage spoils one object beside backups and WAL after another.

@@ -111,41 +111,28 @@ func (s *walStatus) look(ctx context.Context, named string) (*walStatusReport, e
 
 // runSeveral reports on each repository. Each has a stream and a slot of its own.
 func (s *walStatus) runSeveral(ctx context.Context, named string, ownSlot bool) error {
-	var reports []*walStatusReport
-	var failures []placeFailure
-	for _, one := range s.cfg.each() {
+	all, err := askEach(ctx, s.cfg, func(one *Config) (*walStatusReport, error) {
 		v := &walStatus{app: s.app, cfg: one, slot: s.slot, heartbeat: s.heartbeat}
 		if !ownSlot {
 			v.slot = slotOf(s.slot, one)
 		}
-		report, err := v.look(ctx, named)
-		if err != nil {
-			report = &walStatusReport{Name: one.Name, Repository: one.Repository, Systems: []systemReport{}, Error: oneLine(err.Error())}
-		} else {
-			err = report.verdict()
-		}
-		if err != nil {
-			failures = append(failures, placeFailure{one.Name, err})
-		}
-		reports = append(reports, report)
-	}
-	err := s.result(reports, func(w io.Writer) {
-		for i, r := range reports {
-			if i > 0 {
-				_, _ = fmt.Fprintln(w)
-			}
-			_, _ = fmt.Fprintf(w, "Repository %s, %s\n", r.Name, r.Repository)
-			if r.Error != "" {
-				_, _ = fmt.Fprintf(w, "unknown: %s\n", r.Error)
-				continue
-			}
-			r.write(w)
-		}
+		return v.look(ctx, named)
 	})
 	if err != nil {
 		return err
 	}
-	return failedPlaces("status:", len(reports), failures)
+	var reports []*walStatusReport
+	for _, one := range all {
+		report := one.report
+		if !one.told() {
+			report = &walStatusReport{Name: one.Name, Repository: one.Repository, Systems: []systemReport{}, Error: oneLine(one.err.Error())}
+		}
+		reports = append(reports, report)
+	}
+	if err := s.result(reports, func(w io.Writer) { writeEach(w, all, (*walStatusReport).write) }); err != nil {
+		return err
+	}
+	return failedAnswers("status:", all, (*walStatusReport).verdict)
 }
 
 // loadBackups reads what the backups are. One that is damaged is reported, and

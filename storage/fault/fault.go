@@ -44,6 +44,9 @@ const (
 	Truncate
 	// Delay waits before it does the work, and does not fail.
 	Delay
+	// Meanwhile calls Do before it does the work, and does not fail: what
+	// somebody else does at that moment.
+	Meanwhile
 	// Outage fails without doing anything, and so does every later operation.
 	Outage
 )
@@ -58,6 +61,8 @@ func (m Mode) String() string {
 		return "truncate"
 	case Delay:
 		return "delay"
+	case Meanwhile:
+		return "meanwhile"
 	case Outage:
 		return "outage"
 	}
@@ -70,6 +75,7 @@ type Fault struct {
 	Mode Mode
 	Err  error         // what it fails with; nil is ErrInjected
 	Wait time.Duration // how long Delay waits
+	Do   func()        // what Meanwhile calls
 }
 
 // Store passes operations on to another store, but for the one that fails.
@@ -272,6 +278,8 @@ func (s *Store) before(ctx context.Context, hit bool) error {
 	switch s.fault.Mode {
 	case Before, Outage:
 		return s.fault.Err
+	case Meanwhile:
+		s.fault.Do()
 	case Delay:
 		timer := time.NewTimer(s.fault.Wait)
 		defer timer.Stop()
