@@ -128,6 +128,26 @@ func TestExpireAndVerifyRun(t *testing.T) {
 	}
 }
 
+// The lines of the units for Amazon RDS are ones that the program takes: it gets as
+// far as to miss the sources, of which this host's configuration has none.
+func TestRDSUnits(t *testing.T) {
+	h := newHost(t)
+	units, err := filepath.Glob("systemd/lifeboat-rds-*.service")
+	if err != nil || len(units) == 0 {
+		t.Fatal(units, err)
+	}
+	for _, name := range units {
+		for _, line := range readUnit(t, name)["Service.ExecStart"] {
+			words := strings.Fields(strings.ReplaceAll(h.paths.Replace(line), "$DRILL_FLAGS", "--region eu-west-1 --level deep"))
+			cmd := exec.Command(words[0], words[1:]...)
+			cmd.Env = append(environ(), "LIFEBOAT_DRILL_KEY="+filepath.Join(h.state, "drill.key"))
+			if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "the configuration names no rds.sources") {
+				t.Errorf("%s: %s: %v: %s", name, line, err, out)
+			}
+		}
+	}
+}
+
 // Every line of the crontab has six fields, a command that a shell takes, and
 // no % in it, at which cron would end it; the nightly one is run, twice: the
 // second time nothing is due.
