@@ -134,6 +134,11 @@ func (b *bench) update(ctx context.Context, gb int) error {
 	if err != nil {
 		return err
 	}
+	return b.waitArchived(ctx)
+}
+
+// waitArchived waits until all WAL is archived, block summaries included.
+func (b *bench) waitArchived(ctx context.Context) error {
 	segment, err := b.sql(ctx, "select pg_walfile_name(pg_switch_wal())")
 	for err == nil && ctx.Err() == nil {
 		var archived string
@@ -162,7 +167,8 @@ func (b *bench) incrementalAt(ctx context.Context, t *lifeboat, gb int, w io.Wri
 		if err := b.update(ctx, gb); err != nil {
 			return nil, err
 		}
-		c := t.command("backup")
+		settle()
+		c := t.incremental()
 		if round == 0 {
 			c.sample = sampleLong // looking costs time, so only once
 		}
@@ -242,6 +248,7 @@ func (b *bench) chain(ctx context.Context, t *lifeboat, dir string, w io.Writer)
 	for round := range b.opt.rounds + 1 {
 		for _, kind := range []string{"full", "chain"} {
 			to := filepath.Join(dir, "restored")
+			settle()
 			u, err := b.measure(ctx, t.command("restore", "--identity", filepath.Join(t.dir, "recovery.key"), "--to", to, "--backup", labels[kind], "--target-immediate"))
 			if err != nil {
 				return err
@@ -281,7 +288,8 @@ func (b *bench) againstBlockIncremental(ctx context.Context, ours []incrementalR
 			break
 		}
 		var u usage
-		u, err = b.measure(ctx, r.command("--type=incr", "backup"))
+		settle()
+		u, err = b.measure(ctx, r.incremental())
 		times = append(times, u.wall)
 		b.note("pgBackRest, round %d: %.2fs, %.2fs of CPU", round, u.wall.Seconds(), u.cpu.Seconds())
 	}

@@ -29,7 +29,7 @@ type options struct {
 	work     string // folder of the database, kept, and of scratch files
 	scratch  string // folder of repositories and restored files, removed
 	lifeboat string // program
-	parts    string // "folder,s3,far,start,backlog,feed,incremental"
+	parts    string // "folder,s3,far,start,backlog,feed,incremental,shapes"
 
 	sizes      sizes  // GB, ascending, of the database that grows
 	pgBackRest string // one that knows block incremental backups
@@ -77,7 +77,7 @@ func main() {
 	flag.StringVar(&o.work, "work", "bench-work", "`folder` that keeps the database")
 	flag.StringVar(&o.scratch, "scratch", "", "`folder` for repositories and restored files, else that of -work")
 	flag.StringVar(&o.lifeboat, "lifeboat", "bin/lifeboat", "`program` to measure")
-	flag.StringVar(&o.parts, "parts", "folder,s3,far,start,backlog,feed", "what to measure; and \"incremental\", which needs 40 GB of disk")
+	flag.StringVar(&o.parts, "parts", "folder,s3,far,start,backlog,feed", "what to measure; and \"incremental\" and \"shapes\", which need 40 GB of disk")
 	o.sizes = sizes{2, 5, 10}
 	flag.Var(&o.sizes, "sizes", "how large the database of \"incremental\" is to be, one after the other, in `GB`")
 	flag.StringVar(&o.pgBackRest, "pgbackrest", "pgbackrest", "`program` to measure incremental backups against; see scripts/pgbackrest")
@@ -108,7 +108,7 @@ func run(ctx context.Context, o options) (missed int, err error) {
 	if err := b.open(ctx); err != nil {
 		return 0, err
 	}
-	if o.parts != "feed" && o.parts != "incremental" { // which have databases of their own
+	if slices.ContainsFunc(strings.Split(o.parts, ","), func(p string) bool { return !slices.Contains([]string{"feed", "incremental", "shapes"}, p) }) { // which have databases of their own
 		if err := b.openDatabase(ctx); err != nil {
 			return 0, err
 		}
@@ -157,6 +157,11 @@ func run(ctx context.Context, o options) (missed int, err error) {
 	}
 	if b.wants("incremental") {
 		if err := b.incremental(ctx, os.Stdout); err != nil {
+			return 0, err
+		}
+	}
+	if b.wants("shapes") {
+		if err := b.shapes(ctx, os.Stdout); err != nil {
 			return 0, err
 		}
 	}

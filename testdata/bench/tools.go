@@ -28,6 +28,7 @@ type tool interface {
 	// at, and has the server archive into it. What it writes beside goes to dir.
 	prepare(ctx context.Context, p place, at, dir string) error
 	backup() command
+	incremental() command
 	restore(to string) command
 	push(segment string) command
 	// walFolder is the name of the folder of a repository that holds the WAL.
@@ -68,6 +69,8 @@ func (l *lifeboat) prepare(ctx context.Context, p place, at, dir string) error {
 }
 
 func (l *lifeboat) backup() command { return l.command("backup", "--full") }
+
+func (l *lifeboat) incremental() command { return l.command("backup") }
 
 func (l *lifeboat) restore(to string) command {
 	return l.command("restore", "--identity", filepath.Join(l.dir, "recovery.key"), "--to", to)
@@ -155,6 +158,8 @@ func (r *pgBackRest) writeConfig(p place, at string) error {
 }
 
 func (r *pgBackRest) backup() command { return r.command("--type=full", "backup") }
+
+func (r *pgBackRest) incremental() command { return r.command("--type=incr", "backup") }
 
 func (r *pgBackRest) restore(to string) command { return r.command("--pg1-path="+to, "restore") }
 
