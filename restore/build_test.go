@@ -70,6 +70,7 @@ type built struct {
 	info   func(*repo.Info)
 	files  func([]repo.FileEntry) []repo.FileEntry
 	packs  func([]repo.PackEntry) []repo.PackEntry
+	frames func([]rawFrame) []rawFrame
 	spread bool // each frame gets a pack of its own, in an order of no file
 }
 
@@ -85,6 +86,9 @@ func build(t testing.TB, r *repo.Repo, label string, tr tree, b built) repo.Info
 		b.info(&info)
 	}
 	files, frames := slice(tr)
+	if b.frames != nil {
+		frames = b.frames(frames)
+	}
 	packs := store(t, r, frames, b.spread)
 	if b.files != nil {
 		files = b.files(files)

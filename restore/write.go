@@ -37,6 +37,7 @@ type writer struct {
 	dirs    *dirs
 	layout  *layout
 	handles *handles
+	aside   *aside
 	written []atomic.Int64 // bytes, by number of the file
 	options Options
 	total   int64
@@ -55,6 +56,11 @@ func (d *dirs) writeFiles(ctx context.Context, r *repo.Repo, m *repo.ManifestRea
 		budget: semaphore.NewWeighted(packBudget), control: make([]byte, l.files[l.control].size)}
 	w.handles = newHandles(d, l.files, w.written)
 	defer w.handles.close()
+	var err error
+	if w.aside, err = newAside(d.roots[0], d.plan.Disks); err != nil {
+		return nil, err
+	}
+	defer w.aside.close()
 	for _, t := range l.files {
 		w.total += t.size
 	}
@@ -63,6 +69,9 @@ func (d *dirs) writeFiles(ctx context.Context, r *repo.Repo, m *repo.ManifestRea
 		return nil, err
 	}
 	if err := w.run(ctx, r, m); err != nil {
+		return nil, err
+	}
+	if err := w.writeRest(ctx); err != nil {
 		return nil, err
 	}
 	return w.control, w.checkComplete()
@@ -181,13 +190,33 @@ func (w *writer) work(ctx context.Context, r *repo.Repo, packs <-chan fetched) e
 			if err != nil {
 				return err
 			}
-			for near := range together(f.To) {
-				if err := w.write(near, raw); err != nil {
-					return err
-				}
+			if err := w.put(f.To, raw); err != nil {
+				return err
 			}
 		}
 		w.budget.Release(p.entry.Size)
+	}
+	return nil
+}
+
+// put brings the content of a frame to where it belongs, or puts it aside until
+// what lies around it comes.
+func (w *writer) put(to []repo.Span, raw []byte) error {
+	if scattered(to, w.layout.files) {
+		if put, err := w.aside.put(to, raw); put || err != nil {
+			return err
+		}
+	}
+	for near := range together(to) {
+		if len(near) == len(to) {
+			var err error
+			if near, err = w.aside.fill(near, raw); err != nil {
+				return err
+			}
+		}
+		if err := w.write(near, raw); err != nil {
+			return err
+		}
 	}
 	return nil
 }
