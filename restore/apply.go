@@ -18,6 +18,8 @@ type Options struct {
 	// Listed, if set, is called by Load each time it has listed the archive of
 	// a system: what is archived later is not in the plan.
 	Listed func(postgres.SystemID)
+
+	memory int64 // of the machine, in tests; else the system is asked
 }
 
 // Progress is where a running restore stands.
@@ -59,6 +61,13 @@ func (o Options) jobs() int {
 		n = runtime.GOMAXPROCS(0)
 	}
 	return min(n, maxJobs)
+}
+
+func (o Options) machineMemory() int64 {
+	if o.memory > 0 {
+		return o.memory
+	}
+	return totalMemory()
 }
 
 // Apply does what the plan says. It writes only into the folders of the plan,

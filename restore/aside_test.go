@@ -55,7 +55,7 @@ func chained(rnd *rand.Rand, layers int, share float64, frames []rawFrame) (newe
 
 // TestApplyChain restores what a chain of backups left: with room for the pages
 // that are put aside, with too little and with none, in the order of manifests and
-// in others.
+// in others; on a machine with hardly any memory, so that nothing is kept in it.
 func TestApplyChain(t *testing.T) {
 	tr := smallTree(t)
 	tr["base/1/5000"] = entry{body: pattern(9*repo.FrameSize + 3*testPage)}
@@ -83,7 +83,7 @@ func TestApplyChain(t *testing.T) {
 				}})
 				p := planFor(info, t.TempDir())
 				p.Disks = []Disk{{Paths: []string{p.DataDir}, Free: c.room}}
-				if err := Apply(context.Background(), r, p, Options{Jobs: jobs}); err != nil {
+				if err := Apply(context.Background(), r, p, Options{Jobs: jobs, memory: int64(jobs)}); err != nil {
 					t.Fatal(err)
 				}
 				applied(t, p, tr)

@@ -3,6 +3,7 @@ package restore
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"syscall"
 
@@ -19,6 +20,35 @@ import (
 // It is advice: what cannot be begun now is written by sync.
 func startWriteback(f *os.File, off, n int64) {
 	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
+// totalMemory is the memory of the machine in bytes, and the most there can be when
+// that is not known.
+func totalMemory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return math.MaxInt64
+	}
+	return int64(info.Totalram) * int64(info.Unit)
+}
+
+// writeUncached writes b and lets the system forget it once it is on disk, which
+// Linux can from 6.14 on, on some file systems. Where it cannot, nothing is written
+// and the error is ErrUnsupported.
+func writeUncached(f *os.File, b []byte, off int64) error {
+	for len(b) > 0 {
+		n, err := unix.Pwritev2(int(f.Fd()), [][]byte{b}, off, unix.RWF_DONTCACHE)
+		switch {
+		case err == unix.EINTR || err == unix.EAGAIN:
+			continue
+		case err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.EINVAL:
+			return errors.ErrUnsupported
+		case err != nil:
+			return &os.PathError{Op: "write", Path: f.Name(), Err: err}
+		}
+		b, off = b[n:], off+int64(n)
+	}
+	return nil
 }
 
 // reserveFrom is the smallest file that is given its blocks at once.

@@ -2,8 +2,10 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -42,7 +44,12 @@ type writer struct {
 	options Options
 	total   int64
 	done    atomic.Int64
-	budget  *semaphore.Weighted
+
+	// What is larger than half of memory would not stay in it, and would push out what
+	// the system has there: its large pieces go to disk and are forgotten. In a virtual
+	// machine that is a third of the kernel's time (docs/benchmarks.md).
+	uncached atomic.Bool
+	budget   *semaphore.Weighted
 
 	mu      sync.Mutex
 	control []byte // of the control file, which is written last
@@ -64,6 +71,7 @@ func (d *dirs) writeFiles(ctx context.Context, r *repo.Repo, m *repo.ManifestRea
 	for _, t := range l.files {
 		w.total += t.size
 	}
+	w.uncached.Store(w.total > o.machineMemory()/2)
 	o.observe(Progress{Phase: WritePhase, Total: w.total})
 	if err := w.makeEmpty(); err != nil {
 		return nil, err
@@ -272,7 +280,7 @@ func (w *writer) writeFile(near []repo.Span, n int64, raw []byte) error {
 		return err
 	}
 	for _, s := range near {
-		if _, err := h.f.WriteAt(raw[s.At:s.At+s.Len], s.Off); err != nil {
+		if err := w.writeAt(h.f, raw[s.At:s.At+s.Len], s.Off); err != nil {
 			return fmt.Errorf("write %s: %w", w.layout.files[file].path, err)
 		}
 	}
@@ -282,4 +290,17 @@ func (w *writer) writeFile(near []repo.Span, n int64, raw []byte) error {
 	}
 	w.written[file].Add(n)
 	return w.handles.put(h)
+}
+
+// writeAt writes a piece of a file.
+func (w *writer) writeAt(f *os.File, b []byte, off int64) error {
+	if w.uncached.Load() && len(b) >= writebackFrom {
+		err := writeUncached(f, b, off)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return err
+		}
+		w.uncached.Store(false)
+	}
+	_, err := f.WriteAt(b, off)
+	return err
 }
