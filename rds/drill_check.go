@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
@@ -209,10 +210,38 @@ func (d *drill) each(ctx context.Context, work func(context.Context, *pgx.Conn) 
 		err = work(ctx, conn)
 		conn.Close(context.WithoutCancel(ctx))
 		if err != nil {
-			return 0, fmt.Errorf("database %s: %w", name, probe.Shortened(err))
+			return 0, fmt.Errorf("database %s: %w", name, err)
 		}
 	}
 	return len(names), nil
+}
+
+// lackingError says that an extension could not be made: nothing was looked at.
+type lackingError struct {
+	extension string
+	err       error
+}
+
+func (e *lackingError) Error() string {
+	return fmt.Sprintf("the extension %s cannot be made: %v", e.extension, e.err)
+}
+func (e *lackingError) Unwrap() error { return e.err }
+
+func makeExtension(ctx context.Context, c *pgx.Conn, name string) error {
+	if _, err := c.Exec(ctx, "create extension if not exists "+name); err != nil {
+		return &lackingError{name, probe.Shortened(err)}
+	}
+	return nil
+}
+
+// provedBy is what an error of a check proves of the copy. A right that the role
+// lacks (insufficient_privilege) says nothing of it.
+func provedBy(err error) evidence.Verdict {
+	_, lacking := errors.AsType[*lackingError](err)
+	if e, ok := errors.AsType[*pgconn.PgError](err); lacking || ok && e.Code == "42501" {
+		return evidence.Unknown
+	}
+	return evidence.Failed
 }
 
 // catalogueSQL reads the system catalogues as a whole, without their indexes.
@@ -225,15 +254,15 @@ func (d *drill) catalogue(ctx context.Context) (evidence.Verdict, string) {
 	var entries int64
 	n, err := d.each(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		if _, err := c.Exec(ctx, "set enable_indexscan = off; set enable_bitmapscan = off; set enable_indexonlyscan = off"); err != nil {
-			return err
+			return probe.Shortened(err)
 		}
 		var here int64
 		err := c.QueryRow(ctx, catalogueSQL).Scan(&here)
 		entries += here
-		return err
+		return probe.Shortened(err)
 	})
 	if err != nil {
-		return evidence.Failed, err.Error()
+		return provedBy(err), err.Error()
 	}
 	return evidence.Passed, fmt.Sprintf("%d databases, %d entries read", n, entries)
 }
@@ -258,50 +287,44 @@ const amcheckSQL = `select count(bt_index_check(c.oid, true)) from pg_class c jo
 
 func (d *drill) amcheck(ctx context.Context) (evidence.Verdict, string) {
 	var indexes int64
-	lacking := errors.New("amcheck")
 	n, err := d.each(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		if _, err := c.Exec(ctx, "create extension if not exists amcheck"); err != nil {
-			return fmt.Errorf("%w: %w", lacking, err)
+		if err := makeExtension(ctx, c, "amcheck"); err != nil {
+			return err
 		}
 		var here int64
 		err := c.QueryRow(ctx, amcheckSQL).Scan(&here)
 		indexes += here
-		return err
+		return probe.Shortened(err)
 	})
-	switch {
-	case errors.Is(err, lacking):
-		return evidence.Unknown, "the extension amcheck cannot be made: " + err.Error()
-	case err != nil:
-		return evidence.Failed, err.Error()
+	if err != nil {
+		return provedBy(err), err.Error()
 	}
 	return evidence.Passed, fmt.Sprintf("%d indexes of %d databases agree with their tables", indexes, n)
 }
 
 // readSQL has the server read every block of a relation once. Blocks of a restored
-// volume come from S3 the first time.
+// volume come from S3 the first time. What the role may not read counts, wherever
+// it lies: large objects are in pg_catalog, and long values in pg_toast.
 const readSQL = `select coalesce(sum(pg_prewarm(c.oid, 'read', 'main')) filter (where has_table_privilege(c.oid, 'select')), 0)::bigint * current_setting('block_size')::bigint,
-	coalesce(sum(pg_relation_size(c.oid)) filter (where not has_table_privilege(c.oid, 'select') and c.relnamespace not in ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)), 0)::bigint
+	coalesce(sum(pg_relation_size(c.oid)) filter (where not has_table_privilege(c.oid, 'select')), 0)::bigint
 	from pg_class c where c.relkind in ('r', 'm', 'i', 't', 'S') and c.relpersistence in ('p', 'u') and pg_relation_size(c.oid) > 0`
 
 // readAll hydrates the copy and notes how long that took from the start.
 func (d *drill) readAll(ctx context.Context) error {
 	var bytes, unread int64
 	ok := d.builtIn(ctx, "every block read", true, deepLimit, func(ctx context.Context) (evidence.Verdict, string) {
-		lacking := errors.New("pg_prewarm")
 		n, err := d.each(ctx, func(ctx context.Context, c *pgx.Conn) error {
-			if _, err := c.Exec(ctx, "create extension if not exists pg_prewarm"); err != nil {
-				return fmt.Errorf("%w: %w", lacking, err)
+			if err := makeExtension(ctx, c, "pg_prewarm"); err != nil {
+				return err
 			}
 			var here, closed int64
 			err := c.QueryRow(ctx, readSQL).Scan(&here, &closed)
 			bytes, unread = bytes+here, unread+closed
-			return err
+			return probe.Shortened(err)
 		})
 		switch {
-		case errors.Is(err, lacking):
-			return evidence.Unknown, "the extension pg_prewarm cannot be made: " + err.Error()
 		case err != nil:
-			return evidence.Failed, err.Error()
+			return provedBy(err), err.Error()
 		case unread > 0:
 			return evidence.Unknown, fmt.Sprintf("%d MiB are closed to role %s: grant it pg_read_all_data on the source", unread>>20+1, d.o.Source.Login.Role)
 		}

@@ -65,13 +65,19 @@ func (c Conn) Open(ctx context.Context, database string) (*pgx.Conn, error) {
 }
 
 // Shortened is what the server said, without the address and attempts that
-// stand before it.
+// stand before it. The *pgconn.PgError stays below it, for its code.
 func Shortened(err error) error {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
-		return errors.New(e.Message)
+		return &said{e}
 	}
 	return err
 }
+
+// said is an error of the server, told by its message alone.
+type said struct{ *pgconn.PgError }
+
+func (s *said) Error() string { return s.Message }
+func (s *said) Unwrap() error { return s.PgError }
 
 // Value runs one query and returns the text of the first column of its first
 // row; nil when there is no row or it is null.
