@@ -1,6 +1,7 @@
 package rds
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ type DrillOptions struct {
 	Connect func(d *Database, region string) (probe.Conn, error)
 
 	Timeout time.Duration // for the drill without its clean-up; 0 is none
+	CleanUp time.Duration // for the clean-up; 0 is one hour
 	Waiting Waiting
 	Program string
 	By      evidence.Performer
@@ -46,17 +48,23 @@ type DrillOptions struct {
 
 // DrillResult is what became of a drill.
 type DrillResult struct {
-	Document *evidence.Document
-	Err      error // why it got no further
+	Document *evidence.Document // stored, but for an error
+	Err      error              // why it got no further
 }
 
-// cleanUpLimit is how long a drill may take to delete what it made.
-const cleanUpLimit = time.Hour
+// How long a drill may take after its end. Each has its own, so that a clean-up
+// that is slow leaves time for the evidence, which says so.
+const (
+	cleanUpLimit = time.Hour       // to delete what it made
+	reapLimit    = 5 * time.Minute // to have what crashed ones left deleted, and again to see it gone
+	storeLimit   = 5 * time.Minute // to store the evidence
+)
 
 // Drill restores a source into staging, checks and measures it, deletes it and
 // stores the evidence; the caller holds the lease. The error is about the evidence
 // alone. Whatever happens, what was restored is deleted; when that fails too, the
-// evidence says so, and a reaper removes it when its time to live is over.
+// evidence says so, and a reaper removes it when its time to live is over. With an
+// error the document is there all the same, and is not stored.
 func Drill(ctx context.Context, regions Regions, r *repo.Repo, o DrillOptions) (*DrillResult, error) {
 	d := &drill{o: o, regions: regions, repo: r, began: o.Began}
 	if d.began.IsZero() {
@@ -74,14 +82,31 @@ func Drill(ctx context.Context, regions Regions, r *repo.Repo, o DrillOptions) (
 		err = context.Cause(work)
 	}
 	// From here on nothing may be cut short.
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpLimit)
-	defer cancel()
-	d.sweep(after)
-	d.cleanUp(after)
-	d.noteReaped(after)
+	ctx = context.WithoutCancel(ctx)
+	within(ctx, reapLimit, d.sweep)
+	within(ctx, cmp.Or(o.CleanUp, cleanUpLimit), d.cleanUp)
+	within(ctx, reapLimit, d.noteReaped)
 	d.conclude(err)
-	doc, stored := evidence.Put(after, r.Store(), &d.doc, o.Key)
+	doc, stored := put(ctx, r, &d.doc, o.Key)
 	return &DrillResult{Document: doc, Err: err}, stored
+}
+
+func within(ctx context.Context, limit time.Duration, work func(context.Context)) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s", limit))
+	defer cancel()
+	work(ctx)
+}
+
+// put stores the evidence. What cannot be stored is returned with the error: it was
+// measured, and says what may be left on RDS.
+func put(ctx context.Context, r *repo.Repo, d *evidence.Drill, key repo.SigningKey) (*evidence.Document, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	doc, err := evidence.Put(ctx, r.Store(), d, key)
+	if err != nil {
+		doc = &evidence.Document{Drill: *d}
+	}
+	return doc, err
 }
 
 // drill is one drill under way.

@@ -170,6 +170,19 @@ func TestDrillIsInterrupted(t *testing.T) {
 	}
 }
 
+// A clean-up that does not end leaves evidence that says so.
+func TestSlowCleanUp(t *testing.T) {
+	s := newSite(t, rdstest.Options{Create: time.Second}, rdstest.Source{NoServer: true})
+	s.take(t)
+	d, _ := s.drill(t, func(o *rds.DrillOptions) { o.Timeout, o.CleanUp = 50*time.Millisecond, 100*time.Millisecond })
+	if d.Cleanup.Done || !strings.Contains(d.Cleanup.Detail, rds.DrillPrefix) || d.Verdict != evidence.Failed {
+		t.Errorf("%s, clean-up %+v", d.Verdict, d.Cleanup)
+	}
+	if ids, err := evidence.List(context.Background(), s.repo.Store(), time.Time{}); err != nil || len(ids) != 1 {
+		t.Errorf("stored: %v, %v", ids, err)
+	}
+}
+
 // The reaper leaves alone what somebody made to look like ours.
 func TestReaperAndExpiry(t *testing.T) {
 	s := newSite(t, rdstest.Options{Delete: 10 * time.Millisecond}, rdstest.Source{NoServer: true})

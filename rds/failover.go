@@ -95,15 +95,13 @@ func clusterZones(ctx context.Context, api API, d *Database) (zone, target strin
 // Failover has RDS fail over while it tries a write every interval, through DNS
 // and on a new connection each, as an application that reconnects does. It waits
 // until writes succeed again and the zone has changed, and stores the evidence.
-// The error is about the evidence alone.
+// The error is about the evidence alone, and the document is there all the same.
 func Failover(ctx context.Context, regions Regions, r *repo.Repo, o FailoverOptions, plan *FailoverPlan) (*DrillResult, error) {
 	f := &failover{o: o, plan: plan, began: o.Now()}
 	f.begin(r)
 	err := f.perform(ctx, regions)
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
-	defer cancel()
 	f.conclude(err)
-	doc, stored := evidence.Put(after, r.Store(), &f.doc, o.Key)
+	doc, stored := put(context.WithoutCancel(ctx), r, &f.doc, o.Key)
 	return &DrillResult{Document: doc, Err: err}, stored
 }
 

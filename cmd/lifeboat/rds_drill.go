@@ -113,11 +113,11 @@ func (d *rdsDrillRun) do(ctx context.Context) error {
 	o.Connect, o.Timeout, o.Waiting, o.Program, o.By, o.Key, o.Now, o.Began = d.dialer().Connect, d.cfg.Drill.Timeout, d.waiting(), "lifeboat "+version, performer(), key, d.now, began
 	o.Phase = func(name string) { d.progress.setPhase(evidence.PhaseWords(name)) }
 	result, err := rds.Drill(held, d.cloud.RDS, r, o)
-	if err != nil {
-		return err
-	}
 	d.progress.close()
 	doc := result.Document
+	if err != nil {
+		return d.tellUnstored(doc, err)
+	}
 	wrote := d.files().writeOutputs(ctx, r, key, doc)
 	return d.tell(ctx, doc, result.Err, wrote, "drill")
 }
@@ -162,6 +162,16 @@ func (d *rdsDrillRun) notDue(ctx context.Context, r *repo.Repo, key repo.Signing
 		})
 	}
 	return false, nil
+}
+
+// tellUnstored prints what was measured although it is no evidence: it may name
+// what is left on RDS.
+func (r *rdsRun) tellUnstored(doc *evidence.Document, err error) error {
+	doc.Drill.Notes = append(doc.Drill.Notes, "this report could not be stored: it is not signed, and no later report knows of it")
+	if printed := r.result(doc.Drill, func(w io.Writer) { _ = report.Text(w, &doc.Drill, r.painter()) }); printed != nil {
+		return printed
+	}
+	return err
 }
 
 // tell prints the report and turns the verdict into an exit code.

@@ -62,10 +62,10 @@ func (r *rdsRun) failover(ctx context.Context, confirm string, given bool) error
 	r.progress = r.newProgress("failing over")
 	defer r.progress.close()
 	result, err := rds.Failover(held, r.cloud.RDS, repository, o, plan)
-	if err != nil {
-		return err
-	}
 	r.progress.close()
+	if err != nil {
+		return r.tellUnstored(result.Document, err)
+	}
 	return r.tell(ctx, result.Document, result.Err, nil, "failover")
 }
 

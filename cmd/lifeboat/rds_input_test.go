@@ -85,6 +85,23 @@ func TestRDSBadInput(t *testing.T) {
 	}
 }
 
+// What was measured is told when it cannot be stored, and that it was not.
+func TestRDSEvidenceThatCannotBeStored(t *testing.T) {
+	t.Parallel()
+	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{NoServer: true})
+	drills := filepath.Join(c.dir, "repository", "drills")
+	if err := os.MkdirAll(drills, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(drills, 0o500); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := c.exec(t, "rds", "drill", "--from", "nothing")
+	if code != 1 || !strings.Contains(stdout, "there is no snapshot nothing") || !strings.Contains(stdout, "could not be stored") || !strings.Contains(stderr, "store the evidence") {
+		t.Errorf("code %d: %s%s", code, stdout, stderr)
+	}
+}
+
 // Stopped while it waits, a snapshot says that it goes on, and is taken up.
 func TestRDSInterruptedWait(t *testing.T) {
 	t.Parallel()
