@@ -17,6 +17,7 @@ import (
 
 const (
 	checkLimit = 5 * time.Minute // for a built-in check
+	openLimit  = 4 * time.Minute // for the first login, below it, so that its cause is told
 	deepLimit  = 12 * time.Hour  // for one that reads everything
 )
 
@@ -61,20 +62,27 @@ func (d *drill) builtIn(ctx context.Context, name string, required bool, limit t
 }
 
 // opens logs in and writes. RDS calls an instance available a little before its
-// name leads to it, so a connection that fails is tried again for a while.
+// name leads to it, so a connection that fails is tried again for a while. Without a
+// password or token nothing was tried: that says nothing of the copy.
 func (d *drill) opens(ctx context.Context) (evidence.Verdict, string) {
 	var version *string
-	err := d.o.Waiting.until(ctx, "server", func() (string, int, bool, error) {
+	var last error
+	w := d.o.Waiting
+	w.Limit = openLimit
+	err := w.until(ctx, "server", func() (string, int, bool, error) {
 		actx, cancel := context.WithTimeout(ctx, 15*time.Second)
 		defer cancel()
-		var err error
-		version, err = d.conn.Value(actx, d.o.Source.Login.Database, "select current_setting('server_version') where not pg_is_in_recovery()")
-		if err != nil && refusedLogin(err) {
-			return "", -1, false, err
+		version, last = d.conn.Value(actx, d.o.Source.Login.Database, "select current_setting('server_version') where not pg_is_in_recovery()")
+		if last != nil && (refusedLogin(last) || withoutPassword(last) && !transient(last)) {
+			return "", -1, false, last
 		}
-		return "not answering", -1, err == nil, nil
+		return "not answering", -1, last == nil, nil
 	})
 	switch {
+	case withoutPassword(last):
+		return evidence.Unknown, last.Error()
+	case err != nil && last != nil:
+		return evidence.Failed, last.Error()
 	case err != nil:
 		return evidence.Failed, err.Error()
 	case version == nil:
@@ -92,6 +100,14 @@ func (d *drill) opens(ctx context.Context) (evidence.Verdict, string) {
 func refusedLogin(err error) bool {
 	s := err.Error()
 	return strings.Contains(s, "authentication failed") || strings.Contains(s, "does not exist") || strings.Contains(s, "x509") || strings.Contains(s, "no pg_hba.conf entry")
+}
+
+// withoutPassword says whether the server was not even asked: Amazon gave no
+// password or token, or the environment has none.
+func withoutPassword(err error) bool {
+	_, none := errors.AsType[*PasswordError](err)
+	_, amazon := errors.AsType[*Error](err)
+	return none || amazon
 }
 
 // isolated looks at what RDS says of the copy.

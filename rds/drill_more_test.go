@@ -260,8 +260,15 @@ func TestLogins(t *testing.T) {
 	if err := open(rds.Login{Role: "master", Secret: "rds/orders", CAFile: s.CA}); err != nil {
 		t.Error(err)
 	}
-	if err := open(rds.Login{Role: "master", Secret: "rds/none", CAFile: s.CA}); !errors.Is(err, rds.ErrDenied) || !strings.Contains(err.Error(), "secretsmanager:GetSecretValue") {
+	if err := open(rds.Login{Role: "master", Secret: "rds/none", CAFile: s.CA}); !errors.Is(err, rds.ErrNotFound) || !strings.Contains(err.Error(), "secretsmanager:GetSecretValue") {
 		t.Errorf("%v", err)
+	}
+	for code, want := range map[string]error{"AccessDeniedException": rds.ErrDenied, "ThrottlingException": rds.ErrThrottled, "ExpiredTokenException": rds.ErrCredentials,
+		"UnrecognizedClientException": rds.ErrCredentials, "InternalServiceError": rds.ErrUnavailable} {
+		s.Inject("GetSecretValue", code, 1)
+		if err := open(rds.Login{Role: "master", Secret: "rds/orders", CAFile: s.CA}); !errors.Is(err, want) || !strings.Contains(err.Error(), code) {
+			t.Errorf("%s came to %v, want %v", code, err, want)
+		}
 	}
 	if err := open(rds.Login{Role: "master", PasswordEnv: "NONE"}); err == nil || !strings.Contains(err.Error(), "NONE") {
 		t.Errorf("%v", err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +42,27 @@ func (d *drill) plan(ctx context.Context) (err error) {
 	if err := d.choose(ctx); err != nil {
 		return err
 	}
+	if err := d.checkLogin(ctx); err != nil {
+		return err
+	}
 	return d.fillRequest()
+}
+
+// checkLogin makes sure that there is a password before anything is restored that
+// nobody could log in to. It does not depend on the address, which is not known yet.
+func (d *drill) checkLogin(ctx context.Context) error {
+	conn, err := d.o.Connect(&Database{Kind: d.o.Source.Kind, ID: stagingName(d.doc.RDS.Attempt), Host: "localhost", Port: 5432}, d.region.Name)
+	if err != nil || conn.Password == nil {
+		return err
+	}
+	err = d.o.Waiting.again(ctx, "password", func() error {
+		_, err := conn.Password(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the password for what would be restored: %w", err)
+	}
+	return nil
 }
 
 // lookAtSource notes what the source is. One that is gone is no error: its

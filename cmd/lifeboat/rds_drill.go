@@ -83,6 +83,9 @@ func (a *app) newRDSDrill(c *cli.Context) (*rdsDrillRun, error) {
 	if err := region.Staging.Check(r.source.Kind); err != nil {
 		return nil, err
 	}
+	if env := r.source.Login.PasswordEnv; env != "" && a.getenv(env) == "" {
+		return nil, &rds.PasswordError{Variable: env}
+	}
 	if c.IsSet("due") {
 		if d.due, err = parseDuration(c.String("due")); err != nil {
 			return nil, usage("--due: %w", err)

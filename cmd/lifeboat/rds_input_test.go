@@ -80,6 +80,10 @@ func TestRDSBadInput(t *testing.T) {
 			t.Errorf("%s: the password is told", x.name)
 		}
 	}
+	c.env = append(c.env, "ORDERS_PASSWORD=")
+	if code, _, stderr := c.exec(t, "rds", "drill"); code != 2 || !strings.Contains(stderr, "ORDERS_PASSWORD") || !strings.Contains(stderr, "hint: ") {
+		t.Errorf("without a password a drill leaves with %d: %s", code, stderr)
+	}
 	if names := append(c.Names("eu-central-1"), c.Names("eu-west-1")...); !slices.Equal(names, []string{"orders-prod"}) {
 		t.Errorf("left: %v", names)
 	}

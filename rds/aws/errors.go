@@ -66,7 +66,7 @@ func meaning(e smithy.APIError) error {
 	switch {
 	case is("Throttl", "RequestLimitExceeded", "SlowDown"):
 		return rds.ErrThrottled
-	case is("ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClient", "IncompleteSignature", "MissingAuthenticationToken", "RequestExpired", "AuthFailure"):
+	case is("ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClient", "InvalidSignature", "IncompleteSignature", "MissingAuthenticationToken", "RequestExpired", "AuthFailure"):
 		return rds.ErrCredentials
 	case is("AccessDenied", "UnauthorizedOperation", "NotAuthorized", "KMSKeyNotAccessible"):
 		return rds.ErrDenied

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/smithy-go"
 
 	"github.com/lifeboat-dr/lifeboat/rds"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
@@ -129,9 +130,6 @@ func (d *Dialer) token(ctx context.Context, region string, db *rds.Database) (st
 // JSON object, as RDS writes it, or the whole text. One call does not need a
 // module of the SDK.
 func (d *Dialer) secret(ctx context.Context, region string) (string, error) {
-	failed := func(format string, args ...any) error {
-		return &rds.Error{Action: "secretsmanager:GetSecretValue", Message: fmt.Sprintf(format, args...), Err: rds.ErrDenied}
-	}
 	if parts := strings.Split(d.Login.Secret, ":"); len(parts) > 6 && parts[0] == "arn" {
 		region = parts[3]
 	}
@@ -169,15 +167,25 @@ func (d *Dialer) secret(ctx context.Context, region string) (string, error) {
 		Message      string
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil || json.Unmarshal(raw, &out) != nil {
-		return "", failed("HTTP %d", resp.StatusCode)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", failed("%s (%s)", strings.TrimSuffix(out.Message, "."), out.Type)
+	if bad := json.Unmarshal(raw, &out); err != nil || bad != nil || resp.StatusCode != http.StatusOK {
+		return "", secretError(resp.StatusCode, out.Type, out.Message)
 	}
 	var object struct{ Password *string }
 	if json.Unmarshal([]byte(out.SecretString), &object) == nil && object.Password != nil {
 		return *object.Password, nil
 	}
 	return out.SecretString, nil
+}
+
+// secretError is an answer of Secrets Manager that is no secret.
+func secretError(status int, code, message string) error {
+	code = code[strings.LastIndex(code, "#")+1:]
+	e := &smithy.GenericAPIError{Code: code, Message: message}
+	if status >= http.StatusInternalServerError {
+		e.Fault = smithy.FaultServer
+	}
+	if message == "" {
+		message = fmt.Sprintf("HTTP %d", status)
+	}
+	return &rds.Error{Action: "secretsmanager:GetSecretValue", Code: code, Message: message, Err: meaning(e)}
 }

@@ -392,8 +392,14 @@ func (f *Fake) answerSecret(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewDecoder(r.Body).Decode(&in)
 	f.mu.Lock()
 	value, ok := f.secrets[in.SecretId]
+	injected := f.injected("GetSecretValue")
 	f.mu.Unlock()
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	if injected != nil {
+		w.WriteHeader(injected.fault.Status)
+		_ = json.NewEncoder(w).Encode(map[string]string{"__type": injected.fault.Code, "Message": injected.fault.Message})
+		return
+	}
 	if r.Header.Get("X-Amz-Target") != "secretsmanager.GetSecretValue" || !ok {
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprint(w, `{"__type":"ResourceNotFoundException","Message":"Secrets Manager can't find the specified secret."}`)

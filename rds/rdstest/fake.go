@@ -215,20 +215,28 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.answer(w, action, out, err)
 }
 
+// injected is the fault that a call of the action is answered with; nil is none.
+func (f *Fake) injected(action string) *injection {
+	for _, i := range f.inject {
+		if i.left > 0 && (i.action == "" || i.action == action) {
+			i.left--
+			return i
+		}
+	}
+	return nil
+}
+
 func (f *Fake) handle(region, action string, form map[string][]string) (any, *Fault) {
 	h, ok := handlers[action]
 	if !ok {
 		return nil, fault("InvalidAction", "Could not find operation %s for version 2014-10-31", action)
 	}
 	lost := (*Fault)(nil)
-	for _, i := range f.inject {
-		if i.left > 0 && (i.action == "" || i.action == action) {
-			i.left--
-			if !i.also {
-				return nil, i.fault
-			}
-			lost = i.fault
+	if i := f.injected(action); i != nil {
+		if !i.also {
+			return nil, i.fault
 		}
+		lost = i.fault
 	}
 	in := reflect.New(h.input)
 	if err := decode(form, in.Interface()); err != nil {

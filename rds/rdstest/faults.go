@@ -49,7 +49,7 @@ func fault(code, format string, args ...any) *Fault {
 	switch code {
 	case "AccessDenied", "ExpiredToken":
 		status = http.StatusForbidden
-	case "InternalFailure":
+	case "InternalFailure", "InternalServiceError":
 		status = http.StatusInternalServerError
 	case "DBInstanceNotFound", "DBSnapshotNotFound", "DBClusterNotFoundFault", "DBClusterSnapshotNotFoundFault", "DBSubnetGroupNotFoundFault", "DBParameterGroupNotFound", "DBClusterParameterGroupNotFound":
 		status = http.StatusNotFound
