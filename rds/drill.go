@@ -8,7 +8,6 @@ import (
 	"math"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -37,6 +36,7 @@ type DrillOptions struct {
 
 	Timeout time.Duration // for the drill without its clean-up; 0 is none
 	CleanUp time.Duration // for the clean-up; 0 is one hour
+	Asking  time.Duration // for one request to make something; 0 is one minute
 	Waiting Waiting
 	Program string
 	By      evidence.Performer
@@ -125,6 +125,7 @@ type drill struct {
 	taken   time.Time
 	protect protected
 	asked   bool      // RDS was asked to restore: there may be something to delete
+	unsure  bool      // it gave no answer: that may come late
 	copy    *Database // as it was when it was available
 	conn    probe.Conn
 
@@ -185,22 +186,36 @@ func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
 
 func (d *drill) now() *float64 { s := d.since(); return &s }
 
-// askedWithin is how long one request to make something may take.
+// askedWithin is how long one request to make something may take, with the tries
+// that are made below us.
 const askedWithin = time.Minute
+
+// ask has RDS make something. Once asked, it is heard to its end: a request that is
+// cut off may be carried out after the clean-up has looked. One without an answer is
+// asked again, and the clean-up looks longer for what may have come of it.
+func (d *drill) ask(ctx context.Context, what string, request func(context.Context) error) error {
+	return d.o.Waiting.again(ctx, what, func() error {
+		limit := cmp.Or(d.o.Asking, askedWithin)
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+		defer cancel()
+		err := request(asking)
+		if err != nil && asking.Err() != nil {
+			err = &Error{Action: what, Message: fmt.Sprintf("no answer within %s", limit), Err: ErrUnavailable}
+		}
+		if errors.Is(err, ErrExists) { // an earlier try, whose answer was lost: the name is this attempt's
+			err = nil
+		}
+		d.unsure = err != nil && (d.unsure || errors.Is(err, ErrUnavailable))
+		return err
+	})
+}
 
 // restore has RDS make the copy and waits for it.
 func (d *drill) restore(ctx context.Context) error {
 	err := d.phase(evidence.PhaseRestore, func() error {
 		d.asked = true
-		err := d.o.Waiting.again(ctx, "restore", func() error {
-			// Once asked, it is heard to its end: a request that is cut off may be
-			// carried out after the clean-up has looked.
-			asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), askedWithin)
-			defer cancel()
-			_, err := d.api.Restore(asking, d.request)
-			if errors.Is(err, ErrExists) { // an earlier try, whose answer was lost: the name is this attempt's
-				return nil
-			}
+		err := d.ask(ctx, "restore", func(ctx context.Context) error {
+			_, err := d.api.Restore(ctx, d.request)
 			return err
 		})
 		if err != nil {
@@ -225,11 +240,8 @@ func (d *drill) restore(ctx context.Context) error {
 func (d *drill) addInstance(ctx context.Context) error {
 	r := d.request
 	r.ID = memberName(d.doc.RDS.Attempt)
-	err := d.o.Waiting.again(ctx, "instance", func() error {
+	err := d.ask(ctx, "instance", func(ctx context.Context) error {
 		_, err := d.api.AddInstance(ctx, r, d.request.ID)
-		if errors.Is(err, ErrExists) {
-			return nil
-		}
 		return err
 	})
 	if err != nil {
@@ -252,83 +264,6 @@ func (d *Database) with(member *Database) *Database {
 	d.Class, d.Public, d.Zone = member.Class, member.Public, member.Zone
 	d.ParameterGroup += ", " + member.ParameterGroup
 	return d
-}
-
-// cleanUp deletes what was restored and proves that it is gone: the instance of
-// a cluster first, since a cluster with one is not deleted.
-func (d *drill) cleanUp(ctx context.Context) {
-	c := &d.doc.Cleanup
-	if !d.asked {
-		c.Done = true
-		return
-	}
-	attempt := d.doc.RDS.Attempt
-	things := []struct {
-		kind Kind
-		id   string
-	}{{Instance, stagingName(attempt)}}
-	if d.o.Source.Kind == Cluster {
-		things[0].id = memberName(attempt)
-		things = append(things, struct {
-			kind Kind
-			id   string
-		}{Cluster, stagingName(attempt)})
-	}
-	for _, t := range things {
-		if err := remove(ctx, d.o.Waiting, d.api, t.kind, t.id, attempt, d.protect, d.o.Sources); err != nil {
-			c.Detail = probe.OneLine(err.Error())
-			return
-		}
-	}
-	c.Done = true
-}
-
-// noteReaped waits until what crashed drills left is gone too.
-func (d *drill) noteReaped(ctx context.Context) {
-	for _, x := range d.reaped {
-		if err := d.o.Waiting.gone(ctx, d.api, x.Kind, x.ID); err != nil {
-			d.doc.Notes = append(d.doc.Notes, probe.OneLine("what an earlier drill left is being deleted: "+err.Error()))
-			continue
-		}
-		attempt := strings.TrimPrefix(x.ID, DrillPrefix)
-		d.doc.Cleanup.Older = append(d.doc.Cleanup.Older, strings.ToUpper(attempt[:16])+attempt[16:])
-	}
-}
-
-// remove deletes one thing, as soon as its state allows, and waits until it is
-// gone.
-func remove(ctx context.Context, w Waiting, api API, kind Kind, id, attempt string, p protected, sources []Source) error {
-	what := string(kind) + " " + id
-	err := w.until(ctx, what, func() (string, int, bool, error) {
-		_, err := deleteStaging(ctx, api, kind, id, attempt, p, sources)
-		if errors.Is(err, ErrState) { // it is still being made
-			return "busy", -1, false, nil
-		}
-		return "", -1, err == nil, err
-	})
-	if err != nil {
-		return fmt.Errorf("delete %s: %w", what, err)
-	}
-	if err := w.gone(ctx, api, kind, id); err != nil {
-		return fmt.Errorf("prove that %s is gone: %w", what, err)
-	}
-	return nil
-}
-
-// sweep removes what crashed attempts left behind in this region.
-func (d *drill) sweep(ctx context.Context) {
-	if d.api == nil || d.protect == nil {
-		return
-	}
-	reaped, err := reap(ctx, d.api, d.protect, d.o.Sources, d.o.Waiting, d.doc.RDS.Attempt, false)
-	for _, x := range reaped {
-		if x.Gone && x.Kind == d.o.Source.Kind {
-			d.reaped = append(d.reaped, x)
-		}
-	}
-	if err != nil {
-		d.doc.Notes = append(d.doc.Notes, probe.OneLine("what earlier drills left could not be looked for: "+err.Error()))
-	}
 }
 
 // conclude comes to the verdict.

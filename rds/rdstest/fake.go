@@ -50,6 +50,7 @@ type Fake struct {
 	inject    []*injection
 	events    []event
 	secrets   map[string]string
+	stalls    map[string]time.Duration
 	quota     int
 	spoil     int // copies to come that fail
 }
@@ -93,7 +94,7 @@ func Start(t testing.TB, o Options) *Fake {
 		o.MostCopies = 20
 	}
 	f := &Fake{o: o, install: servertest.Find(t), Home: t.TempDir(), instances: map[string]*database{}, clusters: map[string]*database{},
-		snapshots: map[string]*snapshot{}, groups: map[string]bool{}, secrets: map[string]string{}, quota: 100}
+		snapshots: map[string]*snapshot{}, groups: map[string]bool{}, secrets: map[string]string{}, stalls: map[string]time.Duration{}, quota: 100}
 	f.makeCertificates(t)
 	f.dns = startDNS(t)
 	f.DNS = f.dns.addr
@@ -146,6 +147,22 @@ func (f *Fake) LoseAnswer(action string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.inject = append(f.inject, &injection{action: action, left: 1, fault: fault("InternalFailure", "the answer is lost"), also: true})
+}
+
+// Stall has the next call of an action be carried out after so long, whether or not
+// somebody still waits for the answer.
+func (f *Fake) Stall(action string, d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stalls[action] = d
+}
+
+func (f *Fake) stalled(action string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.stalls[action]
+	delete(f.stalls, action)
+	return d
 }
 
 // Heal takes all injected faults back.
@@ -205,6 +222,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for k := range r.Form {
 		call.Form[k] = r.Form.Get(k)
 	}
+	time.Sleep(f.stalled(action))
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out, err := f.handle(m[1], action, r.Form)
