@@ -34,7 +34,7 @@ type DrillOptions struct {
 	// Connect is how to log in to a database of RDS.
 	Connect func(d *Database, region string) (probe.Conn, error)
 
-	Timeout time.Duration // for the drill without its clean-up; 0 is none
+	Timeout time.Duration // for the drill without its clean-up; 0 is what the source's TTL leaves
 	CleanUp time.Duration // for the clean-up; 0 is one hour
 	Asking  time.Duration // for one request to make something; 0 is one minute
 	Waiting Waiting
@@ -71,12 +71,9 @@ func Drill(ctx context.Context, regions Regions, r *repo.Repo, o DrillOptions) (
 		d.began = o.Now()
 	}
 	d.begin()
-	work := ctx
-	if o.Timeout > 0 {
-		var cancel context.CancelFunc
-		work, cancel = context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("the drill did not end within %s", o.Timeout))
-		defer cancel()
-	}
+	limit, late := o.limit()
+	work, cancel := context.WithTimeoutCause(ctx, limit, late)
+	defer cancel()
 	err := d.perform(work)
 	if err != nil && work.Err() != nil {
 		err = context.Cause(work)
@@ -89,6 +86,18 @@ func Drill(ctx context.Context, regions Regions, r *repo.Repo, o DrillOptions) (
 	d.conclude(err)
 	doc, stored := put(ctx, r, &d.doc, o.Key)
 	return &DrillResult{Document: doc, Err: err}, stored
+}
+
+// limit is how long the drill may take, and what it says when it takes longer. It
+// ends before its time to live does: a reaper looks at the tags, and not at who is
+// still at work.
+func (o DrillOptions) limit() (time.Duration, error) {
+	ttl := o.Source.ttl()
+	most := ttl - ttl/8
+	if o.Timeout > 0 && o.Timeout <= most {
+		return o.Timeout, fmt.Errorf("the drill did not end within %s", o.Timeout)
+	}
+	return most, fmt.Errorf("the drill did not end within %s: after %s, its ttl, what it restored may be removed", most, ttl)
 }
 
 func within(ctx context.Context, limit time.Duration, work func(context.Context)) {
@@ -301,9 +310,10 @@ func objective(d time.Duration) *float64 {
 // provesFailure says whether an error proves that a recovery would have failed.
 // The others say only that this drill could not find out.
 func provesFailure(err error) bool {
-	_, failed := errors.AsType[*FailedError](err)
+	state, failed := errors.AsType[*FailedError](err)
 	_, none := errors.AsType[*NoSnapshotError](err)
 	_, engine := errors.AsType[*EngineError](err)
 	_, mismatch := errors.AsType[*MismatchError](err)
+	failed = failed && state.State != deleting // somebody deletes it
 	return slices.Contains([]bool{failed, none, engine, mismatch}, true) && !errors.Is(err, context.Canceled)
 }

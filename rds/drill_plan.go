@@ -202,13 +202,9 @@ func versionNumber(version string) int {
 // defaults: those are the default security group and default parameters.
 func (d *drill) fillRequest() error {
 	s, attempt := d.o.Source, d.doc.RDS.Attempt
-	ttl := s.TTL
-	if ttl <= 0 {
-		ttl = defaultTTL
-	}
 	d.request = Restore{
 		Kind: s.Kind, ID: stagingName(attempt), Staging: d.region.Staging, Class: cmp.Or(d.o.Class, d.region.Staging.Class), IAM: s.Login.IAM,
-		Tags: Tags{TagKind: tagDrill, TagSource: s.Name, TagAttempt: attempt, TagUntil: stamp(d.o.Now().Add(ttl))},
+		Tags: Tags{TagKind: tagDrill, TagSource: s.Name, TagAttempt: attempt, TagUntil: stamp(d.o.Now().Add(s.ttl()))},
 	}
 	if d.source != nil {
 		d.request.Class = cmp.Or(d.request.Class, d.source.Class)
@@ -225,9 +221,6 @@ func (d *drill) fillRequest() error {
 	}
 	return nil
 }
-
-// defaultTTL is how long a drill may take before a reaper removes what it made.
-const defaultTTL = 24 * time.Hour
 
 // assumeDisaster asks the source for its clock and newest heartbeat: had it been
 // lost at that moment, what would have come back?

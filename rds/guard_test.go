@@ -152,6 +152,16 @@ func TestSuperfluous(t *testing.T) {
 	}
 }
 
+// A state that nothing leaves proves that a recovery fails; somebody who deletes the
+// copy does not.
+func TestProvesFailure(t *testing.T) {
+	for state, want := range map[string]bool{"failed": true, "incompatible-restore": true, deleting: false} {
+		if got := provesFailure(&FailedError{"instance x", state}); got != want {
+			t.Errorf("%s: %t", state, got)
+		}
+	}
+}
+
 // What is lost at least, by heartbeats each 30 seconds.
 func TestAtLeast(t *testing.T) {
 	t0 := time.Unix(1000, 0)

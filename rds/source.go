@@ -96,6 +96,16 @@ func (s Source) In(region string) (Region, error) {
 	return Region{}, &UnknownRegionError{Source: s.Name, Region: region, Known: s.regions()}
 }
 
+// defaultTTL is how long a drill may take before a reaper removes what it made.
+const defaultTTL = 24 * time.Hour
+
+func (s Source) ttl() time.Duration {
+	if s.TTL > 0 {
+		return s.TTL
+	}
+	return defaultTTL
+}
+
 func (s Source) regions() []string {
 	names := []string{s.Region}
 	for _, r := range s.DR {

@@ -88,7 +88,7 @@ func sourceFields() []field[rds.Source] {
 		{"rpo", "the most that may be lost, as time", lengthField(func(s *rds.Source) *time.Duration { return &s.RPO })},
 		{"rto", "the longest that a recovery may take", lengthField(func(s *rds.Source) *time.Duration { return &s.RTO })},
 		{"heartbeat", "how often lifeboat rds heartbeat runs: the loss then has a lower bound too", lengthField(func(s *rds.Source) *time.Duration { return &s.Heartbeat })},
-		{"ttl", "after how long what a crashed drill left is removed; 24h if it is left out", lengthField(func(s *rds.Source) *time.Duration { return &s.TTL })},
+		{"ttl", "after how long what a crashed drill left is removed; 24h if it is left out; a drill ends when seven eighths of it are over", lengthField(func(s *rds.Source) *time.Duration { return &s.TTL })},
 		{"login", "how to log in to it, and to what is restored from it", func(r *fileReader, s *rds.Source, n *yaml.Node) error {
 			return readFields(r, n, "login", loginFields(), &s.Login)
 		}},
