@@ -37,6 +37,15 @@ func TestDeepWithoutRights(t *testing.T) {
 	}
 }
 
+// What production allows its sessions does not end the checks of its copy.
+func TestDrillOfAShortStatementTimeout(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{SQL: "alter role master set statement_timeout = '1ms'"})
+	s.beat(t)
+	s.take(t)
+	d, err := s.drill(t, func(o *rds.DrillOptions) { o.Level = evidence.Deep })
+	passed(t, d, err)
+}
+
 // Who cannot log in does not restore; a password that is gone only later is no
 // failure of the copy, and is not waited for.
 func TestDrillWithoutPassword(t *testing.T) {

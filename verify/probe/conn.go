@@ -56,7 +56,9 @@ func (c Conn) Open(ctx context.Context, database string) (*pgx.Conn, error) {
 	if c.Lookup != nil {
 		cfg.LookupFunc = c.Lookup
 	}
-	cfg.RuntimeParams = map[string]string{"application_name": cmp.Or(c.Name, "lifeboat drill"), "timezone": "UTC", "datestyle": "ISO"}
+	// Limits come from the contexts: one that production sets for its sessions is
+	// restored with the rest, and would end what reads everything.
+	cfg.RuntimeParams = map[string]string{"application_name": cmp.Or(c.Name, "lifeboat drill"), "timezone": "UTC", "datestyle": "ISO", "statement_timeout": "0", "lock_timeout": "0"}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("log in to database %s: %w", cfg.Database, Shortened(err))
