@@ -224,6 +224,20 @@ func TestReaperAndExpiry(t *testing.T) {
 	}
 }
 
+// One leftover that cannot be removed does not keep the others.
+func TestReaperGoesOn(t *testing.T) {
+	s := newSite(t, rdstest.Options{Delete: 10 * time.Millisecond}, rdstest.Source{NoServer: true})
+	for _, attempt := range []string{"20250131t020000z-1a2b3c4d", "20250131t030000z-1a2b3c4d"} {
+		s.Add(t, rdstest.Source{ID: rds.DrillPrefix + attempt, NoServer: true})
+		s.Tag(t, home, rds.DrillPrefix+attempt, map[string]string{rds.TagKind: "drill", rds.TagAttempt: attempt, rds.TagUntil: "2025-02-01T00:00:00Z"})
+	}
+	s.Inject("DeleteDBInstance", "AccessDenied", 1)
+	gone, err := rds.Expire(context.Background(), s.cloud.RDS, rds.ExpireOptions{Source: s.source, Sources: []rds.Source{s.source}, Waiting: s.wait})
+	if !errors.Is(err, rds.ErrDenied) || len(gone) != 2 || gone[0].Gone || !gone[1].Gone {
+		t.Errorf("%+v, %v", gone, err)
+	}
+}
+
 // Without rights to look at production nothing is made, since nothing of it could
 // be deleted.
 func TestNothingIsMadeBlindly(t *testing.T) {

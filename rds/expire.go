@@ -136,13 +136,16 @@ func superfluous(list []Snapshot, source Source, busy map[string]bool, now time.
 }
 
 // reap removes what drills have left whose time to live is over, but for those of
-// one attempt. It does not wait until RDS has finished.
+// one attempt. It does not wait until RDS has finished. One that cannot be removed
+// does not stop the others; the error is of all.
 func reap(ctx context.Context, api API, p protected, sources []Source, w Waiting, own string, dryRun bool) ([]Expired, error) {
 	var out []Expired
+	var failed []error
 	for _, kind := range []Kind{Instance, Cluster} {
 		all, err := api.Databases(ctx, kind)
 		if err != nil {
-			return out, fmt.Errorf("look for what drills have left: %w", err)
+			failed = append(failed, fmt.Errorf("look for what drills have left: %w", err))
+			continue
 		}
 		for _, d := range all {
 			attempt, until := d.Tags[TagAttempt], d.Tags.time(TagUntil)
@@ -155,12 +158,13 @@ func reap(ctx context.Context, api API, p protected, sources []Source, w Waiting
 			e := Expired{Kind: kind, ID: d.ID, Taken: d.Created, Why: "a drill left it; its time to live ended " + stamp(until)}
 			if !dryRun {
 				if _, err := deleteStaging(ctx, api, kind, d.ID, attempt, p, sources); err != nil {
-					return append(out, e), fmt.Errorf("remove %s, which a drill left: %w", d.ID, err)
+					failed = append(failed, fmt.Errorf("remove %s, which a drill left: %w", d.ID, err))
+				} else {
+					e.Gone = true
 				}
-				e.Gone = true
 			}
 			out = append(out, e)
 		}
 	}
-	return out, nil
+	return out, errors.Join(failed...)
 }
