@@ -77,9 +77,10 @@ func (d *drill) noteReaped(ctx context.Context) {
 }
 
 // remove deletes one thing, as soon as its state allows, and waits until it is
-// gone.
+// gone. Credentials that have run out are tried again: they may be renewed meanwhile.
 func (d *drill) remove(ctx context.Context, t thing) error {
 	attempt := d.doc.RDS.Attempt
+	var expired error
 	err := d.o.Waiting.until(ctx, t.String(), func() (string, int, bool, error) {
 		_, err := deleteStaging(ctx, d.api, t.kind, t.id, attempt, d.protect, d.o.Sources)
 		if errors.Is(err, ErrState) && t.kind == Cluster { // it may have got its instance after we looked
@@ -90,8 +91,15 @@ func (d *drill) remove(ctx context.Context, t thing) error {
 		if errors.Is(err, ErrState) { // it is still being made
 			return "busy", -1, false, nil
 		}
+		if expired = nil; errors.Is(err, ErrCredentials) {
+			expired = err
+			return "not looked at: the credentials are not accepted", -1, false, nil
+		}
 		return "", -1, err == nil, err
 	})
+	if expired != nil {
+		err = expired
+	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", t, err)
 	}

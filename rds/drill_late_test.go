@@ -2,6 +2,7 @@ package rds_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +68,40 @@ func TestInstanceThatComesLate(t *testing.T) {
 	})
 	if !added || !d.Cleanup.Done || len(s.Names(home)) != 2 {
 		t.Errorf("added %t, clean-up %+v, there is %v", added, d.Cleanup, s.Names(home))
+	}
+}
+
+// A token that runs out while the drill waits proves nothing of the copy. Once it is
+// renewed, the copy is deleted; if it is not, what is left is told.
+func TestTokenRunsOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		calls int
+		done  bool
+		want  evidence.Verdict
+	}{"renewed": {12, true, evidence.Unknown}, "for good": {1 << 20, false, evidence.Failed}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, rdstest.Options{Create: 100 * time.Millisecond}, rdstest.Source{NoServer: true})
+			s.take(t)
+			expired := false
+			d, err := s.drill(t, func(o *rds.DrillOptions) {
+				o.CleanUp = 5 * time.Second
+				if !c.done {
+					o.CleanUp = 200 * time.Millisecond
+				}
+				o.Waiting.Observe = func(rds.Progress) {
+					if !expired && len(s.Calls("RestoreDBInstanceFromDBSnapshot")) > 0 {
+						expired = true
+						s.Inject("", "ExpiredToken", c.calls)
+					}
+				}
+			})
+			if !errors.Is(err, rds.ErrCredentials) || d.Verdict != c.want || !strings.Contains(strings.Join(d.Reasons, "; "), "ExpiredToken") {
+				t.Errorf("%s: %v; %v", d.Verdict, d.Reasons, err)
+			}
+			if d.Cleanup.Done != c.done || (len(s.Names(home)) == 1) != c.done || !c.done && !strings.Contains(d.Cleanup.Detail, "ExpiredToken") {
+				t.Errorf("clean-up %+v, there is %v", d.Cleanup, s.Names(home))
+			}
+		})
 	}
 }
 

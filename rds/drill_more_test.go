@@ -113,7 +113,7 @@ func TestDrillsThatFail(t *testing.T) {
 		}, evidence.Failed, "password authentication failed"},
 		{"a right is missing", func() { s.Inject("RestoreDBInstanceFromDBSnapshot", "AccessDenied", 1) }, nil, evidence.Unknown, "rds:RestoreDBInstanceFromDBSnapshot"},
 		{"a group is missing", func() { s.Without(home, "subgrp", "nowhere") }, func(o *rds.DrillOptions) { o.Source.Staging.SubnetGroup = "nowhere" }, evidence.Unknown, "DBSubnetGroupNotFoundFault"},
-		{"the token runs out while it waits", func() { s.Inject("DescribeDBSnapshots", "ExpiredToken", 1) }, nil, evidence.Unknown, "ExpiredToken"},
+		{"the token has run out", func() { s.Inject("DescribeDBSnapshots", "ExpiredToken", 1) }, nil, evidence.Unknown, "ExpiredToken"},
 		{"the answer is lost", func() { s.LoseAnswer("RestoreDBInstanceFromDBSnapshot") }, nil, evidence.Passed, ""},
 		{"staging is not set up", nil, func(o *rds.DrillOptions) { o.Source.Staging.SecurityGroups = nil }, evidence.Unknown, "security_groups missing"},
 		{"its time to live is short", nil, func(o *rds.DrillOptions) { o.Source.TTL = 80 * time.Millisecond; o.Timeout = time.Hour }, evidence.Unknown, "did not end within 70ms: after 80ms, its ttl"},

@@ -126,6 +126,9 @@ func (w Waiting) gone(ctx context.Context, api API, kind Kind, id string) error 
 		if errors.Is(err, ErrNotFound) {
 			return "", -1, true, nil
 		}
+		if errors.Is(err, ErrCredentials) { // they may be renewed meanwhile
+			return "not looked at: the credentials are not accepted", -1, false, nil
+		}
 		if err != nil {
 			return "", -1, false, err
 		}

@@ -48,13 +48,13 @@ func (a *app) newRDS(c *cli.Context, required ...string) (*rdsRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rdsRun{app: a, cfg: cfg, source: s, cloud: newCloud(cfg)}, nil
+	return &rdsRun{app: a, cfg: cfg, source: s, cloud: a.newCloud(cfg)}, nil
 }
 
 // newCloud is Amazon. Where RDS is asked often, as in tests, pauses between tries
 // are short as well.
-func newCloud(cfg *Config) *aws.Cloud {
-	return aws.New(aws.Options{Endpoint: cfg.RDS.Endpoint, MostBackoff: min(20*time.Second, 2*cfg.RDS.Poll)})
+func (a *app) newCloud(cfg *Config) *aws.Cloud {
+	return aws.New(aws.Options{Endpoint: cfg.RDS.Endpoint, MostBackoff: min(20*time.Second, 2*cfg.RDS.Poll), Now: a.now})
 }
 
 func (r *rdsRun) dialer() *aws.Dialer {

@@ -69,7 +69,7 @@ copies is the age of the newest one. All sources, or the one of --source.`,
 				}
 				sources = []rds.Source{one}
 			}
-			cloud, reports := newCloud(cfg), []rdsStatusReport{}
+			cloud, reports := a.newCloud(cfg), []rdsStatusReport{}
 			for _, s := range sources {
 				now := a.now()
 				status, err := rds.Look(c.Context, cloud.RDS, s, now)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -323,6 +325,32 @@ func newCalls(t *testing.T, url string) *calls {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// Keys of a file that another program renews are read again.
+func TestRenewedKeys(t *testing.T) {
+	f := rdstest.Start(t, rdstest.Options{})
+	f.Add(t, rdstest.Source{ID: "orders-prod", NoServer: true})
+	file := filepath.Join(t.TempDir(), "credentials")
+	for name, value := range map[string]string{"AWS_SHARED_CREDENTIALS_FILE": file, "AWS_CONFIG_FILE": "/nonexistent", "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "", "AWS_EC2_METADATA_DISABLED": "true"} {
+		t.Setenv(name, value)
+	}
+	// By this clock what was read has run out by now.
+	api, err := aws.New(aws.Options{Endpoint: f.URL, Attempts: 1, Now: func() time.Time { return time.Now().Add(-time.Hour) }}).RDS(home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"AKIDFIRST", "AKIDSECOND"} {
+		if err := os.WriteFile(file, []byte("[default]\naws_access_key_id = "+id+"\naws_secret_access_key = x\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := api.Database(context.Background(), rds.Instance, "orders-prod"); err != nil {
+			t.Fatal(err)
+		}
+		if calls := f.Calls(""); calls[len(calls)-1].Key != id {
+			t.Errorf("signed with %s, want %s", calls[len(calls)-1].Key, id)
+		}
+	}
 }
 
 func TestCallsToTheFake(t *testing.T) {

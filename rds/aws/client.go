@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type Options struct {
 	Attempts        int           // tries of one call; 0 is 8
 	MostBackoff     time.Duration // between tries; 0 is 20 s
 	CredentialsFrom aws.CredentialsProvider
+	Now             func() time.Time // by which credentials of a file are read again; nil: they are read once
 }
 
 // Cloud is Amazon, by region.
@@ -61,8 +63,11 @@ func (c *Cloud) config(region string) (aws.Config, error) {
 			return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = c.o.Attempts, c.o.MostBackoff })
 		}),
 	}
-	if c.o.CredentialsFrom != nil {
+	switch {
+	case c.o.CredentialsFrom != nil:
 		load = append(load, config.WithCredentialsProvider(c.o.CredentialsFrom))
+	case c.o.Now != nil:
+		load = append(load, config.WithCredentialsProvider(aws.NewCredentialsCache(c.readAgain(slices.Clone(load)))))
 	}
 	cfg, err := config.LoadDefaultConfig(context.Background(), load...)
 	if err != nil {
@@ -70,6 +75,26 @@ func (c *Cloud) config(region string) (aws.Config, error) {
 	}
 	c.configs[region] = cfg
 	return cfg, nil
+}
+
+// heldFor is how long credentials count that do not say how long they do.
+const heldFor = 5 * time.Minute
+
+// readAgain goes through the SDK's chain from its start. Keys in a file, which
+// another program may renew, have no end that the SDK knows of, and a drill takes
+// longer than they hold.
+func (c *Cloud) readAgain(load []func(*config.LoadOptions) error) aws.CredentialsProviderFunc {
+	return func(ctx context.Context) (aws.Credentials, error) {
+		cfg, err := config.LoadDefaultConfig(ctx, load...)
+		if err != nil {
+			return aws.Credentials{}, err
+		}
+		v, err := cfg.Credentials.Retrieve(ctx)
+		if err == nil && !v.CanExpire {
+			v.CanExpire, v.Expires = true, c.o.Now().Add(heldFor)
+		}
+		return v, err
+	}
 }
 
 // RDS gives the API of a region.

@@ -58,6 +58,7 @@ type Fake struct {
 // Call is a request that was made.
 type Call struct {
 	Region, Action string
+	Key            string // id of the access key that signed it
 	Form           map[string]string
 	Code           string // "" when it succeeded
 }
@@ -200,7 +201,7 @@ func (f *Fake) Calls(action string) []Call {
 	return slices.DeleteFunc(slices.Clone(f.calls), func(c Call) bool { return action != "" && c.Action != action })
 }
 
-var scope = regexp.MustCompile(`Credential=[^/]+/[0-9]+/([a-z0-9-]+)/(rds|secretsmanager)/aws4_request`)
+var scope = regexp.MustCompile(`Credential=([^/]+)/[0-9]+/([a-z0-9-]+)/(rds|secretsmanager)/aws4_request`)
 
 // ServeHTTP answers one request.
 func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -209,7 +210,7 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.answer(w, "", nil, fault("InvalidParameterValue", "the request is not signed"))
 		return
 	}
-	if m[2] == "secretsmanager" {
+	if m[3] == "secretsmanager" {
 		f.answerSecret(w, r)
 		return
 	}
@@ -218,14 +219,14 @@ func (f *Fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	action := r.Form.Get("Action")
-	call := Call{Region: m[1], Action: action, Form: map[string]string{}}
+	call := Call{Region: m[2], Action: action, Key: m[1], Form: map[string]string{}}
 	for k := range r.Form {
 		call.Form[k] = r.Form.Get(k)
 	}
 	time.Sleep(f.stalled(action))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out, err := f.handle(m[1], action, r.Form)
+	out, err := f.handle(m[2], action, r.Form)
 	if err != nil {
 		call.Code = err.Code
 	}
