@@ -21,6 +21,11 @@ const (
 	FromLatestTime = "latest-time" // the automated backups, as far as they go
 )
 
+const (
+	fromSnapshot = "snapshot"
+	fromTime     = "time"
+)
+
 // DrillOptions says what a drill does.
 type DrillOptions struct {
 	Source  Source
@@ -44,6 +49,18 @@ type DrillOptions struct {
 	Now     func() time.Time
 	Began   time.Time // zero is now
 	Phase   func(name string)
+}
+
+// Kind is what is restored from: a snapshot, a time, or the latest one. Evidence has
+// the same words.
+func (o DrillOptions) Kind() string {
+	switch {
+	case !o.Time.IsZero():
+		return fromTime
+	case o.From == FromLatestTime:
+		return FromLatestTime
+	}
+	return fromSnapshot
 }
 
 // DrillResult is what became of a drill.
@@ -155,7 +172,7 @@ func (d *drill) begin() {
 		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU()},
 		Target: evidence.Target{Kind: "snapshot"}, RPO: evidence.RPO{Basis: "none"},
 		Phases: []evidence.Phase{}, Checks: []evidence.Check{},
-		RDS: &evidence.RDS{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, From: "snapshot", Attempt: Attempt(id)},
+		RDS: &evidence.RDS{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, From: d.o.Kind(), Attempt: Attempt(id)},
 	}
 }
 

@@ -176,10 +176,10 @@ func (d *drill) chooseTime() error {
 	if latest.IsZero() || d.o.Time.After(latest) {
 		return &TimeError{Want: d.o.Time, Latest: latest}
 	}
-	d.doc.Target.Kind, d.doc.RDS.From, d.taken = "end", FromLatestTime, latest
+	d.doc.Target.Kind, d.taken = "end", latest
 	label := "automated backups"
 	if !d.o.Time.IsZero() {
-		d.doc.Target.Kind, d.doc.Target.Time, d.doc.RDS.From, d.taken = "time", d.o.Time.UTC(), "time", d.o.Time
+		d.doc.Target.Kind, d.doc.Target.Time, d.taken = "time", d.o.Time.UTC(), d.o.Time
 	}
 	d.noteBackup(label, d.source.EngineVersion, d.source.Storage, "latest")
 	return nil

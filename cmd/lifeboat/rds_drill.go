@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ when its time to live is over. Of two drills at once the second leaves with 75.`
 			&cli.StringFlag{Name: "from", Usage: "latest, latest-time, a `TIME` or a snapshot", Value: rds.FromLatest},
 			&cli.StringFlag{Name: "region", Usage: "restore in `REGION`"},
 			&cli.StringFlag{Name: "class", Usage: "instance `CLASS`, instead of the configured one"},
-			&cli.StringFlag{Name: "due", Usage: "do nothing while the last drill of this source that passed is younger than `TIME`, such as 7d"},
+			&cli.StringFlag{Name: "due", Usage: "do nothing while the last such drill that passed is younger than `TIME`, such as 7d: of this source, in that region, from a snapshot or from backups"},
 			&cli.StringFlag{Name: "junit", Usage: "write the checks as JUnit XML to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write the report as one page to `FILE`"},
 			&cli.StringFlag{Name: "prometheus", Usage: "write metrics for node_exporter's textfile collector to `FILE` (*.prom)"},
@@ -141,7 +142,9 @@ func (r *rdsRun) openForEvidence(ctx context.Context) (*repo.Repo, repo.SigningK
 	return repository, key, release, held, err
 }
 
-// notDue says whether a drill of this source has passed lately enough.
+// notDue says whether such a drill of this source has passed lately enough: in the
+// same region, and from what is restored from now. What a snapshot at home proves,
+// its copy elsewhere does not.
 func (d *rdsDrillRun) notDue(ctx context.Context, r *repo.Repo, key repo.SigningKey) (bool, error) {
 	if d.due == 0 {
 		return false, nil
@@ -150,10 +153,11 @@ func (d *rdsDrillRun) notDue(ctx context.Context, r *repo.Repo, key repo.Signing
 	if err != nil {
 		return false, err
 	}
+	region := cmp.Or(d.options.Region, d.source.Region)
 	for i := len(h.Drills) - 1; i >= 0; i-- {
 		x := &h.Drills[i].Drill
 		enough := x.Level == evidence.Deep || x.Level == d.options.Level
-		if x.RDS == nil || x.RDS.Source != d.source.Name || x.Verdict != evidence.Passed || !enough {
+		if x.RDS == nil || x.RDS.Source != d.source.Name || x.RDS.Region != region || x.RDS.From != d.options.Kind() || x.Verdict != evidence.Passed || !enough {
 			continue
 		}
 		age := d.now().Sub(x.Ended)
