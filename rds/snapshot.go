@@ -33,8 +33,10 @@ type Copied struct {
 	Resumed  bool
 }
 
-// resumable is how long a snapshot that a run did not finish is taken up again.
-const resumable = 24 * time.Hour
+// resumable is how long a snapshot that a run did not finish is taken up again: less
+// than from one night to the next, or a copy that failed would leave the second one
+// without a snapshot of its own.
+const resumable = 12 * time.Hour
 
 // TakeSnapshot takes a snapshot of a source, or takes up one that an interrupted
 // run began, copies it, and verifies all of it. After an error what was begun

@@ -173,6 +173,24 @@ func TestFailedCopy(t *testing.T) {
 	}
 }
 
+// One that yesterday's run did not finish is not taken for today's.
+func TestSnapshotOfYesterday(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{NoServer: true})
+	s.FailCopies(1)
+	first, err := s.snapshot(t, func(o *rds.SnapshotOptions) { o.CopyTo = s.source.DR })
+	if err == nil {
+		t.Fatal("the copy did not fail")
+	}
+	// The timer fires up to 15 minutes earlier than the day before.
+	tomorrow := func() time.Time { return time.Now().Add(23*time.Hour + 45*time.Minute) }
+	second, err := s.snapshot(t, func(o *rds.SnapshotOptions) {
+		o.CopyTo, o.Waiting.Now, o.Attempt = s.source.DR, tomorrow, rds.Attempt(evidence.NewID(tomorrow()))
+	})
+	if err != nil || second.Resumed || second.Snapshot.ID == first.Snapshot.ID {
+		t.Errorf("%+v, %v", second, err)
+	}
+}
+
 // What is not what it should be is told, and not called verified.
 func TestVerification(t *testing.T) {
 	for name, change := range map[string]func(s *site, id string){
