@@ -95,6 +95,10 @@ func busyAttempts(all map[string][]Snapshot) map[string]bool {
 	return busy
 }
 
+// unverified says that a run waited for it and did not find it as it should be, or
+// has not come so far. It takes the place of none that was verified.
+func (s Snapshot) unverified() bool { return s.Tags[TagWait] != "" && s.Tags[TagDone] == "" }
+
 // superfluous are those of one region that retention does not keep.
 func superfluous(list []Snapshot, source Source, busy map[string]bool, now time.Time) []Expired {
 	var ours []Snapshot
@@ -105,7 +109,7 @@ func superfluous(list []Snapshot, source Source, busy map[string]bool, now time.
 	}
 	slices.SortFunc(ours, func(a, b Snapshot) int { return strings.Compare(b.Tags[TagAttempt], a.Tags[TagAttempt]) })
 	var out []Expired
-	good := 0
+	good := 0 // of those so far, and they are newer
 	for _, s := range ours {
 		taken := attemptTime(s.Tags[TagAttempt])
 		e := Expired{Kind: s.Kind, ID: s.ID, Taken: taken}
@@ -115,11 +119,14 @@ func superfluous(list []Snapshot, source Source, busy map[string]bool, now time.
 		case s.Status != available:
 			continue // it is still being made
 		default:
-			good++
+			newer := good
+			if !s.unverified() {
+				good++
+			}
 			switch {
-			case good == 1 || busy[s.Tags[TagAttempt]]:
+			case newer == 0 || busy[s.Tags[TagAttempt]]:
 				continue
-			case source.Keep > 0 && good > source.Keep:
+			case source.Keep > 0 && newer >= source.Keep:
 				e.Why = fmt.Sprintf("%d newer ones are kept", source.Keep)
 			case source.KeepFor > 0 && now.Sub(taken) > source.KeepFor:
 				e.Why = "it is older than " + source.KeepFor.String()

@@ -113,6 +113,8 @@ func TestSuperfluous(t *testing.T) {
 		attempt := now.AddDate(0, 0, -day).Format("20060102t150405z") + "-1a2b3c4d"
 		return Snapshot{Kind: Instance, ID: snapshotName("orders", attempt), Source: "p", Type: "manual", Status: status, CopyOf: copyOf, Tags: Tags{TagKind: tagSnapshot, TagSource: "orders", TagAttempt: attempt}}
 	}
+	bad := func(s Snapshot) Snapshot { s.Tags[TagWait] = "yes"; return s }
+	done := func(s Snapshot) Snapshot { s.Tags[TagDone] = stamp(now); return bad(s) }
 	list := []Snapshot{at(1, available, ""), at(2, available, ""), at(3, "creating", ""), at(4, available, ""), at(9, available, ""), at(20, available, ""), at(21, "failed", "")}
 	days := func(s Source, list []Snapshot, busy map[string]bool) (out []int) {
 		for _, e := range superfluous(list, s, busy, now) {
@@ -134,6 +136,11 @@ func TestSuperfluous(t *testing.T) {
 		{1, time.Hour, list, nil, []int{2, 4, 9, 20, 21}},
 		{1, time.Hour, list, map[string]bool{list[4].Tags[TagAttempt]: true}, []int{2, 4, 20, 21}},
 		{1, time.Hour, list[5:6], nil, nil}, // the last one stays, however old it is
+		// One that was not found as it should be takes no place; it goes when its turn is.
+		{1, 0, []Snapshot{bad(at(1, available, "")), done(at(2, available, "")), done(at(3, available, ""))}, nil, []int{3}},
+		{1, 0, []Snapshot{done(at(1, available, "")), bad(at(2, available, "")), done(at(3, available, ""))}, nil, []int{2, 3}},
+		{2, 0, []Snapshot{done(at(1, available, "")), bad(at(2, available, "")), done(at(3, available, ""))}, nil, nil},
+		{0, time.Hour, []Snapshot{bad(at(1, available, "")), bad(at(2, available, ""))}, nil, nil},
 		{1, 0, []Snapshot{at(1, "failed", ""), at(30, available, "")}, nil, []int{1}},
 	} {
 		s := base

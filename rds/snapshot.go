@@ -82,9 +82,7 @@ func TakeSnapshot(ctx context.Context, regions Regions, o SnapshotOptions) (*Tak
 		taken.Copies = append(taken.Copies, *c)
 	}
 	// The last step: from here on the next run begins a new one.
-	err = o.Waiting.again(ctx, "snapshot "+s.ID, func() error {
-		return api.Tag(ctx, s.ARN, Tags{TagDone: stamp(o.Waiting.Now())})
-	})
+	err = markDone(ctx, api, s, o)
 	taken.Verified = err == nil
 	return taken, err
 }
@@ -221,13 +219,23 @@ func copyTo(ctx context.Context, regions Regions, s Snapshot, to Region, o Snaps
 		return nil, err
 	}
 	c.Snapshot = *done
-	return c, verifyCopy(done, &s, to)
+	if err := verifyCopy(done, &s, to); err != nil {
+		return nil, err
+	}
+	return c, markDone(ctx, api, done, o)
+}
+
+// markDone tags what was verified: expiry counts it from now on.
+func markDone(ctx context.Context, api API, s *Snapshot, o SnapshotOptions) error {
+	return o.Waiting.again(ctx, "snapshot "+s.ID, func() error {
+		return api.Tag(ctx, s.ARN, Tags{TagDone: stamp(o.Waiting.Now())})
+	})
 }
 
 // beginCopy asks for the copy. RDS copies 20 at a time into a region; while some
 // are under way a quota that is used up frees itself.
 func beginCopy(ctx context.Context, api API, s Snapshot, to Region, o SnapshotOptions) error {
-	tags := Tags{TagKind: tagSnapshot, TagSource: o.Source.Name, TagAttempt: s.Tags[TagAttempt]}
+	tags := Tags{TagKind: tagSnapshot, TagSource: o.Source.Name, TagAttempt: s.Tags[TagAttempt], TagWait: "yes"}
 	if tags[TagAttempt] == "" {
 		tags[TagAttempt] = o.Attempt
 	}

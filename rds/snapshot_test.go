@@ -27,6 +27,9 @@ func TestSnapshotAndCopies(t *testing.T) {
 	if !first.Verified || first.Resumed || len(first.Copies) != 1 || first.Copies[0].Snapshot.KMSKey != key || !first.Copies[0].Snapshot.Encrypted {
 		t.Errorf("taken: %+v", first)
 	}
+	if first.Copies[0].Snapshot.Tags[rds.TagWait] == "" || len(s.Calls("AddTagsToResource")) != 2 {
+		t.Errorf("copy and snapshot were not tagged as verified: %+v", s.Calls("AddTagsToResource"))
+	}
 	if len(states) < 2 || !strings.Contains(strings.Join(states, "\n"), "copy in eu-west-1 creating") {
 		t.Errorf("what was shown: %q", states)
 	}

@@ -19,8 +19,8 @@ const (
 	TagSource  = "lifeboat:source"  // name of the source
 	TagAttempt = "lifeboat:attempt" // id of the run that made it
 	TagUntil   = "lifeboat:until"   // of a drill: when a reaper may remove it
-	TagDone    = "lifeboat:done"    // of a snapshot: when all of it was verified
-	TagWait    = "lifeboat:wait"    // of a snapshot: the run that took it waited for it
+	TagDone    = "lifeboat:done"    // of a snapshot: when it, and its copies, were verified; of a copy: when that was
+	TagWait    = "lifeboat:wait"    // the run that made it waited for it, to verify it
 )
 
 // Values of TagKind.
