@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -51,6 +52,24 @@ func nameField[T any](to func(*T) *string) func(*fileReader, *T, *yaml.Node) err
 	}
 }
 
+// lowerField is nameField for names in which RDS knows no capitals: it answers with
+// small letters, and what it answers is compared with what stands here.
+func lowerField[T any](to func(*T) *string) func(*fileReader, *T, *yaml.Node) error {
+	return func(r *fileReader, v *T, n *yaml.Node) error {
+		err := nameField(to)(r, v, n)
+		*to(v) = strings.ToLower(*to(v))
+		return err
+	}
+}
+
+// identifierField is lowerField for what a database is called; its ARN is longer.
+func identifierField(r *fileReader, s *rds.Source, n *yaml.Node) error {
+	if strings.Contains(n.Value, ":") {
+		return usage("%q is no identifier of RDS", n.Value)
+	}
+	return lowerField(func(s *rds.Source) *string { return &s.ID })(r, s, n)
+}
+
 func lengthField[T any](to func(*T) *time.Duration) func(*fileReader, *T, *yaml.Node) error {
 	return func(_ *fileReader, v *T, n *yaml.Node) (err error) {
 		if *to(v), err = parseDuration(n.Value); err == nil && *to(v) <= 0 {
@@ -66,11 +85,11 @@ func sourceFields() []field[rds.Source] {
 		{"name", "a name for commands, tags and reports: small letters, digits and -", setSourceName},
 		{"instance", "identifier of the RDS instance; this or cluster", func(r *fileReader, s *rds.Source, n *yaml.Node) error {
 			s.Kind = rds.Instance
-			return nameField(func(s *rds.Source) *string { return &s.ID })(r, s, n)
+			return identifierField(r, s, n)
 		}},
 		{"cluster", "identifier of the Aurora cluster; this or instance", func(r *fileReader, s *rds.Source, n *yaml.Node) error {
 			s.Kind = rds.Cluster
-			return nameField(func(s *rds.Source) *string { return &s.ID })(r, s, n)
+			return identifierField(r, s, n)
 		}},
 		{"region", "its region", nameField(func(s *rds.Source) *string { return &s.Region })},
 		{"kms_key", "ARN of the key it is encrypted with, for \"lifeboat rds policy\" alone", nameField(func(s *rds.Source) *string { return &s.KMSKey })},
@@ -101,16 +120,16 @@ func sourceFields() []field[rds.Source] {
 
 func stagingFields() []field[rds.Staging] {
 	return []field[rds.Staging]{
-		{"subnet_group", "DB subnet group, of private subnets", nameField(func(s *rds.Staging) *string { return &s.SubnetGroup })},
+		{"subnet_group", "DB subnet group, of private subnets", lowerField(func(s *rds.Staging) *string { return &s.SubnetGroup })},
 		{"security_groups", "VPC security groups, as a list", func(_ *fileReader, s *rds.Staging, n *yaml.Node) error {
 			if n.Kind != yaml.SequenceNode || n.Decode(&s.SecurityGroups) != nil {
 				return usage("it must be a list of names")
 			}
 			return nil
 		}},
-		{"parameter_group", "DB parameter group of the instance", nameField(func(s *rds.Staging) *string { return &s.ParameterGroup })},
-		{"cluster_parameter_group", "DB cluster parameter group, of Aurora", nameField(func(s *rds.Staging) *string { return &s.ClusterParameterGroup })},
-		{"option_group", "option group of the instance; not of Aurora", nameField(func(s *rds.Staging) *string { return &s.OptionGroup })},
+		{"parameter_group", "DB parameter group of the instance", lowerField(func(s *rds.Staging) *string { return &s.ParameterGroup })},
+		{"cluster_parameter_group", "DB cluster parameter group, of Aurora", lowerField(func(s *rds.Staging) *string { return &s.ClusterParameterGroup })},
+		{"option_group", "option group of the instance; not of Aurora", lowerField(func(s *rds.Staging) *string { return &s.OptionGroup })},
 		{"class", "instance class; the source's own if it is left out", nameField(func(s *rds.Staging) *string { return &s.Class })},
 	}
 }

@@ -140,7 +140,8 @@ func TestRDSConfiguration(t *testing.T) {
 		good + "\n      staging: {subnet: x}":          `:6: unknown key "subnet" of staging`,
 		good + "\n      login: {iam: true, secret: x}": `more than one of password_env, secret and iam`,
 		good + "\n      checks: [{name: a}]":           `check "a" needs sql or command`,
-		"name: orders\n      instance: -rf":            `"-rf" is no name that AWS would take`,
+		"name: orders\n      instance: arn:aws:rds:eu-central-1:123456789012:db:x": `is no identifier of RDS`,
+		"name: orders\n      instance: -rf":                                        `"-rf" is no name that AWS would take`,
 	} {
 		if err := os.WriteFile(path, []byte("rds:\n  sources:\n    - "+text+"\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -182,5 +183,22 @@ func TestRDSDrillIsStopped(t *testing.T) {
 	}
 	if text := out.String(); !strings.Contains(text, "UNKNOWN") || !strings.Contains(text, "is proven gone") {
 		t.Errorf("it says\n%s", text)
+	}
+}
+
+// Capitals in a name are RDS's small letters.
+func TestRDSNamesInCapitals(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "lifeboat.yaml")
+	text := "rds:\n  sources:\n    - {name: orders, instance: Orders-PROD, region: eu-central-1, staging: {subnet_group: Private, parameter_group: Mine, option_group: Own}}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := runProgram(t, dir, nil, "rds", "policy", "--config", path)
+	for _, name := range []string{":db:orders-prod\"", ":subgrp:private\"", ":pg:mine\"", ":og:own\""} {
+		if code != 0 || !strings.Contains(stdout, name) {
+			t.Errorf("the policy lacks %s: code %d\n%s%s", name, code, stdout, stderr)
+		}
 	}
 }
