@@ -31,8 +31,8 @@ type FailoverPlan struct {
 	Database Database
 	Zone     string // in use
 	Target   string // zone or instance that takes over; "" when RDS does not say
-	Sessions int    // that will be cut off; -1: not known
-	Writing  int    // of them in a transaction that has written
+	Sessions int    // that will be cut off; -1: the role may not see them
+	Writing  int    // of them in a transaction that has written; -1 too
 }
 
 const (
@@ -71,10 +71,16 @@ func PlanFailover(ctx context.Context, regions Regions, o FailoverOptions) (*Fai
 		return nil, err
 	}
 	defer c.Close(context.WithoutCancel(ctx))
-	err = c.QueryRow(ctx, `select count(*), count(*) filter (where backend_xid is not null) from pg_stat_activity
-		where backend_type = 'client backend' and pid <> pg_backend_pid()`).Scan(&p.Sessions, &p.Writing)
+	err = c.QueryRow(ctx, sessionsSQL).Scan(&p.Sessions, &p.Writing)
 	return p, probe.Shortened(err)
 }
+
+// sessionsSQL counts sessions, and those of them that have written. Those of others
+// have neither a type nor a transaction for who may not read all statistics: none
+// would be counted ("The Cumulative Statistics System", pg_stat_activity).
+const sessionsSQL = `select case when may then sessions else -1 end, case when may then writing else -1 end
+	from (select pg_has_role('pg_read_all_stats', 'usage') as may, count(*) as sessions, count(*) filter (where backend_xid is not null) as writing
+		from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()) s`
 
 // clusterZones are the zone of the writer and one that can take over.
 func clusterZones(ctx context.Context, api API, d *Database) (zone, target string, err error) {

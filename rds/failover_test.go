@@ -55,6 +55,22 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// What a failover interrupts is counted, or not known.
+func TestFailoverPlanCountsSessions(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{MultiAZ: true})
+	o := rds.FailoverOptions{Source: s.source, Connect: s.connect, Waiting: s.wait, Now: time.Now}
+	for sql, want := range map[string]bool{"grant pg_monitor to master": true, "revoke pg_monitor from master": false} {
+		s.SQL(t, home, "orders-prod", sql)
+		plan, err := rds.PlanFailover(context.Background(), s.cloud.RDS, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if known := plan.Sessions >= 0 && plan.Writing >= 0; known != want {
+			t.Errorf("%s: %d sessions, %d writing", sql, plan.Sessions, plan.Writing)
+		}
+	}
+}
+
 func TestFailoversThatCannotBe(t *testing.T) {
 	s := newSite(t, rdstest.Options{}, rdstest.Source{})
 	if _, _, err := s.failover(t, nil); !as[*rds.StandbyError](err) {

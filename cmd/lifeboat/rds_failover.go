@@ -90,7 +90,11 @@ func (r *rdsRun) writePlan(p *rds.FailoverPlan) {
 	r.line(fmt.Sprintf("Failover of %s: %s", r.source.Name, r.source))
 	r.line(fmt.Sprintf("  from        %s", p.Zone))
 	r.line(fmt.Sprintf("  to          %s", target))
-	r.line(fmt.Sprintf("  interrupts  %d sessions, %d of them in a transaction that has written: it is rolled back", p.Sessions, p.Writing))
+	if p.Sessions < 0 {
+		r.line(fmt.Sprintf("  interrupts  an unknown number of sessions: role %s may not see them without pg_monitor", r.source.Login.Role))
+	} else {
+		r.line(fmt.Sprintf("  interrupts  %d sessions, %d of them in a transaction that has written: it is rolled back", p.Sessions, p.Writing))
+	}
 	r.line("  meanwhile   no write succeeds; Amazon names 60 to 120 s for an instance")
 }
 
