@@ -29,7 +29,9 @@ type API interface {
 	// says that it is an instance of a cluster, which has neither.
 	Delete(ctx context.Context, kind Kind, id string, member bool) error
 
-	Failover(ctx context.Context, kind Kind, id string) error
+	// Failover fails over; target is the instance of a cluster that is to take over,
+	// "" leaves that to RDS.
+	Failover(ctx context.Context, kind Kind, id, target string) error
 	Events(ctx context.Context, kind Kind, id string, since time.Time) ([]Event, error)
 }
 

@@ -31,8 +31,11 @@ type FailoverPlan struct {
 	Database Database
 	Zone     string // in use
 	Target   string // zone or instance that takes over; "" when RDS does not say
+	SameZone bool   // of a cluster: the instance that takes over is in the same one
 	Sessions int    // that will be cut off; -1: the role may not see them
 	Writing  int    // of them in a transaction that has written; -1 too
+
+	from, to server
 }
 
 const (
@@ -53,12 +56,14 @@ func PlanFailover(ctx context.Context, regions Regions, o FailoverOptions) (*Fai
 	if d.Status != available {
 		return nil, &StateError{What: o.Source.String(), State: d.Status, Want: available}
 	}
-	p := &FailoverPlan{Database: *d, Zone: d.Zone, Target: d.SecondaryZone, Sessions: -1, Writing: -1}
+	p := &FailoverPlan{Database: *d, from: server{zone: d.Zone}, to: server{zone: d.SecondaryZone}, Sessions: -1, Writing: -1}
 	if o.Source.Kind == Cluster {
-		if p.Zone, p.Target, err = clusterZones(ctx, api, d); err != nil {
+		if p.from, p.to, err = clusterServers(ctx, api, d); err != nil {
 			return nil, err
 		}
+		p.SameZone = p.from.zone == p.to.zone
 	}
+	p.Zone, p.Target = p.from.zone, p.to.String()
 	if o.Source.Kind == Instance && !d.MultiAZ || o.Source.Kind == Cluster && len(d.Members) < 2 {
 		return nil, &StandbyError{What: o.Source.String()}
 	}
@@ -82,25 +87,45 @@ const sessionsSQL = `select case when may then sessions else -1 end, case when m
 	from (select pg_has_role('pg_read_all_stats', 'usage') as may, count(*) as sessions, count(*) filter (where backend_xid is not null) as writing
 		from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()) s`
 
-// clusterZones are the zone of the writer and one that can take over.
-func clusterZones(ctx context.Context, api API, d *Database) (zone, target string, err error) {
+// server is where writes go, or could.
+type server struct {
+	id   string // of an instance of a cluster; "" of an instance by itself
+	zone string
+}
+
+func (s server) String() string {
+	if s.id == "" {
+		return s.zone
+	}
+	return fmt.Sprintf("%s (%s)", s.zone, s.id)
+}
+
+// clusterServers are the writer of a cluster and the reader that is to take over: one
+// in another zone, if there is one.
+func clusterServers(ctx context.Context, api API, d *Database) (writer, target server, err error) {
+	var readers []server
 	for _, m := range d.Members {
 		instance, err := api.Database(ctx, Instance, m.ID)
 		if err != nil {
-			return "", "", err
+			return writer, target, err
 		}
 		if m.Writer {
-			zone = instance.Zone
-		} else if target == "" {
-			target = fmt.Sprintf("%s (%s)", instance.Zone, m.ID)
+			writer = server{m.ID, instance.Zone}
+		} else {
+			readers = append(readers, server{m.ID, instance.Zone})
 		}
 	}
-	return zone, target, nil
+	for _, r := range readers {
+		if target.id == "" || target.zone == writer.zone {
+			target = r
+		}
+	}
+	return writer, target, nil
 }
 
 // Failover has RDS fail over while it tries a write every interval, through DNS
 // and on a new connection each, as an application that reconnects does. It waits
-// until writes succeed again and the zone has changed, and stores the evidence.
+// until writes succeed again and another server has taken over, and stores the evidence.
 // The error is about the evidence alone, and the document is there all the same.
 func Failover(ctx context.Context, regions Regions, r *repo.Repo, o FailoverOptions, plan *FailoverPlan) (*DrillResult, error) {
 	f := &failover{o: o, plan: plan, began: o.Now()}
@@ -117,7 +142,8 @@ type failover struct {
 	plan  *FailoverPlan
 	began time.Time
 	doc   evidence.Drill
-	done  bool // RDS was asked, and writes came back
+	now   server // where writes go; zero until it was looked at
+	done  bool   // RDS was asked, and writes came back
 }
 
 func (f *failover) begin(r *repo.Repo) {
@@ -161,17 +187,17 @@ func (f *failover) perform(ctx context.Context, regions Regions) error {
 		return fmt.Errorf("no write succeeds before the failover, and nothing was begun: %w", err)
 	}
 	asked := f.o.Now()
-	if err := api.Failover(ctx, f.o.Source.Kind, f.o.Source.ID); err != nil {
+	if err := api.Failover(ctx, f.o.Source.Kind, f.o.Source.ID, f.plan.to.id); err != nil {
 		return err
 	}
 	limit := f.o.Limit
 	if limit <= 0 {
 		limit = defaultFailoverLimit
 	}
-	if err := f.waitZone(ctx, api, limit); err != nil {
+	if err := f.waitServer(ctx, api, limit); err != nil {
 		return err
 	}
-	// What counts is a write after the zone had changed.
+	// What counts is a write after another server had taken over.
 	changed := f.o.Now()
 	if err := p.wait(ctx, time.Minute, func(w write) bool { return w.err == nil && w.begun.After(changed) }); err != nil {
 		return fmt.Errorf("no write succeeds after the failover: %w", err)
@@ -187,8 +213,9 @@ func (f *failover) perform(ctx context.Context, regions Regions) error {
 	return nil
 }
 
-// waitZone waits until another zone has taken over.
-func (f *failover) waitZone(ctx context.Context, api API, limit time.Duration) error {
+// waitServer waits until another server has taken over: of an instance that is one in
+// another zone, of a cluster another instance of it, which may be in the same.
+func (f *failover) waitServer(ctx context.Context, api API, limit time.Duration) error {
 	w := f.o.Waiting
 	w.Limit = limit
 	return w.until(ctx, f.o.Source.String(), func() (string, int, bool, error) {
@@ -196,14 +223,14 @@ func (f *failover) waitZone(ctx context.Context, api API, limit time.Duration) e
 		if err != nil {
 			return "", -1, false, err
 		}
-		zone := d.Zone
+		f.now = server{zone: d.Zone}
 		if f.o.Source.Kind == Cluster {
-			if zone, _, err = clusterZones(ctx, api, d); err != nil {
+			if f.now, _, err = clusterServers(ctx, api, d); err != nil {
 				return "", -1, false, err
 			}
 		}
-		f.doc.Failover.ZoneAfter = zone
-		return d.Status, -1, d.Status == available && zone != f.plan.Zone, nil
+		f.doc.Failover.ZoneAfter = f.now.zone
+		return d.Status, -1, d.Status == available && f.now != f.plan.from, nil
 	})
 }
 
@@ -235,13 +262,20 @@ func (f *failover) conclude(err error) {
 		d.Checks = append(d.Checks, evidence.Check{Name: name, Kind: "built-in", Required: true, Verdict: v, Detail: probe.OneLine(detail)})
 	}
 	_, late := errors.AsType[*WaitError](err)
+	name := "zone changed"
+	if f.o.Source.Kind == Cluster {
+		name = "writer changed"
+	}
 	switch {
-	case e.ZoneAfter != "" && e.ZoneAfter != e.ZoneBefore:
-		add("zone changed", evidence.Passed, e.ZoneBefore+" to "+e.ZoneAfter)
+	case f.now != server{} && f.now != f.plan.from:
+		add(name, evidence.Passed, fmt.Sprintf("%s to %s", f.plan.from, f.now))
+		if f.now.zone == f.plan.from.zone {
+			d.Notes = append(d.Notes, "both are in zone "+f.now.zone+": that a zone can be lost was not tried")
+		}
 	case late:
-		add("zone changed", evidence.Failed, "it is still "+e.ZoneBefore)
+		add(name, evidence.Failed, fmt.Sprintf("it is still %s", f.plan.from))
 	default:
-		add("zone changed", evidence.Unknown, "it was not seen")
+		add(name, evidence.Unknown, "it was not seen")
 	}
 	switch {
 	case f.done:

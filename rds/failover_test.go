@@ -94,6 +94,28 @@ func TestFailoverInTheSameZone(t *testing.T) {
 	}
 }
 
+// Of a cluster the writer moves, to the reader that the plan has named: one in another
+// zone, if there is one.
+func TestFailoverOfClusters(t *testing.T) {
+	for name, c := range map[string]struct {
+		third  bool
+		target string
+		same   bool
+	}{"a reader in the same zone": {false, "eu-central-1a (orders-prod-2)", true}, "one elsewhere too": {true, "eu-central-1c (orders-prod-3)", false}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, rdstest.Options{}, rdstest.Source{MultiAZ: true, Cluster: true, SameZone: true, Third: c.third})
+			plan, d, err := s.failover(t, func(o *rds.FailoverOptions) { o.Limit = 10 * time.Second })
+			passed(t, d, err)
+			if check := checkOf(d, "writer changed"); plan.Target != c.target || plan.SameZone != c.same || check.Detail != "eu-central-1a (orders-prod-1) to "+c.target {
+				t.Errorf("plan %+v; %s", plan, check.Detail)
+			}
+			if told := strings.Contains(strings.Join(d.Notes, "; "), "that a zone can be lost was not tried"); told != c.same {
+				t.Errorf("notes %q", d.Notes)
+			}
+		})
+	}
+}
+
 // A failover that RDS refuses is none.
 func TestFailoverThatDoesNotHappen(t *testing.T) {
 	s := newSite(t, rdstest.Options{}, rdstest.Source{MultiAZ: true})

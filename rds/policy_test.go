@@ -99,6 +99,11 @@ func (t tagged) accesses(c rdstest.Call) []access {
 		out = append(out, access{"rds:" + action, resource, request, t[resource]})
 	}
 	for name, kind := range resourceKinds {
+		// Neither names a resource: the option group of a copy, and the instance that
+		// takes over, which belongs to the cluster.
+		if c.Action == "FailoverDBCluster" && kind == "db" {
+			continue
+		}
 		if v := c.Form[name]; v != "" && !(strings.HasPrefix(c.Action, "Copy") && kind == "og") {
 			need(c.Action, arn(c.Region, kind, v))
 		}

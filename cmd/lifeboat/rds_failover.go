@@ -23,8 +23,8 @@ Shows what will happen and what it interrupts, and does it when the name of the
 source is given: by --confirm, or typed when asked on a terminal. An instance is
 rebooted with failover, an Aurora cluster failed over. Meanwhile a write is tried
 every 200 ms, through DNS and on a new connection; the writes are messages in the
-WAL and touch no table. It waits until another zone has taken over and writes
-succeed, and stores the downtime as signed evidence. rto: is the objective.`,
+WAL and touch no table. It waits until another zone, or of Aurora another
+instance, has taken over and writes succeed, and stores the downtime as signed evidence. rto: is the objective.`,
 		Flags: append(rdsFlags(
 			&cli.StringFlag{Name: "confirm", Usage: "`NAME` of the source: yes, do it"},
 		), configFlags("repository", "rds.resolver")...),
@@ -90,6 +90,9 @@ func (r *rdsRun) writePlan(p *rds.FailoverPlan) {
 	r.line(fmt.Sprintf("Failover of %s: %s", r.source.Name, r.source))
 	r.line(fmt.Sprintf("  from        %s", p.Zone))
 	r.line(fmt.Sprintf("  to          %s", target))
+	if p.SameZone {
+		r.line("  warning     that is in the same zone: whether the loss of a zone is survived is not tried")
+	}
 	if p.Sessions < 0 {
 		r.line(fmt.Sprintf("  interrupts  an unknown number of sessions: role %s may not see them without pg_monitor", r.source.Login.Role))
 	} else {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/lifeboat-dr/lifeboat/rds"
 )
@@ -71,24 +70,29 @@ func auroraSuite() []step {
 			return c.gone(ctx, rds.Cluster, drill)
 		}},
 		{"Aurora: fail over to the other instance", func(ctx context.Context, c *calls) error {
+			reader := ""
 			writer := func() string {
 				d, err := c.available(ctx, rds.Cluster, "aurora-prod")
 				if err != nil {
 					return err.Error()
 				}
+				now := "nobody"
 				for _, m := range d.Members {
 					if m.Writer {
-						return m.ID
+						now = m.ID
+					} else {
+						reader = m.ID
 					}
 				}
-				return "nobody"
+				return now
 			}
 			before := writer()
-			if err := c.home.Failover(ctx, rds.Cluster, "aurora-prod"); err != nil {
+			target := reader
+			if err := c.home.Failover(ctx, rds.Cluster, "aurora-prod", target); err != nil {
 				return err
 			}
 			after := writer()
-			return want(after != before && strings.HasPrefix(after, "aurora-prod"), "%s, then %s", before, after)
+			return want(after == target, "%s, then %s; asked for %s", before, after, target)
 		}},
 	}
 }

@@ -289,7 +289,7 @@ func suite() []step {
 			if err != nil {
 				return err
 			}
-			if err := c.home.Failover(ctx, rds.Instance, "orders-prod"); err != nil {
+			if err := c.home.Failover(ctx, rds.Instance, "orders-prod", ""); err != nil {
 				return err
 			}
 			after, err := c.available(ctx, rds.Instance, "orders-prod")

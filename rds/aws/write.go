@@ -124,9 +124,9 @@ func (a *api) Delete(ctx context.Context, kind rds.Kind, id string, member bool)
 	return translate(ctx, "DeleteDBInstance", err)
 }
 
-func (a *api) Failover(ctx context.Context, kind rds.Kind, id string) error {
+func (a *api) Failover(ctx context.Context, kind rds.Kind, id, target string) error {
 	if kind == rds.Cluster {
-		_, err := a.FailoverDBCluster(ctx, &sdk.FailoverDBClusterInput{DBClusterIdentifier: &id})
+		_, err := a.FailoverDBCluster(ctx, &sdk.FailoverDBClusterInput{DBClusterIdentifier: &id, TargetDBInstanceIdentifier: set(target)})
 		return translate(ctx, "FailoverDBCluster", err)
 	}
 	_, err := a.RebootDBInstance(ctx, &sdk.RebootDBInstanceInput{DBInstanceIdentifier: &id, ForceFailover: aws.Bool(true)})

@@ -382,7 +382,18 @@ func failoverDBCluster(f *Fake, region string, in *sdk.FailoverDBClusterInput) (
 	case len(d.members) < 2:
 		return nil, fault("InvalidDBClusterStateFault", "Cannot failover a cluster with one instance.")
 	}
-	f.flip(d, func() { d.members[0], d.members[1] = d.members[1], d.members[0] })
+	to := 1
+	if in.TargetDBInstanceIdentifier != nil {
+		to = slices.IndexFunc(d.members, func(m *database) bool { return m.id == *in.TargetDBInstanceIdentifier })
+	}
+	if to < 1 {
+		return nil, fault("InvalidDBInstanceState", "%s is no reader of the cluster.", str(in.TargetDBInstanceIdentifier))
+	}
+	f.flip(d, func() {
+		if !f.o.Stay {
+			d.members[0], d.members[to] = d.members[to], d.members[0]
+		}
+	})
 	return &sdk.FailoverDBClusterOutput{DBCluster: ptr(d.asCluster())}, nil
 }
 

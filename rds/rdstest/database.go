@@ -20,6 +20,8 @@ type Source struct {
 	Engine    string // "" is postgres or aurora-postgresql
 	Encrypted bool
 	MultiAZ   bool // of a cluster: a second instance
+	SameZone  bool // of a cluster: that is in the zone of the first
+	Third     bool // of a cluster: a third instance, in another zone
 	Protected bool
 	SQL       string // run as superuser
 	Backups   bool   // automated ones, for Advance and points in time
@@ -120,7 +122,14 @@ func (f *Fake) enter(d *database, s Source) {
 	f.clusters[key(s.Region, s.ID)] = d
 	f.addMember(d, s.ID+"-1", d.zones[0])
 	if s.MultiAZ {
-		f.addMember(d, s.ID+"-2", d.zones[1])
+		zone := d.zones[1]
+		if s.SameZone {
+			zone = d.zones[0]
+		}
+		f.addMember(d, s.ID+"-2", zone)
+	}
+	if s.Third {
+		f.addMember(d, s.ID+"-3", s.Region+"c")
 	}
 }
 
