@@ -373,6 +373,7 @@ func sampleMetrics(t *testing.T) string {
 		RPO:    evidence.RPO{Upper: &second, Objective: &second, Verdict: evidence.Passed},
 		RTO:    evidence.RTO{Achieved: &second, Objective: &second, Verdict: evidence.Passed},
 		Checks: []evidence.Check{{Name: "c", Required: true, Verdict: evidence.Passed}},
+		RDS:    &evidence.RDS{Source: "orders"},
 	}
 	doc, err := evidence.Sign(d, *k.Signing)
 	if err != nil {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +11,7 @@ import (
 )
 
 // levels are all there are: what bounds the label of that name.
-var levels = []evidence.Level{evidence.Quick, evidence.Standard, evidence.Deep}
+var levels = []evidence.Level{evidence.Quick, evidence.Standard, evidence.Deep, evidence.FailoverLevel}
 
 // phases are all there are.
 var phases = []string{
@@ -63,13 +64,16 @@ var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 // the rule that alerts subtracts them from time() (docs/report.md).
 // restore_last_passed_timestamp_seconds is 0 when no restore was ever proven, so
 // that this rule fires then too; everything else that is not known is left out.
-// Labels are bounded: cluster, level, phase, verdict, and the names of the
-// checks of the newest drill of each level.
+// Labels are bounded: cluster, level, phase, verdict, the names of the checks of
+// the newest drill of each level, and on RDS the source: each is a database of its
+// own, and the drill of one proves nothing of another.
 func (h *History) Prometheus(w io.Writer) error {
 	m := &metrics{byName: map[string]*family{}}
 	h.addCluster(m)
-	for _, l := range levels {
-		h.addLevel(m, l)
+	for _, s := range h.sources() {
+		for _, l := range levels {
+			h.addLevel(m, s, l)
+		}
 	}
 	var b strings.Builder
 	for _, f := range m.families {
@@ -81,12 +85,16 @@ func (h *History) Prometheus(w io.Writer) error {
 }
 
 func (h *History) addCluster(m *metrics) {
-	c := []string{"cluster", h.Cluster}
-	last := 0.0
-	if d := h.LastPassed(); d != nil {
-		last = unix(d.Drill.Ended)
+	for _, s := range h.sources() {
+		last := 0.0
+		for _, d := range h.Drills {
+			if sourceOf(&d.Drill) == s && d.Drill.Verdict == evidence.Passed && Restores(d.Drill.Level) {
+				last = unix(d.Drill.Ended)
+			}
+		}
+		m.add("restore_last_passed_timestamp_seconds", "End of the newest standard or deep drill that passed, 0 when none ever did.", last, h.labels(s)...)
 	}
-	m.add("restore_last_passed_timestamp_seconds", "End of the newest standard or deep drill that passed, 0 when none ever did.", last, c...)
+	c := h.labels("")
 	m.add("evidence_unusable", "Documents of drills that cannot be used: damaged, changed or not signed by a trusted key.", float64(len(h.Unusable)), c...)
 	m.add("evidence_chain_breaks", "Places where the chain of documents does not hold.", float64(len(h.Breaks)), c...)
 	m.add("drill_staging_left", "Drills whose staging folder is not proven gone.", float64(len(h.StagingLeft())), c...)
@@ -100,10 +108,44 @@ func (h *History) addCluster(m *metrics) {
 	}
 }
 
-func (h *History) addLevel(m *metrics, level evidence.Level) {
+// sourceOf is the database on RDS that a drill or failover was of; "" is the cluster
+// whose backups lie in the repository.
+func sourceOf(d *evidence.Drill) string {
+	switch {
+	case d.RDS != nil:
+		return d.RDS.Source
+	case d.Failover != nil:
+		return d.Failover.Source
+	}
+	return ""
+}
+
+// sources are those that drills have been of. Without any drill it is the cluster,
+// so that there is something to alert on.
+func (h *History) sources() []string {
+	var out []string
+	for _, d := range h.Drills {
+		out = append(out, sourceOf(&d.Drill))
+	}
+	slices.Sort(out)
+	if out = slices.Compact(out); len(out) == 0 {
+		return []string{""}
+	}
+	return out
+}
+
+func (h *History) labels(source string) []string {
+	l := []string{"cluster", h.Cluster}
+	if source != "" {
+		l = append(l, "source", source)
+	}
+	return l
+}
+
+func (h *History) addLevel(m *metrics, source string, level evidence.Level) {
 	var newest, passed *evidence.Drill
 	for _, doc := range h.Drills {
-		if d := &doc.Drill; d.Level == level {
+		if d := &doc.Drill; d.Level == level && sourceOf(d) == source {
 			newest = d
 			if d.Verdict == evidence.Passed {
 				passed = d
@@ -113,7 +155,7 @@ func (h *History) addLevel(m *metrics, level evidence.Level) {
 	if newest == nil {
 		return
 	}
-	l := []string{"cluster", h.Cluster, "level", string(level)}
+	l := add(h.labels(source), "level", string(level))
 	for _, v := range []evidence.Verdict{evidence.Passed, evidence.Failed, evidence.Unknown} {
 		m.add("drill_verdict", "1 for the verdict of the newest drill, 0 for the others.", truth(verdictOf(newest.Verdict) == v), add(l, "verdict", string(v))...)
 	}

@@ -222,6 +222,32 @@ func TestPrometheus(t *testing.T) {
 	}
 }
 
+// What one source on RDS has proven hides nothing of another.
+func TestPrometheusOfSources(t *testing.T) {
+	of := func(source string, d *evidence.Drill) *evidence.Drill {
+		d.RDS = &evidence.RDS{Source: source}
+		return d
+	}
+	switched := passed(began)
+	switched.Level, switched.Failover = evidence.FailoverLevel, &evidence.Failover{Source: "bank", DowntimeUpper: new(float64)}
+	h := history(t, of("bank", failed(began.AddDate(0, 0, -2))), of("shop", passed(began.AddDate(0, 0, -1))), switched)
+	out := string(written(t, h.Prometheus))
+	checkMetrics(t, "sources", out)
+	for _, want := range []string{
+		`lifeboat_restore_last_passed_timestamp_seconds{cluster="shop",source="bank"} 0`,
+		`lifeboat_drill_verdict{cluster="shop",source="bank",level="standard",verdict="failed"} 1`,
+		`lifeboat_drill_verdict{cluster="shop",source="shop",level="standard",verdict="passed"} 1`,
+		`lifeboat_failover_downtime_upper_seconds{cluster="shop",source="bank",level="failover"} 0`,
+	} {
+		if !strings.Contains(out, want+"\n") {
+			t.Errorf("%s is missing in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, `last_passed_timestamp_seconds{cluster="shop"}`) {
+		t.Errorf("a cluster that no drill was of has a metric:\n%s", out)
+	}
+}
+
 // checkMetrics holds the output to what the parser does not: a series once, all
 // of a name together with a help text, known labels only.
 func checkMetrics(t *testing.T, name, out string) {
@@ -247,7 +273,7 @@ func checkMetrics(t *testing.T, name, out string) {
 		}
 		series[key] = true
 		for _, m := range label.FindAllStringSubmatch(l, -1) {
-			if !strings.Contains(" cluster level verdict phase required check ", " "+m[1]+" ") {
+			if !strings.Contains(" cluster source level verdict phase required check ", " "+m[1]+" ") {
 				t.Errorf("%s: the label %s", name, m[1])
 			}
 		}
