@@ -39,6 +39,9 @@ type DrillOptions struct {
 	// Connect is how to log in to a database of RDS.
 	Connect func(d *Database, region string) (probe.Conn, error)
 
+	// Left are earlier drills that are not proven to have left nothing here.
+	Left []Left
+
 	Timeout time.Duration // for the drill without its clean-up; 0 is what the source's TTL leaves
 	CleanUp time.Duration // for the clean-up; 0 is one hour
 	Asking  time.Duration // for one request to make something; 0 is one minute
@@ -50,6 +53,9 @@ type DrillOptions struct {
 	Began   time.Time // zero is now
 	Phase   func(name string)
 }
+
+// Left is a drill that could not prove that what it restored is gone.
+type Left struct{ ID, Attempt string }
 
 // Kind is what is restored from: a snapshot, a time, or the latest one. Evidence has
 // the same words.

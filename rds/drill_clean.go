@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
@@ -64,7 +65,8 @@ func (d *drill) lookForLate(ctx context.Context) {
 	})
 }
 
-// noteReaped waits until what crashed drills left is gone too.
+// noteReaped waits until what crashed drills left is gone too, and looks for what
+// others have removed meanwhile: expiry, or a person.
 func (d *drill) noteReaped(ctx context.Context) {
 	for _, x := range d.reaped {
 		if err := d.o.Waiting.gone(ctx, d.api, x.Kind, x.ID); err != nil {
@@ -74,6 +76,21 @@ func (d *drill) noteReaped(ctx context.Context) {
 		attempt := strings.TrimPrefix(x.ID, DrillPrefix)
 		d.doc.Cleanup.Older = append(d.doc.Cleanup.Older, strings.ToUpper(attempt[:16])+attempt[16:])
 	}
+	for _, l := range d.o.Left {
+		if d.api != nil && !slices.Contains(d.doc.Cleanup.Older, l.ID) && d.nothingOf(ctx, l.Attempt) {
+			d.doc.Cleanup.Older = append(d.doc.Cleanup.Older, l.ID)
+		}
+	}
+}
+
+// nothingOf says whether an attempt is proven to have left nothing in this region.
+func (d *drill) nothingOf(ctx context.Context, attempt string) bool {
+	for _, t := range []thing{{Instance, stagingName(attempt)}, {Instance, memberName(attempt)}, {Cluster, stagingName(attempt)}} {
+		if _, err := d.api.Database(ctx, t.kind, t.id); !errors.Is(err, ErrNotFound) {
+			return false
+		}
+	}
+	return true
 }
 
 // remove deletes one thing, as soon as its state allows, and waits until it is

@@ -165,6 +165,11 @@ func TestDrillIsInterrupted(t *testing.T) {
 	if err != nil || len(gone) != 1 || gone[0].Gone || len(s.Names(home)) != 2 {
 		t.Errorf("a dry run: %+v, %v, %v", gone, err, s.Names(home))
 	}
+	// What is there is not told to be gone.
+	earlier := []rds.Left{{ID: "20250131T020000Z-1a2b3c4d", Attempt: "20250131t020000z-1a2b3c4d"}, {ID: left, Attempt: rds.Attempt(left)}}
+	if d, _ = s.drill(t, func(o *rds.DrillOptions) { o.From, o.Left = "none", earlier }); !slices.Equal(d.Cleanup.Older, []string{earlier[0].ID}) {
+		t.Errorf("proven gone: %v", d.Cleanup.Older)
+	}
 	d, _ = s.drill(t, func(o *rds.DrillOptions) { o.From = "none"; o.Waiting.Now = later })
 	if !slices.Contains(d.Cleanup.Older, left) || len(s.Names(home)) != 1 {
 		t.Errorf("%v was cleaned up, want %s; there is %v", d.Cleanup.Older, left, s.Names(home))

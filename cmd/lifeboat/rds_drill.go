@@ -108,13 +108,18 @@ func (d *rdsDrillRun) do(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	if done, err := d.notDue(ctx, r, key); done || err != nil {
+	past, err := d.files().pastDrills(ctx, r, key)
+	if err != nil {
+		return err
+	}
+	if done, err := d.notDue(past); done || err != nil {
 		return err
 	}
 	d.progress = d.newProgress("asking RDS")
 	defer d.progress.close()
 	o := d.options
 	o.Connect, o.Timeout, o.Waiting, o.Program, o.By, o.Key, o.Now, o.Began = d.dialer().Connect, d.cfg.Drill.Timeout, d.waiting(), "lifeboat "+version, performer(), key, d.now, began
+	o.Left = d.left(past)
 	o.Phase = func(name string) { d.progress.setPhase(evidence.PhaseWords(name)) }
 	result, err := rds.Drill(held, d.cloud.RDS, r, o)
 	d.progress.close()
@@ -145,13 +150,9 @@ func (r *rdsRun) openForEvidence(ctx context.Context) (*repo.Repo, repo.SigningK
 // notDue says whether such a drill of this source has passed lately enough: in the
 // same region, and from what is restored from now. What a snapshot at home proves,
 // its copy elsewhere does not.
-func (d *rdsDrillRun) notDue(ctx context.Context, r *repo.Repo, key repo.SigningKey) (bool, error) {
+func (d *rdsDrillRun) notDue(h *report.History) (bool, error) {
 	if d.due == 0 {
 		return false, nil
-	}
-	h, err := d.files().pastDrills(ctx, r, key)
-	if err != nil {
-		return false, err
 	}
 	region := cmp.Or(d.options.Region, d.source.Region)
 	for i := len(h.Drills) - 1; i >= 0; i-- {
@@ -169,6 +170,17 @@ func (d *rdsDrillRun) notDue(ctx context.Context, r *repo.Repo, key repo.Signing
 		})
 	}
 	return false, nil
+}
+
+// left are the drills in this region that are not proven to have left nothing.
+func (d *rdsDrillRun) left(h *report.History) []rds.Left {
+	var out []rds.Left
+	for _, id := range h.StagingLeft() {
+		if x := h.Find(id).Drill.RDS; x != nil && x.Region == cmp.Or(d.options.Region, d.source.Region) {
+			out = append(out, rds.Left{ID: id, Attempt: x.Attempt})
+		}
+	}
+	return out
 }
 
 // tellUnstored prints what was measured although it is no evidence: it may name
