@@ -50,6 +50,22 @@ func TestSnapshotAndCopies(t *testing.T) {
 	}
 }
 
+// With the home region away, the copies elsewhere are told.
+func TestStatusWithoutHome(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{NoServer: true})
+	s.take(t, s.source.DR...)
+	down := func(region string) (rds.API, error) {
+		if region == home {
+			return nil, &rds.Error{Action: "rds:DescribeDBInstances", Message: "no answer", Err: rds.ErrUnavailable}
+		}
+		return s.cloud.RDS(region)
+	}
+	status, err := rds.Look(context.Background(), down, s.source, time.Now())
+	if !errors.Is(err, rds.ErrUnavailable) || status.Err == nil || status.Regions[0].Err == nil || status.Regions[1].Err != nil || status.Regions[1].Newest == nil || status.Regions[1].Ours != 1 {
+		t.Errorf("%+v, %v", status, err)
+	}
+}
+
 // Without a key nothing is begun, here or there.
 func TestNoKeyNoSnapshot(t *testing.T) {
 	s := newSite(t, rdstest.Options{}, rdstest.Source{NoServer: true, Encrypted: true})

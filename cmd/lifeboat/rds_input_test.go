@@ -80,6 +80,10 @@ func TestRDSBadInput(t *testing.T) {
 			t.Errorf("%s: the password is told", x.name)
 		}
 	}
+	c.Inject("DescribeDBInstances", "AccessDenied", 1)
+	if code, stdout, stderr := c.exec(t, "rds", "status"); code != 1 || !strings.Contains(stdout, "state         unknown: ") || !strings.Contains(stdout, "by Lifeboat") || !strings.Contains(stderr, "lack the right rds:DescribeDBInstances") {
+		t.Errorf("a status that is known in part leaves with %d: %s%s", code, stdout, stderr)
+	}
 	c.env = append(c.env, "ORDERS_PASSWORD=")
 	if code, _, stderr := c.exec(t, "rds", "drill"); code != 2 || !strings.Contains(stderr, "ORDERS_PASSWORD") || !strings.Contains(stderr, "hint: ") {
 		t.Errorf("without a password a drill leaves with %d: %s", code, stderr)

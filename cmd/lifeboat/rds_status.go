@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -18,7 +19,8 @@ type rdsStatusReport struct {
 	Kind       rds.Kind          `json:"kind"`
 	Identifier string            `json:"identifier"`
 	Region     string            `json:"region"`
-	State      string            `json:"state"` // of RDS; "missing" when it is not there
+	State      string            `json:"state"` // of RDS; "missing" when it is not there, "unknown" when it could not be asked
+	Error      string            `json:"error,omitempty"`
 	Engine     string            `json:"engine,omitempty"`
 	Class      string            `json:"class,omitempty"`
 	MultiAZ    bool              `json:"multi_az"`
@@ -41,6 +43,7 @@ type rdsRegionReport struct {
 	Taken     *time.Time `json:"taken,omitempty"`
 	Age       *float64   `json:"age_seconds,omitempty"`
 	Pending   string     `json:"pending,omitempty"`
+	Error     string     `json:"error,omitempty"` // why not everything of this is known
 }
 
 func rdsStatus(a *app) *cli.Command {
@@ -70,11 +73,15 @@ copies is the age of the newest one. All sources, or the one of --source.`,
 				sources = []rds.Source{one}
 			}
 			cloud, reports := a.newCloud(cfg), []rdsStatusReport{}
+			var unanswered error // the first; the report has all
 			for _, s := range sources {
 				now := a.now()
 				status, err := rds.Look(c.Context, cloud.RDS, s, now)
-				if err != nil {
-					return err
+				if c.Context.Err() != nil {
+					return context.Cause(c.Context)
+				}
+				if err != nil && unanswered == nil {
+					unanswered = fmt.Errorf("source %s: not everything is known: %w", s.Name, firstOf(err))
 				}
 				reports = append(reports, newRDSStatus(status, now))
 			}
@@ -87,6 +94,9 @@ copies is the age of the newest one. All sources, or the one of --source.`,
 				}
 			}); err != nil {
 				return err
+			}
+			if unanswered != nil {
+				return unanswered
 			}
 			for _, r := range reports {
 				if r.State == "missing" {
@@ -101,6 +111,9 @@ copies is the age of the newest one. All sources, or the one of --source.`,
 
 func newRDSStatus(s *rds.Status, now time.Time) rdsStatusReport {
 	r := rdsStatusReport{Source: s.Source.Name, Kind: s.Source.Kind, Identifier: s.Source.ID, Region: s.Source.Region, State: "missing", Leftovers: append([]string{}, s.Leftovers...), Warnings: []string{}}
+	if s.Err != nil {
+		r.State, r.Error = "unknown", oneLine(s.Err.Error())
+	}
 	warn := func(format string, args ...any) { r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...)) }
 	if d := s.Database; d != nil {
 		r.State, r.Engine, r.Class, r.Encrypted, r.Public, r.Protected = d.Status, d.Engine+" "+d.EngineVersion, d.Class, d.Encrypted, d.Public, d.Protected
@@ -123,12 +136,15 @@ func newRDSStatus(s *rds.Status, now time.Time) rdsStatusReport {
 	}
 	for _, x := range s.Regions {
 		y := rdsRegionReport{Region: x.Region, Snapshots: x.Count, Ours: x.Ours}
+		if x.Err != nil {
+			y.Error = oneLine(x.Err.Error())
+		} else if x.Newest == nil {
+			warn("no snapshot in %s", x.Region)
+		}
 		if x.Newest != nil {
 			at := x.Newest.Taken().UTC()
 			age := max(0, now.Sub(at).Seconds())
 			y.Newest, y.Taken, y.Age = x.Newest.ID, &at, &age
-		} else {
-			warn("no snapshot in %s", x.Region)
 		}
 		if x.Pending != nil {
 			y.Pending = x.Pending.ID
@@ -156,13 +172,17 @@ func (r rdsStatusReport) write(w io.Writer) {
 			facts = append(facts, f.yes)
 		}
 	}
-	p("  state         %s", strings.Join(append([]string{r.State}, facts...), ", "))
+	if r.Error != "" {
+		p("  state         unknown: %s", r.Error)
+	} else {
+		p("  state         %s", strings.Join(append([]string{r.State}, facts...), ", "))
+	}
 	if r.Engine != "" {
 		p("  engine        %s %s", r.Engine, r.Class)
 	}
 	if r.Restorable != nil {
 		p("  exposure      %s: restorable to %s", evidence.Seconds(*r.Exposure), r.Restorable.Format(time.RFC3339))
-	} else {
+	} else if r.Error == "" {
 		p("  exposure      unknown: RDS names no latest restorable time")
 	}
 	for _, x := range r.Regions {
@@ -173,6 +193,9 @@ func (r rdsStatusReport) write(w io.Writer) {
 		if x.Pending != "" {
 			s += "; in the making: " + x.Pending
 		}
+		if x.Error != "" {
+			s = "unknown: " + x.Error
+		}
 		p("  %-13s %s", x.Region, s)
 	}
 	for _, l := range r.Leftovers {
@@ -181,6 +204,14 @@ func (r rdsStatusReport) write(w io.Writer) {
 	for _, x := range r.Warnings {
 		p("  warning       %s", x)
 	}
+}
+
+// firstOf is the first of errors that were joined: one line says what failed.
+func firstOf(err error) error {
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		return all.Unwrap()[0]
+	}
+	return err
 }
 
 func countOf(n int, one, many string) string {
