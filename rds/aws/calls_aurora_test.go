@@ -38,8 +38,8 @@ func auroraSuite() []step {
 			if err != nil {
 				return err
 			}
-			if len(d.Members) != 0 {
-				return fmt.Errorf("it has members: %+v", d.Members)
+			if len(d.Members) != 0 || d.RetentionDays != 1 {
+				return fmt.Errorf("members %+v, backups of %d days", d.Members, d.RetentionDays)
 			}
 			r.ID = drill + "-1"
 			if _, err := c.home.AddInstance(ctx, r, drill); err != nil {

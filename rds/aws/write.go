@@ -55,8 +55,11 @@ func (a *api) Tag(ctx context.Context, arn string, tags rds.Tags) error {
 	return translate(ctx, "AddTagsToResource", err)
 }
 
-// no is what is never left to RDS to choose.
-var no = aws.Bool(false)
+// What is never left to RDS to choose: it takes for some of it what the source has.
+var (
+	no     = aws.Bool(false)
+	fewest = aws.Int32(1) // days of backups: Aurora takes no fewer, and they go with the cluster
+)
 
 func (a *api) Restore(ctx context.Context, r rds.Restore) (*rds.Database, error) {
 	switch {
@@ -64,7 +67,8 @@ func (a *api) Restore(ctx context.Context, r rds.Restore) (*rds.Database, error)
 		out, err := a.RestoreDBClusterFromSnapshot(ctx, &sdk.RestoreDBClusterFromSnapshotInput{
 			DBClusterIdentifier: &r.ID, SnapshotIdentifier: &r.Snapshot, Engine: &r.Engine, EngineVersion: set(r.Version),
 			DBSubnetGroupName: &r.Staging.SubnetGroup, VpcSecurityGroupIds: r.Staging.SecurityGroups, DBClusterParameterGroupName: &r.Staging.ClusterParameterGroup,
-			DeletionProtection: no, CopyTagsToSnapshot: no, EnableIAMDatabaseAuthentication: &r.IAM, Tags: sdkTags(r.Tags)})
+			DeletionProtection: no, CopyTagsToSnapshot: no, EnableIAMDatabaseAuthentication: &r.IAM,
+			BackupRetentionPeriod: fewest, Tags: sdkTags(r.Tags)})
 		if err != nil {
 			return nil, translate(ctx, "RestoreDBClusterFromSnapshot", err)
 		}
@@ -73,7 +77,8 @@ func (a *api) Restore(ctx context.Context, r rds.Restore) (*rds.Database, error)
 		out, err := a.RestoreDBClusterToPointInTime(ctx, &sdk.RestoreDBClusterToPointInTimeInput{
 			DBClusterIdentifier: &r.ID, SourceDBClusterIdentifier: &r.Source, RestoreToTime: set(r.Time), UseLatestRestorableTime: set(r.Latest),
 			DBSubnetGroupName: &r.Staging.SubnetGroup, VpcSecurityGroupIds: r.Staging.SecurityGroups, DBClusterParameterGroupName: &r.Staging.ClusterParameterGroup,
-			DeletionProtection: no, CopyTagsToSnapshot: no, EnableIAMDatabaseAuthentication: &r.IAM, Tags: sdkTags(r.Tags)})
+			DeletionProtection: no, CopyTagsToSnapshot: no, EnableIAMDatabaseAuthentication: &r.IAM,
+			BackupRetentionPeriod: fewest, Tags: sdkTags(r.Tags)})
 		if err != nil {
 			return nil, translate(ctx, "RestoreDBClusterToPointInTime", err)
 		}

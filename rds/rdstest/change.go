@@ -61,7 +61,7 @@ func (f *Fake) make(region string, cluster bool, a asked) (*database, *Fault) {
 		return nil, fault("DBClusterParameterGroupNotFound", "DBClusterParameterGroup not found: %s", a.clusterGroup)
 	}
 	d := &database{region: region, id: a.id, resource: "db-" + randomHex(8), cluster: cluster, status: "creating", created: time.Now(), class: a.class, subnets: a.subnets, group: a.group, option: a.option,
-		security: a.security, public: isTrue(a.public), protected: isTrue(a.protected), multiAZ: isTrue(a.multiAZ), tags: a.tags, retention: 1, zones: [2]string{region + "c", region + "a"}}
+		security: a.security, public: isTrue(a.public), protected: isTrue(a.protected), multiAZ: isTrue(a.multiAZ), tags: a.tags, zones: [2]string{region + "c", region + "a"}}
 	def := func(s *string, v string) {
 		if *s == "" {
 			*s = v
@@ -132,6 +132,9 @@ func (f *Fake) fromSnapshot(region string, cluster bool, id string, a asked) (*d
 		return nil, err
 	}
 	d.like(s.engine, s.version, s.storage, s.encrypted, s.kms)
+	if a.retention == nil {
+		d.retention = s.retention
+	}
 	if d.class == "" {
 		d.class = "db.r6g.large"
 	}
@@ -163,6 +166,9 @@ func (f *Fake) toTime(region string, cluster bool, source string, at *time.Time,
 		return nil, err
 	}
 	d.like(s.engine, s.version, s.storage, s.encrypted, s.kms)
+	if a.retention == nil {
+		d.retention = s.retention
+	}
 	if d.class == "" {
 		d.class = s.class
 	}

@@ -26,6 +26,7 @@ type snapshot struct {
 	kms, copyOf                  string
 	tags                         []types.Tag
 	dir                          string
+	retention                    int32 // of what it was taken of: a restore takes it over
 }
 
 func word(cluster bool) string {
@@ -137,7 +138,7 @@ func (f *Fake) takeSnapshot(region string, d *database, id string, tags []types.
 		return nil, err
 	}
 	s := &snapshot{region: region, id: id, source: d.id, resource: d.resource, cluster: cluster, kind: "manual", status: "creating", created: time.Now(), original: time.Now(), engine: d.engine, version: d.version,
-		storage: d.storage, encrypted: d.encrypted, kms: d.kms, tags: tags, dir: filepath.Join(f.Home, "snap-"+randomHex(8))}
+		storage: d.storage, encrypted: d.encrypted, kms: d.kms, tags: tags, dir: filepath.Join(f.Home, "snap-"+randomHex(8)), retention: d.retention}
 	if cluster {
 		s.storage = 1
 	}
