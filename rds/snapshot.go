@@ -174,7 +174,8 @@ func verifySnapshot(s *Snapshot, source *Database) error {
 		return &MismatchError{what, "engine", s.Engine, source.Engine}
 	case s.Encrypted != source.Encrypted:
 		return &MismatchError{what, "encryption", yes(s.Encrypted), yes(source.Encrypted)}
-	case source.Kind == Instance && s.Storage != source.Storage:
+	// The source may have grown since; it never shrinks.
+	case source.Kind == Instance && (s.Storage == 0 || s.Storage > source.Storage):
 		return &MismatchError{what, "size", gib(s.Storage), gib(source.Storage)}
 	}
 	return nil
