@@ -130,6 +130,8 @@ func (d *drill) isolated(context.Context) (evidence.Verdict, string) {
 	hold(sameSet(c.SecurityGroups, want.SecurityGroups), "the security groups that were asked for and no other", "its security groups are "+strings.Join(c.SecurityGroups, ", "))
 	hold(!c.Protected, "without deletion protection", "it has deletion protection")
 	hold(c.Tags[TagKind] == tagDrill && c.Tags[TagAttempt] == d.doc.RDS.Attempt, "tagged with this attempt", "it does not carry this attempt's tags")
+	encrypted := d.want.Encrypted || d.source != nil && d.source.Encrypted
+	hold(c.Encrypted || !encrypted, "encrypted, if the source is", "it is not encrypted, and the source is")
 	hold(!slices.Contains(d.protect, c.ResourceID), "another resource than any source", "its resource id is a source's")
 	if len(f.Missing) > 0 {
 		return evidence.Failed, strings.Join(f.Missing, "; ")
@@ -143,7 +145,7 @@ func sameSet(a, b []string) bool {
 }
 
 // configured compares the copy with the source. What the drill asked for is told
-// and is no fault; encryption that was lost, or another version, is one.
+// and is no fault; another version, or less storage, is one.
 func (d *drill) configured(context.Context) (evidence.Verdict, string) {
 	if d.source == nil {
 		return evidence.Unknown, "the source is not there any more: nothing to compare with"
@@ -177,12 +179,12 @@ func differences(source, c *Database, r Restore) []evidence.Difference {
 		}
 	}
 	group := r.Staging.ParameterGroup
-	if source.Kind == Cluster {
-		group = r.Staging.ClusterParameterGroup
+	if source.Kind == Cluster { // and that of its instance, as with() writes it
+		group = r.Staging.ClusterParameterGroup + ", " + group
 	}
 	compare("engine version", source.EngineVersion, c.EngineVersion, r.Version == c.EngineVersion)
 	compare("class", source.Class, c.Class, c.Class == r.Class)
-	compare("parameter group", source.ParameterGroup, c.ParameterGroup, strings.HasPrefix(c.ParameterGroup, group))
+	compare("parameter group", source.ParameterGroup, c.ParameterGroup, c.ParameterGroup == group)
 	compare("option group", source.OptionGroup, c.OptionGroup, c.OptionGroup == r.Staging.OptionGroup)
 	compare("subnet group", source.SubnetGroup, c.SubnetGroup, c.SubnetGroup == r.Staging.SubnetGroup)
 	compare("security groups", strings.Join(source.SecurityGroups, ", "), strings.Join(c.SecurityGroups, ", "), sameSet(c.SecurityGroups, r.Staging.SecurityGroups))

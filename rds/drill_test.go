@@ -37,6 +37,15 @@ func TestDrillFromSnapshot(t *testing.T) {
 	if d.RTO.Achieved == nil || *d.RTO.Achieved != *r.Checked || d.RTO.Costliest == evidence.PhaseHydrate {
 		t.Errorf("the RTO is %v, most of it %s", d.RTO.Achieved, d.RTO.Costliest)
 	}
+	var differs []string
+	for _, x := range r.Differences {
+		if differs = append(differs, x.Name); !x.Asked {
+			t.Errorf("it was not asked for: %+v", x)
+		}
+	}
+	if !slices.Equal(differs, []string{"class", "subnet group", "security groups", "backup retention"}) {
+		t.Errorf("the copy differs in %v", differs)
+	}
 	if !d.Cleanup.Done || !slices.Equal(s.Names(home), []string{"orders-prod"}) {
 		t.Errorf("clean-up %+v, there is %v", d.Cleanup, s.Names(home))
 	}
