@@ -149,7 +149,10 @@ func TestRDSUnits(t *testing.T) {
 	}
 	for _, name := range units {
 		for _, line := range readUnit(t, name)["Service.ExecStart"] {
-			words := strings.Fields(strings.ReplaceAll(h.paths.Replace(line), "$DRILL_FLAGS", "--region eu-west-1 --level deep"))
+			words := strings.Fields(strings.NewReplacer("$DRILL_FLAGS", "--region eu-west-1 --level deep", "%i", "orders").Replace(h.paths.Replace(line)))
+			if !strings.Contains(line, " --source %i") {
+				t.Errorf("%s: with several sources this one does not know which: %s", name, line)
+			}
 			cmd := exec.Command(words[0], words[1:]...)
 			cmd.Env = append(environ(), "LIFEBOAT_DRILL_KEY="+filepath.Join(h.state, "drill.key"))
 			if out, err := cmd.CombinedOutput(); err == nil || cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "the configuration names no rds.sources") {
