@@ -118,12 +118,18 @@ func (p *policies) snapshots(read, keep Statement) Policy {
 	tag := p.statement("TagOwnSnapshots", "Allow", p.owned, "rds:AddTagsToResource")
 	expire := p.statement("ExpireOwnSnapshots", "Allow", p.owned, "rds:DeleteDBSnapshot", "rds:DeleteDBClusterSnapshot")
 	expire.Condition = map[string]map[string]string{"StringEquals": {"aws:ResourceTag/" + TagKind: tagSnapshot}}
-	return p.policy("snapshots", "rds status, rds snapshot, rds expire: for the timer", read, take, tag, expire, p.key(), p.reap(), keep)
+	return p.policy("snapshots", "rds status, rds snapshot, rds expire: for the timer", append([]Statement{read, take, tag, expire, p.reap(), keep}, p.useKeys()...)...)
 }
 
-// key is what copies into a region, and restores there, need of the key.
-func (p *policies) key() Statement {
-	return p.statement("UseKeys", "Allow", p.keys, "kms:DescribeKey", "kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo")
+// useKeys is what copies into a region, and restores there, need of the keys: only
+// what RDS does with them, and grants to nobody but it ("AWS KMS key management" in
+// the user guide of RDS).
+func (p *policies) useKeys() []Statement {
+	use := p.statement("UseKeysByRDS", "Allow", p.keys, "kms:DescribeKey", "kms:Decrypt", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncryptFrom", "kms:ReEncryptTo")
+	use.Condition = map[string]map[string]string{"StringLike": {"kms:ViaService": "rds.*.amazonaws.com"}}
+	grant := p.statement("LetRDSUseKeys", "Allow", p.keys, "kms:CreateGrant")
+	grant.Condition = map[string]map[string]string{"Bool": {"kms:GrantIsForAWSResource": "true"}, "StringLike": {"kms:ViaService": "rds.*.amazonaws.com"}}
+	return []Statement{use, grant}
 }
 
 // reap is the right to delete what drills made, and nothing else.
@@ -142,7 +148,7 @@ func (p *policies) drills(read, keep Statement) Policy {
 	tag.Condition = into.Condition
 	secret := p.statement("ReadPasswords", "Allow", p.secrets, "secretsmanager:GetSecretValue")
 	connect := p.statement("LogIn", "Allow", p.connects, "rds-db:connect")
-	return p.policy("drills", "rds status, rds drill, rds heartbeat: for the drill host", read, from, into, tag, p.reap(), p.key(), secret, connect, keep)
+	return p.policy("drills", "rds status, rds drill, rds heartbeat: for the drill host", append([]Statement{read, from, into, tag, p.reap(), secret, connect, keep}, p.useKeys()...)...)
 }
 
 // anySnapshots are those that a drill may restore from: automated ones too.

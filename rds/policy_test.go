@@ -219,3 +219,26 @@ func productionIsBeyond(t *testing.T, s *site, roles map[string]rds.Policy, tags
 		}
 	}
 }
+
+// Keys are used by RDS alone, and granted to nobody else.
+func TestPoliciesOfKeys(t *testing.T) {
+	source := rds.Source{Name: "orders", Kind: rds.Instance, ID: "orders-prod", Region: home, KMSKey: "arn:aws:kms:eu-central-1:123456789012:key/own", DR: []rds.Region{{Name: away, KMSKey: key}}}
+	for _, p := range rds.Policies([]rds.Source{source}, account) {
+		found := 0
+		for _, s := range p.Statement {
+			if !slices.ContainsFunc(s.Action, func(a string) bool { return strings.HasPrefix(a, "kms:") }) {
+				continue
+			}
+			found++
+			if s.Condition["StringLike"]["kms:ViaService"] != "rds.*.amazonaws.com" || !slices.Equal(s.Resource, []string{source.KMSKey, key}) {
+				t.Errorf("role %s: %+v", p.Role, s)
+			}
+			if slices.Contains(s.Action, "kms:CreateGrant") && s.Condition["Bool"]["kms:GrantIsForAWSResource"] != "true" {
+				t.Errorf("role %s may grant the key to anybody: %+v", p.Role, s)
+			}
+		}
+		if want := map[string]int{"failover": 0, "snapshots": 2, "drills": 2}[p.Role]; found != want {
+			t.Errorf("role %s: %d statements about keys, want %d", p.Role, found, want)
+		}
+	}
+}
