@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/rds/types"
+
 	"github.com/lifeboat-dr/lifeboat/rds"
 	"github.com/lifeboat-dr/lifeboat/rds/rdstest"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
@@ -240,6 +242,18 @@ func TestReaperGoesOn(t *testing.T) {
 	gone, err := rds.Expire(context.Background(), s.cloud.RDS, rds.ExpireOptions{Source: s.source, Sources: []rds.Source{s.source}, Waiting: s.wait})
 	if !errors.Is(err, rds.ErrDenied) || len(gone) != 2 || gone[0].Gone || !gone[1].Gone {
 		t.Errorf("%+v, %v", gone, err)
+	}
+}
+
+// A newer snapshot that cannot be restored is passed over, and that is told.
+func TestUnfinishedSnapshotIsTold(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{NoServer: true})
+	first := s.take(t).Snapshot.ID
+	second := s.take(t).Snapshot.ID // RDS tells when, by more than seconds
+	s.ChangeSnapshot(t, home, second, func(status, _, _, _ *string, _ *[]types.Tag) { *status = "copying" })
+	d, _ := s.drill(t, nil)
+	if d.RDS.Snapshot != first || !strings.Contains(strings.Join(d.Notes, "; "), "snapshot "+second+" is newer and was passed over: it is copying") {
+		t.Errorf("restored %s, notes %q", d.RDS.Snapshot, d.Notes)
 	}
 }
 

@@ -132,9 +132,9 @@ func (d *drill) choose(ctx context.Context) error {
 	return nil
 }
 
-// chooseSnapshot finds the snapshot that was named, or the newest. One of ours
-// that is not finished is not passed over for an older one in silence: there may
-// be a copy under way, and that is normal.
+// chooseSnapshot finds the snapshot that was named, or the newest. One that is not
+// finished is not passed over for an older one in silence: there may be a copy under
+// way, which is normal, or one that failed.
 func (d *drill) chooseSnapshot(ctx context.Context) (*Snapshot, error) {
 	kind, source := d.o.Source.Kind, d.o.Source.ID
 	if d.o.From != FromLatest {
@@ -148,12 +148,14 @@ func (d *drill) chooseSnapshot(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(s Snapshot) bool { return s.Status != available })
-	if len(all) == 0 {
-		return nil, &NoSnapshotError{d.o.Source.Name, d.region.Name, ""}
+	slices.SortFunc(all, func(a, b Snapshot) int { return b.taken().Compare(a.taken()) })
+	for _, s := range all {
+		if s.Status == available {
+			return &s, nil
+		}
+		d.doc.Notes = append(d.doc.Notes, probe.OneLine(fmt.Sprintf("snapshot %s is newer and was passed over: it is %s", s.ID, s.Status)))
 	}
-	newest := slices.MaxFunc(all, func(a, b Snapshot) int { return a.taken().Compare(b.taken()) })
-	return &newest, nil
+	return nil, &NoSnapshotError{d.o.Source.Name, d.region.Name, ""}
 }
 
 // taken is when the data is of: a copy is as old as what it was made of, and its
