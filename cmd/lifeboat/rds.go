@@ -93,6 +93,7 @@ func (r *rdsRun) regions(names []string, key string) ([]rds.Region, error) {
 		}
 		if err != nil {
 			region = rds.Region{Name: name}
+			r.warn("copies in %s are never expired, and no drill restores them: %s is not below dr: of source %s", name, name, r.source.Name)
 		}
 		if region.Name == r.source.Region {
 			return nil, usage("--copy-to: %s is the source's own region", name).hinted("a copy there would be lost with it; name another region")

@@ -110,6 +110,16 @@ func TestRDSEvidenceThatCannotBeStored(t *testing.T) {
 	}
 }
 
+// A copy that expiry does not know of is told.
+func TestRDSCopyElsewhere(t *testing.T) {
+	t.Parallel()
+	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{NoServer: true})
+	code, _, stderr := c.exec(t, "rds", "snapshot", "--copy-to", "us-east-1", "--kms-key", "arn:aws:kms:us-east-1:123456789012:key/x")
+	if code != 0 || !strings.Contains(stderr, "copies in us-east-1 are never expired") {
+		t.Errorf("code %d: %s", code, stderr)
+	}
+}
+
 // Stopped while it waits, a snapshot says that it goes on, and is taken up.
 func TestRDSInterruptedWait(t *testing.T) {
 	t.Parallel()
