@@ -114,10 +114,24 @@ func TestThrottledAndLost(t *testing.T) {
 	if !taken.Verified || len(s.SnapshotNames(home)) != 1 || len(s.SnapshotNames(away)) != 1 {
 		t.Errorf("%+v; %v, %v", taken, s.SnapshotNames(home), s.SnapshotNames(away))
 	}
-	// More throttling than the SDK has patience for, where we look again and again.
-	s.Inject("DescribeDBSnapshots", "Throttling", 3)
-	if _, err := s.snapshot(t, nil); err != nil {
-		t.Error(err)
+	// More throttling than the SDK has patience for, once we look again and again.
+	throttled := false
+	taken, err := s.snapshot(t, func(o *rds.SnapshotOptions) {
+		o.Waiting.Observe = func(rds.Progress) {
+			if !throttled {
+				throttled = true
+				s.Inject("DescribeDBSnapshots", "Throttling", 10)
+			}
+		}
+	})
+	refused := 0
+	for _, c := range s.Calls("DescribeDBSnapshots") {
+		if c.Code == "Throttling" {
+			refused++
+		}
+	}
+	if err != nil || !taken.Verified || refused != 10 {
+		t.Errorf("after %d refusals: %+v, %v", refused, taken, err)
 	}
 }
 
