@@ -269,8 +269,7 @@ func TestNothingIsMadeBlindly(t *testing.T) {
 	}
 }
 
-// The password from Secrets Manager, and a token, which must be what Amazon's own
-// tools make.
+// The password from Secrets Manager, and what of it is missing.
 func TestLogins(t *testing.T) {
 	s := newSite(t, rdstest.Options{}, rdstest.Source{})
 	s.Secret("rds/orders", `{"username":"master","password":"`+rdstest.Password+`"}`)
@@ -306,17 +305,5 @@ func TestLogins(t *testing.T) {
 	}
 	if err := open(rds.Login{Role: "master", PasswordEnv: "NONE"}); err == nil || !strings.Contains(err.Error(), "NONE") {
 		t.Errorf("%v", err)
-	}
-	dialer := s.dialer()
-	dialer.Login = rds.Login{Role: "master", IAM: true}
-	c, err := dialer.Connect(d, home)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, err := c.Password(context.Background())
-	for _, part := range []string{d.Host + ":", "/?Action=connect&DBUser=master&", "X-Amz-Expires=900", "%2Feu-central-1%2Frds-db%2Faws4_request", "X-Amz-Signature="} {
-		if err != nil || !strings.Contains(token, part) {
-			t.Errorf("the token lacks %s: %s, %v", part, token, err)
-		}
 	}
 }
