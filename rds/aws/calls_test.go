@@ -31,8 +31,9 @@ const (
 	drill    = "lifeboat-drill-" + attempt
 )
 
-// calls is the suite: every call that Lifeboat makes, what must come of it, and
-// what must be refused. It runs against the fake, and against moto.
+// calls is the suite: the calls that Lifeboat makes, what must come of them, and
+// what must be refused. It runs against the fake, and against moto. Copies, deletion
+// and points in time of clusters are not in it: drills of the fake make those calls.
 type calls struct {
 	home, away rds.API
 	awayKey    string
