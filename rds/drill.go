@@ -57,9 +57,9 @@ type DrillOptions struct {
 // Left is a drill that could not prove that what it restored is gone.
 type Left struct{ ID, Attempt string }
 
-// Kind is what is restored from: a snapshot, a time, or the latest one. Evidence has
+// Origin is what is restored from: a snapshot, a time, or the latest one. Evidence has
 // the same words.
-func (o DrillOptions) Kind() string {
+func (o DrillOptions) Origin() string {
 	switch {
 	case !o.Time.IsZero():
 		return fromTime
@@ -178,7 +178,7 @@ func (d *drill) begin() {
 		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU()},
 		Target: evidence.Target{Kind: "snapshot"}, RPO: evidence.RPO{Basis: "none"},
 		Phases: []evidence.Phase{}, Checks: []evidence.Check{},
-		RDS: &evidence.RDS{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, From: d.o.Kind(), Attempt: Attempt(id)},
+		RDS: &evidence.RDS{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, From: d.o.Origin(), Attempt: Attempt(id)},
 	}
 }
 

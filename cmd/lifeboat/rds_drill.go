@@ -158,7 +158,7 @@ func (d *rdsDrillRun) notDue(h *report.History) (bool, error) {
 	for i := len(h.Drills) - 1; i >= 0; i-- {
 		x := &h.Drills[i].Drill
 		enough := x.Level == evidence.Deep || x.Level == d.options.Level
-		if x.RDS == nil || x.RDS.Source != d.source.Name || x.RDS.Region != region || x.RDS.From != d.options.Kind() || x.Verdict != evidence.Passed || !enough {
+		if x.RDS == nil || x.RDS.Source != d.source.Name || x.RDS.Region != region || x.RDS.From != d.options.Origin() || x.Verdict != evidence.Passed || !enough {
 			continue
 		}
 		age := d.now().Sub(x.Ended)
