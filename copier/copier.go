@@ -48,10 +48,6 @@ type Result struct {
 	Last     string // the last segment on the backup's timeline
 }
 
-// LeaseName is the lease that a running copy holds where it copies to: the one of
-// backups, so that nobody takes its packs for what a backup that failed has left.
-const LeaseName = "backup"
-
 // GapError says that WAL which the backup needs to become consistent is missing, so
 // that a copy could not be restored either.
 type GapError struct {
@@ -67,8 +63,8 @@ func (e *GapError) Error() string {
 var ErrNoBackup = errors.New("there is no backup in the repository")
 
 // Run copies a backup and the WAL that it needs. ErrNoBackup, *GapError before
-// anything is written; *repo.LeasedError while a backup or another copy works on
-// the place to copy to; *repo.CorruptError and *repo.UntrustedError for what is not
+// anything is written; *repo.LeasedError while a backup, an expiry or another copy
+// works on the place to copy to; *repo.CorruptError and *repo.UntrustedError for what is not
 // genuine; *repo.ConflictError where other content lies under a name. After any
 // error the backup is not there, unless it was before.
 func Run(ctx context.Context, from, to *repo.Repo, o Options) (*Result, error) {
@@ -76,7 +72,10 @@ func Run(ctx context.Context, from, to *repo.Repo, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, release, err := repo.HoldLease(ctx, to.Store(), LeaseName, o.Claim, o.Now, o.Warn)
+	// That of backups, so that nobody takes its packs for what a backup that failed
+	// has left; and that of expiry, which would remove packs and WAL that were there
+	// already, and that nothing says this backup needs before its manifest does.
+	ctx, release, err := to.HoldBoth(ctx, o.Claim, o.Now, o.Warn)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +104,10 @@ func Run(ctx context.Context, from, to *repo.Repo, o Options) (*Result, error) {
 	}
 	if err := c.optional(ctx, item{repo.InfoKey(label), repo.KindInfo, 0}); err != nil {
 		return nil, err
+	}
+	// A lease protects nothing by itself: what was there already may be gone.
+	if err := c.lookAgain(ctx); err != nil {
+		return nil, cause(ctx, err)
 	}
 	// Now the backup exists.
 	if err := c.envelopes(ctx, item{repo.ManifestKey(label), repo.KindManifest, 0}); err != nil {
@@ -223,6 +226,24 @@ func (c *copying) optional(ctx context.Context, it item) error {
 		return err
 	}
 	return nil
+}
+
+// lookAgain makes sure that all that the backup needs is where it goes.
+func (c *copying) lookAgain(ctx context.Context) error {
+	there, _, err := c.to.ListPacks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range c.packs {
+		if i, ok := there.Find(p.ID); !ok || there[i].Size != p.Size {
+			return fmt.Errorf("%s was there a moment ago, where it goes, and is gone: run the copy again", repo.PackKey(p.ID))
+		}
+	}
+	_, err = c.needs(ctx, c.to)
+	if gap, ok := errors.AsType[*GapError](err); ok {
+		return fmt.Errorf("the WAL segment %s was there a moment ago, where it goes, and is gone: run the copy again", gap.Missing)
+	}
+	return err
 }
 
 func (c *copying) count(existed bool, wrote, planned int64) {

@@ -328,3 +328,46 @@ func TestRunRefuses(t *testing.T) {
 		t.Errorf("two primaries: %v", err)
 	}
 }
+
+// What was there already goes before the manifest is written, whoever took it away:
+// there is no backup then, and running again makes it whole.
+func TestRunLooksAgain(t *testing.T) {
+	o := newOrigin(t)
+	n, _ := postgres.ParseWALName("000000010000000000000005")
+	var pack string
+	for info := range o.store.List(context.Background(), "packs/") {
+		pack = info.Key
+	}
+	for _, lost := range []string{pack, repo.WALKey(system, n)} {
+		stopped := false
+		for at := int64(1); !stopped; at++ {
+			to := mem.New()
+			if _, err := o.run(o.store, to, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := to.Delete(context.Background(), repo.ManifestKey(label)); err != nil {
+				t.Fatal(err)
+			}
+			h := fault.New(to, fault.Fault{At: at, Mode: fault.Meanwhile, Do: func() {
+				if err := to.Delete(context.Background(), lost); err != nil {
+					t.Fatal(err)
+				}
+			}})
+			_, err := o.run(o.store, h, Options{})
+			// The last look at this kind of thing; what comes after, no look can see.
+			stopped = strings.HasPrefix(h.FiredAt(), "list "+lost[:3])
+			if !h.Fired() {
+				t.Fatalf("nobody looks at %s again", lost)
+			}
+			have := objects(t, to)
+			_, whole := have[lost]
+			if _, committed := have[repo.ManifestKey(label)]; committed != (err == nil) || committed && !whole {
+				t.Errorf("%s goes at %s: committed %t, %v", lost, h.FiredAt(), committed, err)
+			}
+			if _, err := o.run(o.store, to, Options{}); err != nil {
+				t.Fatal(err)
+			}
+			o.wholeCopy(t, to)
+		}
+	}
+}

@@ -10,26 +10,41 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
-// listWAL finds the WAL to copy: all timeline history files, which are small and
-// without which recovery loses its way; what the backup needs to become consistent,
-// all of which must be there; and with Through all that comes after.
-func (c *copying) listWAL(ctx context.Context) error {
-	ix, err := wal.LoadIndex(ctx, c.from, c.Info.System)
+// needs loads the index of an archive, which must hold the WAL that the backup needs
+// to become consistent: else *GapError.
+func (c *copying) needs(ctx context.Context, r *repo.Repo) (*wal.Index, error) {
+	ix, err := wal.LoadIndex(ctx, r, c.Info.System)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if ix.UncountedSlices() {
 		if err := ix.LearnSegmentSize(c.size); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	first := postgres.SegmentAt(c.Info.Timeline, c.Info.StartLSN, c.size)
-	last := postgres.SegmentEndingAt(c.Info.Timeline, c.Info.StopLSN, c.size)
+	first, last := c.span()
 	for seg := first; seg.No <= last.No; seg = seg.Next() {
 		if ix.HeldTo(seg) < min(seg.End(), c.Info.StopLSN) {
-			return &GapError{c.Info.Label, seg.Name()}
+			return nil, &GapError{c.Info.Label, seg.Name()}
 		}
 	}
+	return ix, nil
+}
+
+// span is the first and the last segment that the backup needs.
+func (c *copying) span() (first, last postgres.Segment) {
+	return postgres.SegmentAt(c.Info.Timeline, c.Info.StartLSN, c.size), postgres.SegmentEndingAt(c.Info.Timeline, c.Info.StopLSN, c.size)
+}
+
+// listWAL finds the WAL to copy: all timeline history files, which are small and
+// without which recovery loses its way; what the backup needs, all of which must be
+// there; and with Through all that comes after.
+func (c *copying) listWAL(ctx context.Context) error {
+	ix, err := c.needs(ctx, c.from)
+	if err != nil {
+		return err
+	}
+	first, last := c.span()
 	prefix := repo.SystemWALPrefix(c.Info.System)
 	seen := map[string]bool{}
 	for info, err := range c.from.Store().List(ctx, prefix) {

@@ -1,0 +1,79 @@
+package expire_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/copier"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
+)
+
+// politely expires as another host does: a lease that somebody holds, it waits for.
+func (w *world) politely(p expire.Policy) error {
+	_, err := expire.Run(context.Background(), w.repo, expire.Options{Policy: p, Jobs: 1, Now: func() time.Time { return w.now }, Claim: repo.Claim{Holder: "expirer"}})
+	return err
+}
+
+// removed says whether an expiry did its work, or left it because of a lease.
+func removed(t *testing.T, err error) bool {
+	t.Helper()
+	if _, leased := errors.AsType[*repo.LeasedError](err); err != nil && !leased {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// A backup is copied to where its packs lie already, and an old one that they belong
+// to expires there at each moment of it: the copy is whole, or is none.
+func TestRunBesideACopy(t *testing.T) {
+	source := newWorld(t)
+	old := source.backup(20, 100, "")
+	copied := source.backup(10, 110, old)
+	source.backup(3, 120, "")
+	place := source.fork(t)
+	for _, key := range place.objects() {
+		if strings.Contains(key, copied) {
+			place.check(place.store.Delete(t.Context(), key))
+		}
+	}
+	policy := expire.Policy{KeepLast: 1}
+	expired, kept := 0, 0
+	for n := int64(1); ; n++ {
+		w := place.fork(t)
+		var beside error
+		h := fault.New(w.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() { beside = w.politely(policy) }})
+		to, err := source.repo.OpenCopy(t.Context(), h)
+		w.check(err)
+		_, err = copier.Run(t.Context(), source.repo, to, copier.Options{Label: copied, Jobs: 1, Now: func() time.Time { return w.now }, Claim: repo.Claim{Holder: "copy"}})
+		if !h.Fired() {
+			w.check(err)
+			break
+		}
+		if removed(t, beside) {
+			expired++
+		} else {
+			kept++
+		}
+		when := fmt.Sprintf("at %s (operation %d)", h.FiredAt(), n)
+		there := slices.Contains(w.labels(), copied)
+		// Once it is there, and the leases given back, the policy counts for it too.
+		late := removed(t, beside) && strings.Contains(h.FiredAt(), "leases/")
+		if err != nil && there || err == nil && !there && !late {
+			t.Errorf("%s: the copy is there: %t, and said %v", when, there, err)
+		}
+		w.sound(when, policy)
+		if t.Failed() {
+			return
+		}
+	}
+	if expired < 3 || kept < 10 {
+		t.Errorf("%d expiries beside the copy removed something, %d waited for it", expired, kept)
+	}
+}
