@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 
@@ -44,31 +45,27 @@ func (r *Repo) openObject(ctx context.Context, key string, n int64) (io.ReadClos
 
 // MetadataObject is an object that can be sealed anew.
 type MetadataObject struct {
-	Key  string
-	Kind Kind
+	Key    string
+	Kind   Kind
+	Beside bool // what is to take its place, or has taken it, lies beside it
 }
 
 // Metadata lists all metadata: of committed backups, of systems, and block
 // summaries.
 func (r *Repo) Metadata(ctx context.Context) ([]MetadataObject, error) {
-	found := map[string]Kind{}
+	found := map[string]MetadataObject{}
 	for _, prefix := range []string{backupsPrefix, systemsPrefix, blocksPrefix} {
 		for info, err := range r.store.List(ctx, prefix) {
 			if err != nil {
 				return nil, fmt.Errorf("list metadata: %w", opaque(err))
 			}
-			key := strings.TrimSuffix(info.Key, besideSuffix)
+			key, beside := strings.CutSuffix(info.Key, besideSuffix)
 			if kind, ok := metadataKind(key); ok {
-				found[key] = kind
+				found[key] = MetadataObject{key, kind, beside || found[key].Beside}
 			}
 		}
 	}
-	var out []MetadataObject
-	for key, kind := range found {
-		out = append(out, MetadataObject{key, kind})
-	}
-	slices.SortFunc(out, func(a, b MetadataObject) int { return strings.Compare(a.Key, b.Key) })
-	return out, nil
+	return slices.SortedFunc(maps.Values(found), func(a, b MetadataObject) int { return strings.Compare(a.Key, b.Key) }), nil
 }
 
 func metadataKind(key string) (Kind, bool) {
@@ -92,8 +89,12 @@ func metadataKind(key string) (Kind, bool) {
 // it is sealed for its identities too.
 func (r *Repo) SignedByOwn(ctx context.Context, key string) (bool, error) {
 	h, err := r.Header(ctx, key)
+	return err == nil && r.isOwn(h), err
+}
+
+func (r *Repo) isOwn(h Header) bool {
 	c := r.keys.Cluster
-	return err == nil && c != nil && c.Signing != nil && h.Signer == c.Signing.Public().ID(), err
+	return c != nil && c.Signing != nil && h.Signer == c.Signing.Public().ID()
 }
 
 // Reseal puts in the place of a metadata object one of the same plain bytes that is

@@ -65,7 +65,7 @@ func TestSigners(t *testing.T) {
 		t.Fatalf("retired although it signs: %v", err)
 	}
 	second := putSegment(t, writer, 2)
-	check(t, writer.Reseal(t.Context(), MetadataObject{SystemKey(signersSystem), KindSystem}))
+	check(t, writer.Reseal(t.Context(), MetadataObject{Key: SystemKey(signersSystem), Kind: KindSystem}))
 	check(t, writer.Retire(t.Context(), old, testTime))
 	check(t, writer.Retire(t.Context(), old, testTime)) // said already
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -296,7 +295,7 @@ func (r *rotation) run(ctx context.Context) (err error) {
 	}
 	if err == nil && r.reseal {
 		err = r.inEach(ctx, func(ctx context.Context, one *Config, repository *repo.Repo) error {
-			return r.resealAll(ctx, repository, func(string) (bool, error) { return true, nil })
+			return r.resealAll(ctx, repository, nil)
 		})
 	}
 	r.report.Recipients = r.cfg.Recipients
@@ -322,30 +321,11 @@ func (r *rotation) inEach(ctx context.Context, do func(context.Context, *Config,
 	return failedPlaces("rotate:", len(r.cfg.each()), failures)
 }
 
-// resealAll seals the metadata anew that is wanted. It holds the lease of backups:
-// expiry must not take for a leftover what is on its way from one key to another.
-func (r *rotation) resealAll(ctx context.Context, repository *repo.Repo, wanted func(key string) (bool, error)) error {
-	held, release, err := repo.HoldLease(ctx, repository.Store(), "backup",
-		repo.Claim{Holder: hostName() + " (key rotate)", Process: processName(), Gone: processGone}, r.now, nil)
-	if err != nil {
-		return err
-	}
-	defer release()
-	all, err := repository.Metadata(held)
-	if err != nil {
-		return err
-	}
+// resealAll seals metadata and pins anew, and then retires the keys, if any.
+func (r *rotation) resealAll(ctx context.Context, repository *repo.Repo, retire []repo.PublicKey) error {
 	p := r.newProgress("sealing metadata anew")
 	defer p.close()
-	for _, o := range all {
-		ok, err := wanted(o.Key)
-		if err == nil && ok {
-			err = repository.Reseal(held, o)
-			r.report.Resealed++
-		}
-		if err != nil {
-			return errors.Join(context.Cause(held), err)
-		}
-	}
-	return nil
+	n, err := repository.ResealAll(ctx, repo.ResealOptions{Retire: retire, Claim: claim("key rotate"), Now: r.now, Warn: r.warnLease})
+	r.report.Resealed += n
+	return err
 }

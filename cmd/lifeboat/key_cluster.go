@@ -93,22 +93,8 @@ func (r *rotation) retireClusterKeys(ctx context.Context) error {
 		return usage("the cluster key has no predecessor").hinted("\"lifeboat key rotate --new-cluster-key\" makes a new one first")
 	}
 	err = r.inEach(ctx, func(ctx context.Context, _ *Config, repository *repo.Repo) error {
-		for _, k := range old { // first what may refuse
-			if _, err := repository.WALSignedBy(ctx, k); err != nil {
-				return err
-			}
-		}
 		// Its identities too are of no use after this: what they open is sealed anew.
-		err := r.resealAll(ctx, repository, func(key string) (bool, error) {
-			own, err := repository.SignedByOwn(ctx, key)
-			return !own, err
-		})
-		for _, k := range old {
-			if err == nil {
-				err = repository.Retire(ctx, k, r.now())
-			}
-		}
-		return err
+		return r.resealAll(ctx, repository, old)
 	})
 	if err != nil {
 		return err

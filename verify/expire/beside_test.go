@@ -77,3 +77,63 @@ func TestRunBesideACopy(t *testing.T) {
 		t.Errorf("%d expiries beside the copy removed something, %d waited for it", expired, kept)
 	}
 }
+
+// Metadata is sealed anew, and the policy removes a backup at each moment of it: the
+// backup is gone, or is there whole.
+func TestRunBesideAReseal(t *testing.T) {
+	first := newWorld(t)
+	first.backup(20, 100, "")
+	first.backup(3, 110, "")
+	policy := expire.Policy{KeepLast: 1}
+	expired, kept := 0, 0
+	for n := int64(1); ; n++ {
+		w := first.fork(t)
+		var beside error
+		h := fault.New(w.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() { beside = w.politely(policy) }})
+		r, err := repo.Open(t.Context(), h, w.keys, "db1")
+		w.check(err)
+		_, err = r.ResealAll(t.Context(), repo.ResealOptions{Now: func() time.Time { return w.now }, Claim: repo.Claim{Holder: "key rotate"}})
+		if _, leased := errors.AsType[*repo.LeasedError](err); err != nil && !leased {
+			t.Fatal(err)
+		}
+		if !h.Fired() {
+			break
+		}
+		want := 2
+		if removed(t, beside) {
+			expired++
+			want = 1
+		} else {
+			kept++
+		}
+		when := fmt.Sprintf("at %s (operation %d)", h.FiredAt(), n)
+		if got := len(w.labels()); got != want {
+			t.Errorf("%s: %d backups are left, not %d", when, got, want)
+		}
+		w.sound(when, policy)
+		if t.Failed() {
+			return
+		}
+	}
+	if expired < 3 || kept < 10 {
+		t.Errorf("%d expiries beside it removed something, %d waited for it", expired, kept)
+	}
+}
+
+// A host with the recovery key alone, far from the cluster, expires as one with the
+// cluster key does.
+func TestRunWithARecoveryKey(t *testing.T) {
+	first, _ := full(t)
+	whole := first.fork(t)
+	_, err := whole.expire(whole.store, keepTwo, false)
+	first.check(err)
+	w := first.fork(t)
+	w.keys = repo.Keys{Identities: first.keys.Identities, Trusted: first.keys.Trusted}
+	res, err := w.expire(w.store, keepTwo, false)
+	w.check(err)
+	if res.Plan.Unswept != "" {
+		t.Errorf("packs are left: %s", res.Plan.Unswept)
+	}
+	sameKeys(t, "with the recovery key alone", w.objects(), whole.objects())
+	w.sound("with the recovery key alone", keepTwo)
+}
