@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,8 @@ func (e *StillSigningError) Error() string {
 // Retire says, in the name of this host's cluster key, that an older signer is
 // believed no more: for nothing but the WAL up to the newest segment that it has
 // signed on each timeline. All metadata must have been sealed anew. *StillSigningError
-// when the newest WAL of the newest timeline is signed by it. Said already is a success.
+// when the newest segment of the timeline that got WAL last is signed by it. Said
+// already is a success.
 func (r *Repo) Retire(ctx context.Context, k PublicKey, now time.Time) error {
 	if r.who().cuts[k.String()] != nil {
 		return nil
@@ -47,65 +49,85 @@ func (r *Repo) Retire(ctx context.Context, k PublicKey, now time.Time) error {
 // WALSignedBy finds, on each timeline, the newest segment that a key has signed: up
 // to there it would be believed, were it retired now. *StillSigningError as Retire.
 func (r *Repo) WALSignedBy(ctx context.Context, k PublicKey) ([]WALCut, error) {
-	out := []WALCut{}
-	systems, err := r.Systems(ctx)
+	all, err := r.archivedTimelines(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, system := range systems {
-		cuts, err := r.walCuts(ctx, k, system)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, cuts...)
-	}
-	return out, nil
-}
-
-// walCuts finds, on each timeline of a system, the newest segment that a key has
-// signed.
-func (r *Repo) walCuts(ctx context.Context, k PublicKey, system postgres.SystemID) ([]WALCut, error) {
-	segments := map[postgres.Timeline][]walObject{}
-	prefix := SystemWALPrefix(system)
-	for info, err := range r.store.List(ctx, prefix) {
-		if err != nil {
-			return nil, fmt.Errorf("list the archive: %w", opaque(err))
-		}
-		folder, file, _ := strings.Cut(info.Key[len(prefix):], "/")
-		name, err := postgres.ParseWALName(file)
-		if segment, _, _, ok := ParseSlice(file); ok {
-			name, err = postgres.ParseWALName(segment)
-		}
-		if err == nil && name.Timeline.Hex() == folder {
-			segments[name.Timeline] = append(segments[name.Timeline], walObject{name.Segment, info.Key})
+	// Where WAL comes in is told by the store's clock alone. A system from before an
+	// upgrade, or a copy of the server that once archived, has a newest timeline too,
+	// and nobody will ever put another segment on it.
+	var last time.Time
+	for _, t := range all {
+		if t.stored.After(last) {
+			last = t.stored
 		}
 	}
-	var out []WALCut
-	var newest postgres.Timeline
-	for tl := range segments {
-		newest = max(newest, tl)
-	}
-	for tl, objects := range segments {
-		// The newest first; a history file has no segment, and comes last.
-		slices.SortFunc(objects, func(a, b walObject) int { return strings.Compare(b.segment+b.key, a.segment+a.key) })
-		found, h, err := r.newestSignedBy(ctx, k, objects)
+	out := []WALCut{}
+	for _, t := range all {
+		found, h, err := r.newestSignedBy(ctx, k, t.objects)
 		if err != nil {
 			return nil, err
 		}
 		if found < 0 {
 			continue
 		}
-		if tl == newest && objects[found].segment == objects[0].segment {
-			return nil, &StillSigningError{k.ID(), cleanText(h.Host), objects[found].key}
+		if t.stored.Equal(last) && t.objects[found].segment == t.objects[0].segment {
+			return nil, &StillSigningError{k.ID(), cleanText(h.Host), t.objects[found].key}
 		}
-		out = append(out, WALCut{system, tl, objects[found].segment})
+		out = append(out, WALCut{t.system, t.timeline, t.objects[found].segment})
 	}
-	slices.SortFunc(out, func(a, b WALCut) int { return int(a.Timeline) - int(b.Timeline) })
 	return out, nil
+}
+
+// archivedTimeline is the WAL of a timeline.
+type archivedTimeline struct {
+	system   postgres.SystemID
+	timeline postgres.Timeline
+	objects  []walObject // the newest segment first
+	stored   time.Time   // the last of them
 }
 
 // walObject is an object of the archive and the segment it belongs to.
 type walObject struct{ segment, key string }
+
+func (r *Repo) archivedTimelines(ctx context.Context) (all []*archivedTimeline, err error) {
+	systems, err := r.Systems(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, system := range systems {
+		own := map[postgres.Timeline]*archivedTimeline{}
+		prefix := SystemWALPrefix(system)
+		for info, err := range r.store.List(ctx, prefix) {
+			if err != nil {
+				return nil, fmt.Errorf("list the archive: %w", opaque(err))
+			}
+			folder, file, _ := strings.Cut(info.Key[len(prefix):], "/")
+			name, err := postgres.ParseWALName(file)
+			if segment, _, _, ok := ParseSlice(file); ok {
+				name, err = postgres.ParseWALName(segment)
+			}
+			if err != nil || name.Timeline.Hex() != folder {
+				continue
+			}
+			t := own[name.Timeline]
+			if t == nil {
+				t = &archivedTimeline{system: system, timeline: name.Timeline}
+				own[name.Timeline] = t
+			}
+			t.objects = append(t.objects, walObject{name.Segment, info.Key})
+			if info.ModTime.After(t.stored) {
+				t.stored = info.ModTime
+			}
+		}
+		for _, tl := range slices.Sorted(maps.Keys(own)) {
+			// A history file has no segment, and comes last.
+			slices.SortFunc(own[tl].objects, func(a, b walObject) int { return strings.Compare(b.segment+b.key, a.segment+a.key) })
+			all = append(all, own[tl])
+		}
+	}
+	return all, nil
+}
 
 // headersAtOnce is how many headers are read at the same time.
 const headersAtOnce = 32

@@ -106,6 +106,46 @@ func TestSigners(t *testing.T) {
 	}
 }
 
+// The key that signed all WAL of the system before an upgrade, and of a copy of the
+// server on a timeline of its own, is retired all the same, and believed for that WAL;
+// but not while it signs what is stored last, wherever that is.
+func TestRetireWithDeadTimelines(t *testing.T) {
+	w := newWorld(t)
+	put := func(r *Repo, system postgres.SystemID, tl postgres.Timeline, n int) string {
+		t.Helper()
+		segment := fmt.Sprintf("%08X00000000%08X", uint32(tl), n)
+		key := WALKey(system, postgres.WALName{Kind: postgres.WALSegment, Timeline: tl, Segment: segment})
+		_, err := r.CreateEnvelope(t.Context(), key, KindWAL, strings.NewReader("wal"), 3)
+		check(t, err)
+		return key
+	}
+	upgraded := signersSystem + 1
+	check(t, w.writer.RegisterSystem(t.Context(), signersSystem, []byte("{}")))
+	check(t, w.writer.RegisterSystem(t.Context(), upgraded, []byte("{}")))
+	dead := []string{put(w.writer, signersSystem, 1, 7), put(w.writer, signersSystem, 3, 9), put(w.writer, upgraded, 2, 4)}
+	put(w.writer, upgraded, 1, 5)
+	_, writer := w.successor(t)
+	mine := put(writer, upgraded, 1, 6)
+	put(w.writer, signersSystem, 3, 10) // the copy comes to life once more
+	old := w.cluster.Signing.Public()
+	var still *StillSigningError
+	if err := writer.Retire(t.Context(), old, testTime); !errors.As(err, &still) || !strings.HasSuffix(still.Object, "00000003000000000000000A") {
+		t.Fatalf("retired although it signs: %v", err)
+	}
+	dead = append(dead, WALKey(signersSystem, postgres.WALName{Kind: postgres.WALSegment, Timeline: 3, Segment: "00000003000000000000000A"}))
+	put(writer, upgraded, 1, 7)
+	check(t, writer.Retire(t.Context(), old, testTime))
+	r := w.readAgain(t, w.readerKeys())
+	for _, key := range append(dead, mine) {
+		if !readable(t, r, key) {
+			t.Errorf("%s is not believed", key)
+		}
+	}
+	if late := put(w.writer, signersSystem, 3, 11); readable(t, r, late) {
+		t.Error("it is believed behind its cut")
+	}
+}
+
 // Statements that count for nothing, from whoever can write to the bucket.
 func TestForgedStatements(t *testing.T) {
 	w := newWorld(t)
