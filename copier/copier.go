@@ -59,14 +59,23 @@ func (e *GapError) Error() string {
 	return fmt.Sprintf("backup %s cannot be restored: the WAL segment %s that it needs is not in the archive", e.Label, e.Missing)
 }
 
+// RemovedError says that the backup was removed where it comes from while it was
+// copied.
+type RemovedError struct{ Label string }
+
+func (e *RemovedError) Error() string {
+	return fmt.Sprintf("backup %s was removed while it was copied", e.Label)
+}
+
 // ErrNoBackup means that there is nothing to copy.
 var ErrNoBackup = errors.New("there is no backup in the repository")
 
 // Run copies a backup and the WAL that it needs. ErrNoBackup, *GapError before
 // anything is written; *repo.LeasedError while a backup, an expiry or another copy
-// works on the place to copy to; *repo.CorruptError and *repo.UntrustedError for what is not
-// genuine; *repo.ConflictError where other content lies under a name. After any
-// error the backup is not there, unless it was before.
+// works on the place to copy to; *RemovedError when the backup expires meanwhile;
+// *repo.CorruptError and *repo.UntrustedError for what is not genuine;
+// *repo.ConflictError where other content lies under a name. After any error the
+// backup is not there, unless it was before.
 func Run(ctx context.Context, from, to *repo.Repo, o Options) (*Result, error) {
 	label, err := o.find(ctx, from)
 	if err != nil {
@@ -81,39 +90,66 @@ func Run(ctx context.Context, from, to *repo.Repo, o Options) (*Result, error) {
 	}
 	defer release()
 	c := &copying{from: from, to: to, Options: o}
+	if err := c.bring(ctx, label); err != nil {
+		return nil, c.why(ctx, label, err)
+	}
+	return &c.Result, nil
+}
 
+// bring is the order of the steps.
+func (c *copying) bring(ctx context.Context, label string) error {
 	// What is needed, and whether all of it is there.
 	if err := c.readManifest(ctx, label); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.listWAL(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	// What says who signs comes before what is signed.
 	if err := c.from.CopySigners(ctx, c.to); err != nil {
-		return nil, cause(ctx, err)
+		return err
 	}
 	if err := c.envelopes(ctx, item{repo.SystemKey(c.Info.System), repo.KindSystem, 0}); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.content(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.optional(ctx, item{repo.FingerprintsKey(label), repo.KindFingerprints, 0}); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.optional(ctx, item{repo.InfoKey(label), repo.KindInfo, 0}); err != nil {
-		return nil, err
+		return err
 	}
 	// A lease protects nothing by itself: what was there already may be gone.
 	if err := c.lookAgain(ctx); err != nil {
-		return nil, cause(ctx, err)
+		return err
 	}
 	// Now the backup exists.
-	if err := c.envelopes(ctx, item{repo.ManifestKey(label), repo.KindManifest, 0}); err != nil {
-		return nil, err
+	return c.envelopes(ctx, item{repo.ManifestKey(label), repo.KindManifest, 0})
+}
+
+// why is what a copy failed for: that the context ended, such as for the loss of a
+// lease; or that the backup expired where it comes from. An expiry that began before
+// removes the manifest first, so that what it takes next is no damage.
+func (c *copying) why(ctx context.Context, label string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return &c.Result, nil
+	_, gap := errors.AsType[*GapError](err)
+	gone := errors.Is(err, fs.ErrNotExist)
+	if !gap && !gone && !errors.Is(err, repo.ErrMissing) {
+		return err
+	}
+	if there, failed := c.from.Exists(ctx, label); failed == nil && !there {
+		return &RemovedError{label}
+	}
+	if gone {
+		// A slice was replaced by a longer one or by the whole segment since the
+		// listing: running again takes that.
+		return fmt.Errorf("%v; if it was there a moment ago, run the copy again", err)
+	}
+	return err
 }
 
 func (o Options) find(ctx context.Context, from *repo.Repo) (string, error) {
@@ -190,22 +226,9 @@ func (c *copying) content(ctx context.Context) error {
 		})
 	}
 	for _, w := range c.wal {
-		g.Go(func() error { return c.copyWAL(gctx, w) })
+		g.Go(func() error { return c.envelopes(gctx, w) })
 	}
-	if err := g.Wait(); err != nil {
-		return cause(ctx, err)
-	}
-	return nil
-}
-
-// copyWAL copies one file of the archive. A slice that is gone was replaced by a
-// longer one or by the whole segment since the listing: running again takes that.
-func (c *copying) copyWAL(ctx context.Context, w item) error {
-	err := c.envelopes(ctx, w)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s was there a moment ago and is gone: run the copy again", w.key)
-	}
-	return err
+	return g.Wait()
 }
 
 // envelopes copies envelopes, one after another.
@@ -213,7 +236,7 @@ func (c *copying) envelopes(ctx context.Context, items ...item) error {
 	for _, it := range items {
 		stored, err := c.from.CopyEnvelope(ctx, c.to, it.key, it.kind)
 		if err != nil {
-			return cause(ctx, fmt.Errorf("copy: %w", err))
+			return fmt.Errorf("copy: %w", err)
 		}
 		c.count(stored.Existed, stored.Bytes, it.size)
 	}
@@ -259,12 +282,4 @@ func (c *copying) count(existed bool, wrote, planned int64) {
 	if c.Observe != nil && planned > 0 {
 		c.Observe(Progress{c.done, c.total})
 	}
-}
-
-// cause is why the context ended, such as the loss of the lease, if it did.
-func cause(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
 }

@@ -139,6 +139,9 @@ func failures() []failure {
 		{as(func(e *copier.GapError) string {
 			return "copy another backup, or bring the segment into the archive with \"lifeboat wal push\" if a server still has it"
 		}), exitFailed},
+		{as(func(e *copier.RemovedError) string {
+			return "copy another one: \"lifeboat backups\" lists them; \"lifeboat backup pin\" keeps one until it is copied"
+		}), exitFailed},
 		{is(copier.ErrNoBackup, "\"lifeboat backup\" takes one; --repository says where to copy from"), exitFailed},
 		{is(wal.ErrNotArchived, "the archive ends before it"), exitFailed},
 		// repo

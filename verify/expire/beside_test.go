@@ -137,3 +137,43 @@ func TestRunWithARecoveryKey(t *testing.T) {
 	sameKeys(t, "with the recovery key alone", w.objects(), whole.objects())
 	w.sound("with the recovery key alone", keepTwo)
 }
+
+// A backup expires where it comes from, at each moment while it is copied: no damage
+// is told, and the copy is whole or is none.
+func TestRunWhereACopyComesFrom(t *testing.T) {
+	first := newWorld(t)
+	copied := first.backup(20, 100, "")
+	first.backup(3, 120, "")
+	told := 0
+	for n := int64(1); ; n++ {
+		source := first.fork(t)
+		h := fault.New(source.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() { source.check(source.politely(expire.Policy{KeepLast: 1})) }})
+		from, err := repo.Open(t.Context(), h, source.keys, "db1")
+		source.check(err)
+		place := source.fork(t) // with nothing but the marker
+		for _, key := range place.objects() {
+			if key != repo.MarkerKey {
+				place.check(place.store.Delete(t.Context(), key))
+			}
+		}
+		to, err := from.OpenCopy(t.Context(), place.store)
+		source.check(err)
+		_, err = copier.Run(t.Context(), from, to, copier.Options{Label: copied, Jobs: 1, Now: func() time.Time { return source.now }, Claim: repo.Claim{Holder: "copy"}})
+		if !h.Fired() {
+			source.check(err)
+			break
+		}
+		when := fmt.Sprintf("at %s (operation %d)", h.FiredAt(), n)
+		if _, ok := errors.AsType[*copier.RemovedError](err); ok {
+			told++
+		} else if err != nil && !strings.Contains(err.Error(), "holds no backup") {
+			t.Errorf("%s: %v", when, err)
+		}
+		if there := len(place.labels()) > 0; there != (err == nil) {
+			t.Errorf("%s: the copy is there: %t, and said %v", when, there, err)
+		}
+	}
+	if told < 5 {
+		t.Errorf("only %d copies were told that their backup expired", told)
+	}
+}
