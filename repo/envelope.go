@@ -83,6 +83,25 @@ func (r *Repo) StoreSealed(ctx context.Context, s *Sealed) (Stored, error) {
 	return Stored{Header: s.header, Bytes: size}, nil
 }
 
+// StoreSure is StoreSealed for what its writer forgets once it is stored, as a server
+// does with WAL. It asks once more who is believed: a key that was retired since the
+// repository was opened may have signed what lies behind its cut, and nobody would
+// believe it. *RetiredKeyError when that is this host's key; *UntrustedError when the
+// same content was there already, signed by such a key.
+func (r *Repo) StoreSure(ctx context.Context, s *Sealed) (Stored, error) {
+	stored, err := r.StoreSealed(ctx, s)
+	if err == nil {
+		err = r.CheckSigning(ctx)
+	}
+	if err == nil {
+		err = r.believe(stored.Header, s.key)
+	}
+	if err != nil {
+		return Stored{}, err
+	}
+	return stored, nil
+}
+
 func (r *Repo) compareStored(ctx context.Context, key string, mine Header) (Stored, error) {
 	have, err := r.Header(ctx, key)
 	if err != nil {

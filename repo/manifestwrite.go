@@ -120,7 +120,8 @@ func (w *ManifestWriter) Close() {
 
 // Commit makes the backup exist: it writes the info object, then the manifest.
 // The counts of info, and RawBytes, are filled in. Files that the packs do not
-// fill, byte for byte, are refused before anything is written.
+// fill, byte for byte, are refused before anything is written; so is the manifest of
+// a key that is retired, *RetiredKeyError.
 //
 // After an error the backup does not exist, unless the store failed to answer
 // to the very last request. Commit can be called again with the same values
@@ -135,6 +136,11 @@ func (w *ManifestWriter) Commit(ctx context.Context, info *Info, files []FileEnt
 	}
 	if len(line) > maxInfo {
 		return fmt.Errorf("commit backup %s: its info has %d bytes, at most %d are allowed", info.Label, len(line), maxInfo)
+	}
+	// A backup takes long, and a key may have been retired just before it began. While
+	// it runs none is: its lease keeps that away.
+	if err := w.repo.CheckSigning(ctx); err != nil {
+		return fmt.Errorf("commit backup %s: %w", info.Label, err)
 	}
 	if _, err := w.repo.CreateEnvelope(ctx, InfoKey(info.Label), KindInfo, bytes.NewReader(line), int64(len(line))); err != nil {
 		return fmt.Errorf("commit backup %s: %w", info.Label, err)

@@ -54,8 +54,10 @@ func parsePin(key string) (label string, gen int, ok bool) {
 	return label, gen, err == nil && gen > 0 && pinKey(label, gen) == key
 }
 
-// SetPin stores the pin, on top of those that the backup has. After an error
-// the ones before hold. ErrReadOnly without a signing key.
+// SetPin stores the pin, on top of those that the backup has, under the lease of
+// expiry. After an error the ones before hold. ErrReadOnly without a signing key,
+// *RetiredKeyError with one that is retired: a pin that nobody believes would hold
+// for ever.
 func (r *Repo) SetPin(ctx context.Context, p Pin) error {
 	if err := CheckLabel(p.Label); err != nil {
 		return err
@@ -66,6 +68,9 @@ func (r *Repo) SetPin(ctx context.Context, p Pin) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode pin: %w", err)
+	}
+	if err := r.CheckSigning(ctx); err != nil {
+		return err
 	}
 	for range pinTries {
 		gens, err := r.pinGenerations(ctx, pinsPrefix+p.Label+"/")

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
 )
 
 // successor is the world's writer with a new cluster key that the old one vouches for.
@@ -143,6 +145,89 @@ func TestRetireWithDeadTimelines(t *testing.T) {
 	}
 	if late := put(w.writer, signersSystem, 3, 11); readable(t, r, late) {
 		t.Error("it is believed behind its cut")
+	}
+}
+
+// A key is retired while its holder stores a segment. At whatever moment that happens,
+// what is acknowledged is believed afterwards.
+func TestStoreSure(t *testing.T) {
+	first := newWorld(t)
+	check(t, first.writer.RegisterSystem(t.Context(), signersSystem, []byte("{}")))
+	next, writer := first.successor(t)
+	putSegment(t, writer, 3)
+	old := first.cluster.Signing.Public()
+	segment := WALKey(signersSystem, postgres.WALName{Kind: postgres.WALSegment, Timeline: 1, Segment: "000000010000000000000002"})
+	store := func(r *Repo) error {
+		s, err := r.Seal(segment, KindWAL, strings.NewReader("wal"), 3, SealOptions{})
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		_, err = r.StoreSure(t.Context(), s)
+		return err
+	}
+	refused := 0
+	for n := int64(1); ; n++ {
+		w := *first
+		w.store = copyOf(t, first.store)
+		successor := w.readAgain(t, Keys{Cluster: next, Recipients: recipientsOf(t, w.recovery)})
+		h := fault.New(w.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() { check(t, successor.Retire(t.Context(), old, testTime)) }})
+		stale, err := Open(t.Context(), h, w.writerKeys(t), "db1")
+		if err == nil {
+			err = store(stale)
+		}
+		if !h.Fired() {
+			check(t, err)
+			break
+		}
+		var retired *RetiredKeyError
+		if errors.As(err, &retired) {
+			refused++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if err == nil && !readable(t, w.readAgain(t, w.readerKeys()), segment) {
+			t.Errorf("retired at %s: what is acknowledged is not believed", h.FiredAt())
+		}
+	}
+	if refused < 2 {
+		t.Errorf("only %d were refused", refused)
+	}
+
+	// The same content is there already, signed by the old key behind its cut.
+	stale, fresh := first.readAgain(t, first.writerKeys(t)), first.readAgain(t, Keys{Cluster: next, Recipients: recipientsOf(t, first.recovery)})
+	check(t, writer.Retire(t.Context(), old, testTime))
+	_, err := stale.CreateEnvelope(t.Context(), segment, KindWAL, strings.NewReader("wal"), 3)
+	check(t, err)
+	var untrusted *UntrustedError
+	if err := store(fresh); !errors.As(err, &untrusted) {
+		t.Errorf("a segment that nobody believes is said to be there: %v", err)
+	}
+}
+
+// Who opened the repository before its key was retired, and takes a lease after that,
+// neither commits a backup nor pins one.
+func TestRetiredKeyCommitsNothing(t *testing.T) {
+	w := newWorld(t)
+	_, writer := w.successor(t)
+	committing, pinning := w.readAgain(t, w.writerKeys(t)), w.readAgain(t, w.writerKeys(t))
+	_, err := writer.ResealAll(t.Context(), w.retiring())
+	check(t, err)
+	w.writer = committing
+	files, packs := manifestOf(rand.New(rand.NewPCG(1, 2)))
+	var retired *RetiredKeyError
+	if _, err := commit(t, w, testInfo(), files, packs); !errors.As(err, &retired) {
+		t.Errorf("a backup that nobody believes is committed: %v", err)
+	}
+	if err := pinning.SetPin(t.Context(), Pin{Label: pinned}); !errors.As(err, &retired) {
+		t.Errorf("a pin that nobody believes is set: %v", err)
+	}
+	labels, err := writer.Backups(t.Context())
+	check(t, err)
+	pins, err := writer.Pins(t.Context())
+	check(t, err)
+	if len(labels) != 0 || len(pins) != 0 {
+		t.Errorf("%q, %+v", labels, pins)
 	}
 }
 

@@ -55,7 +55,7 @@ func (e *TwoPrimariesError) Unwrap() error { return e.ConflictError }
 // Push archives the file at path: a WAL segment, a partial segment, a timeline
 // history file or a backup history file, told by its name. It returns nil
 // only after the store has acknowledged the object, or when the very same
-// content is stored already. What is there is never replaced:
+// content is stored already, and its signer is believed even then. What is there is never replaced:
 // *TwoPrimariesError. *HeaderError when a segment is not what its name says;
 // *ChangedError when the file is written to meanwhile. A segment of which
 // slices are stored must hold the same bytes: *TwoPrimariesError too. After an
@@ -127,7 +127,7 @@ func (f *sealedFile) store(ctx context.Context, r *repo.Repo) (stored repo.Store
 		err = f.slices.wait(ctx)
 	}
 	if err == nil {
-		stored, err = r.StoreSealed(ctx, f.Sealed)
+		stored, err = r.StoreSure(ctx, f.Sealed)
 	}
 	return stored, storeError("push", f.name.String(), err)
 }

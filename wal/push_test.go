@@ -16,6 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
 )
 
@@ -274,4 +275,57 @@ func TestPushTwiceAtOnce(t *testing.T) {
 			t.Errorf("%d pushes stored it", n)
 		}
 	})
+}
+
+// The key of this host is retired while it pushes a segment. At whatever moment that
+// happens, what the push said is archived is believed.
+func TestPushWhileItsKeyIsRetired(t *testing.T) {
+	ctx := t.Context()
+	path := writeFile(t, "000000010000000000000001", segmentBytes(segment(t, "000000010000000000000001", 1<<20), testSystem, 1))
+	refused := 0
+	for n := int64(1); ; n++ {
+		a := newArchive(t, mem.New())
+		next, err := repo.NewClusterKey("main", a.cluster.Repository)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(a.RegisterSystem(ctx, testSystem, []byte("{}")), a.AddSigner(ctx, next.Signing.Public(), time.Unix(1800000000, 0))); err != nil {
+			t.Fatal(err)
+		}
+		next.Signers = append(next.Signers, a.cluster.Signers...)
+		old := a.cluster
+		keys := a.keys()
+		keys.Cluster = next
+		successor, err := repo.Open(ctx, a.store, keys, "db2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Repo = successor
+		a.pushSegment(t, "000000010000000000000002")
+		h := fault.New(a.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() {
+			if err := successor.Retire(ctx, old.Signing.Public(), time.Unix(1800000000, 0)); err != nil {
+				t.Error(err)
+			}
+		}})
+		r, err := a.writer(h)
+		if err == nil {
+			_, err = Push(ctx, r, path, PushOptions{System: testSystem})
+		}
+		if !h.Fired() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if _, retired := errors.AsType[*repo.RetiredKeyError](err); retired {
+			refused++
+		} else if err != nil {
+			t.Fatalf("at %s: %v", h.FiredAt(), err)
+		} else if _, err := a.open(t, a.store, "drill", a.identity).Header(ctx, repo.WALKey(testSystem, walName(t, "000000010000000000000001"))); err != nil {
+			t.Errorf("retired at %s: %v", h.FiredAt(), err)
+		}
+	}
+	if refused < 2 {
+		t.Errorf("only %d pushes were refused", refused)
+	}
 }

@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -148,8 +147,7 @@ func (s *streamer) removed(err error) error {
 
 // storeFile archives a small file that the server sent.
 func storeFile(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, content []byte) error {
-	_, err := r.CreateEnvelope(ctx, repo.WALKey(system, name), repo.KindWAL, bytes.NewReader(content), int64(len(content)))
-	return storeError("store", name.String(), err)
+	return storeError("store", name.String(), storeSure(ctx, r, repo.WALKey(system, name), content))
 }
 
 // events hands events on, one at a time.

@@ -334,7 +334,7 @@ func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary
 	defer sum.give()
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: p.seg.Timeline, Segment: p.seg.Name()}
 	// A stream lives long: its key may have been retired meanwhile, and nobody would
-	// believe what it stores.
+	// believe what it stores, nor could who is believed store it under that name.
 	err := t.repo.CheckSigning(ctx)
 	if err == nil {
 		err = storeSegment(ctx, t.repo, t.system, name, raw)
@@ -359,7 +359,16 @@ func storeSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, n
 	if err != nil {
 		return err
 	}
-	key := repo.WALKey(system, name)
-	_, err = r.CreateEnvelope(ctx, key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)))
+	return storeSure(ctx, r, repo.WALKey(system, name), raw)
+}
+
+// storeSure archives what is in memory and will be forgotten.
+func storeSure(ctx context.Context, r *repo.Repo, key string, raw []byte) error {
+	sealed, err := r.Seal(key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)), repo.SealOptions{})
+	if err != nil {
+		return err
+	}
+	defer sealed.Close()
+	_, err = r.StoreSure(ctx, sealed)
 	return err
 }
