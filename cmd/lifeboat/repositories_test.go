@@ -214,6 +214,20 @@ func TestSeveralRepositories(t *testing.T) {
 			t.Errorf("%d %s", code, stderr)
 		}
 	})
+	t.Run("near lacks a pack", func(t *testing.T) {
+		packs, err := filepath.Glob(filepath.Join(s.near, "packs", "*"))
+		if err != nil || len(packs) == 0 {
+			t.Fatal(packs, err)
+		}
+		defer away(t, packs[0])()
+		p := plan(noon["lsn"].flags...)
+		if p.Repository != "far" || p.Plan.Label != taken[1].Label || len(p.PassedOver) != 1 || !strings.Contains(p.PassedOver[0].Reason, filepath.Base(packs[0])) {
+			t.Errorf("%+v", p)
+		}
+		r := s.restoreTo(t, noon["lsn"].flags...)
+		sameContent(t, r, noon["lsn"].content)
+		stopAll(t, r)
+	})
 	t.Run("near lacks a segment", func(t *testing.T) {
 		paths, err := filepath.Glob(filepath.Join(s.near, "wal", "*", "*", plan("--repository", "near").Plan.WAL.First))
 		if err != nil || len(paths) != 1 {
