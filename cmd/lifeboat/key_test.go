@@ -118,7 +118,11 @@ func TestRotateClusterKey(t *testing.T) {
 	s := newSeveralSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
 	s.Exec(t, "create table t (n int)")
 	s.Exec(t, "insert into t values (1)")
-	s.run(t, "backup")
+	var taken []backupReport
+	if err := json.Unmarshal([]byte(s.run(t, "backup", "--json")), &taken); err != nil {
+		t.Fatal(err)
+	}
+	s.run(t, "backup", "pin", taken[0].Label, "--reason", "audit")
 	s.flush(t)
 	key := filepath.Join(s.dir, "test-cluster.key")
 	old, err := os.ReadFile(key)
@@ -178,7 +182,10 @@ func TestRotateClusterKey(t *testing.T) {
 			t.Errorf("%+v", k)
 		}
 	}
-	s.run(t, "backups")
+	if out := s.run(t, "backups", "--json"); !strings.Contains(out, "audit") {
+		t.Errorf("the pin is gone: %s", out)
+	}
+	s.run(t, "verify") // nothing is damaged, pins neither
 	s.Stop(t, server.Immediate)
 	for _, name := range []string{"near", "far"} {
 		c := s.restoreTo(t, "--repository", name) // with the recovery key of the first day
