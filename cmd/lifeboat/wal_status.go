@@ -261,7 +261,7 @@ func (v *systemView) load(ctx context.Context) error {
 	if err := errors.Join(v.learnSegmentSize(ctx, ix), learnHistories(ctx, v.repo, v.cfg, ix)); err != nil {
 		return err
 	}
-	v.lasting = expire.Continuous(v.cfg.Expire, v.backups, nil, v.now())
+	v.lasting = expire.Continuous(v.cfg.Expire, v.backups, nil, nil, v.now())
 	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
 	return nil
 }

@@ -36,6 +36,12 @@ func (w *work) checkWAL(ctx context.Context) error {
 		}
 	}
 	for id := range w.indexes {
+		if w.indexes[id], err = w.loadIndex(ctx, id); err != nil {
+			return err
+		}
+	}
+	// Only now: what the policy wants depends on all systems.
+	for id := range w.indexes {
 		if err := w.checkSystem(ctx, id); err != nil {
 			return err
 		}
@@ -46,11 +52,7 @@ func (w *work) checkWAL(ctx context.Context) error {
 func hasKey[K comparable, V any](m map[K]V, k K) bool { _, ok := m[k]; return ok }
 
 func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
-	ix, err := w.loadIndex(ctx, id)
-	if err != nil {
-		return err
-	}
-	w.indexes[id] = ix
+	ix := w.indexes[id]
 	for _, d := range w.hidden {
 		if d.system == id {
 			w.damagedWAL(d.archiveObject, strings.TrimPrefix(d.key, repo.SystemWALPrefix(id)), d.err)
@@ -71,13 +73,23 @@ func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 	for _, b := range w.backups {
 		all = append(all, b.Info)
 	}
-	wanted := expire.Continuous(w.options.Policy, all, w.uses, w.result.Began)
+	wanted := expire.Continuous(w.options.Policy, all, w.uses, w.ancestry, w.result.Began)
 	for _, b := range own {
 		if wanted[b.Label] {
 			lasting = append(lasting, b)
 		}
 	}
 	return w.follow(ctx, ix, lasting)
+}
+
+// ancestry is that of a timeline. Where it is not known that is another finding,
+// and nothing is made of it here.
+func (w *work) ancestry(p expire.Place) (postgres.History, bool) {
+	h, err := w.indexes[p.System].History(p.Timeline)
+	if err != nil {
+		h = postgres.History{Timeline: p.Timeline}
+	}
+	return h, true
 }
 
 // damage is an object of the archive that was found damaged on the way.

@@ -89,7 +89,7 @@ func (r *run) lasting(ctx context.Context, labels []string) (lasting map[string]
 		}
 		infos = append(infos, info)
 	}
-	return expire.Continuous(r.o.Policy, infos, nil, r.o.Now()), unread
+	return expire.Continuous(r.o.Policy, infos, nil, nil, r.o.Now()), unread
 }
 
 // point is how far to recover: to the end of the archive, if no time was given. Of

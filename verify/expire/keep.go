@@ -26,8 +26,8 @@ type Backup struct {
 	Packs repo.PackSet
 	// AdoptedBy is the label of a running backup that takes over its packs.
 	AdoptedBy string
-	// LeadsTo is a timeline in use that has no backup of its own, and to which
-	// this one is the newest that leads; 0: none.
+	// LeadsTo is a timeline with moments that are older than its first backup, to
+	// which this one is the newest that leads; 0: none.
 	LeadsTo postgres.Timeline
 }
 
@@ -245,8 +245,9 @@ func lines(all []*Decision, uses map[Place]time.Time) [][]*Decision {
 
 // Continuous says of which backups the policy wants all WAL up to the end of
 // the archive: a gap after another one is no loss. Without a policy it is all
-// of them.
-func Continuous(p Policy, backups []repo.Info, uses map[Place]time.Time, now time.Time) map[string]bool {
+// of them. Without ancestry, which may be nil, those do not count that are kept
+// because they lead to another timeline.
+func Continuous(p Policy, backups []repo.Info, uses map[Place]time.Time, ancestry Ancestry, now time.Time) map[string]bool {
 	out := map[string]bool{}
 	in := Input{Now: now, Policy: p, Uses: uses}
 	for _, b := range backups {
@@ -257,6 +258,9 @@ func Continuous(p Policy, backups []repo.Info, uses map[Place]time.Time, now tim
 			out[b.Label] = true
 		}
 		return out
+	}
+	if ancestry != nil {
+		in.markLeading(ancestry)
 	}
 	for _, d := range retain(in) {
 		out[d.Info.Label] = d.Whole

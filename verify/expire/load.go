@@ -62,7 +62,7 @@ func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 	if err := s.readWAL(ctx, r, o.Learn); err != nil {
 		return nil, err
 	}
-	s.findWALOnly()
+	s.markLeading(s.ancestry)
 	return s, nil
 }
 
@@ -305,51 +305,10 @@ func archived(id postgres.SystemID, key string) (postgres.WALName, bool) {
 	return name, err == nil && name.Timeline.Hex() == folder
 }
 
-// findWALOnly looks for timelines on which WAL is archived and no backup was
-// taken yet, as after a failover or a restore to an earlier point: the backup
-// that leads there must stay, though newer ones lie on timelines that are over.
-func (s *scene) findWALOnly() {
-	own := map[Place]bool{}
-	last := map[postgres.SystemID]time.Time{}
-	for _, b := range s.Backups {
-		if b.Unread == nil {
-			own[Place{b.Info.System, b.Info.Timeline}] = true
-		}
-	}
-	for p, at := range s.Uses {
-		if at.After(last[p.System]) {
-			last[p.System] = at
-		}
-	}
-	recent := s.Now.Add(-max(Age, s.Policy.Window))
-	for p, at := range s.Uses {
-		if own[p] || at.Before(recent) && at.Before(last[p.System]) {
-			continue
-		}
-		s.lead(p)
-	}
-}
-
-// lead marks the newest backup from which recovery reaches a timeline, and all
-// backups of the system when that cannot be told.
-func (s *scene) lead(p Place) {
+// ancestry is that of a timeline, from the archive of its system. A timeline
+// above the first has ancestors, so one without a history file is not known.
+func (s *scene) ancestry(p Place) (postgres.History, bool) {
 	ix := s.indexes[p.System]
 	h, err := ix.History(p.Timeline)
-	unknown := err != nil || p.Timeline > 1 && !ix.HasHistory(p.Timeline)
-	var newest *Backup
-	for _, b := range s.Backups {
-		if b.Unread != nil || b.Info.System != p.System {
-			continue
-		}
-		if unknown {
-			b.LeadsTo = p.Timeline
-			continue
-		}
-		if b.restorable() && h.Contains(b.Info.Timeline, b.Info.StopLSN) && (newest == nil || newestFirst(b, newest) < 0) {
-			newest = b
-		}
-	}
-	if newest != nil {
-		newest.LeadsTo = p.Timeline
-	}
+	return h, err == nil && (p.Timeline == 1 || ix.HasHistory(p.Timeline))
 }

@@ -282,6 +282,11 @@ func randomInput(r *rand.Rand) Input {
 		backups = append(backups, b)
 	}
 	in := input(policy, backups...)
+	for p, last := range in.Uses { // WAL went on after the last backup
+		if r.IntN(2) == 0 {
+			in.Uses[p] = last.Add(time.Duration(r.Float64() * float64(now.Sub(last))))
+		}
+	}
 	if r.IntN(3) == 0 {
 		in.Uses[Place{postgres.SystemID(1 + r.IntN(2)), 9}] = now.Add(-time.Duration(r.IntN(100)) * day)
 	}
@@ -327,27 +332,26 @@ func breaks(in Input, p *Plan) string {
 		return "the newest restorable backup goes"
 	}
 	if in.Policy.Window > 0 {
-		return breaksWindow(in, p, rules)
+		return breaksWindow(in, p)
 	}
 	return ""
 }
 
-// breaksWindow takes each timeline for itself: every moment of the window that
-// could be restored before can be after.
-func breaksWindow(in Input, p *Plan, rules map[postgres.SystemID]WALRule) string {
+// breaksWindow takes each timeline for itself: every moment of the window in
+// which it was in use, and that could be restored before from a backup on it, can
+// be after. TestWindowOfEachTimeline knows how timelines left each other.
+func breaksWindow(in Input, p *Plan) string {
 	for i, b := range in.Backups {
-		if !b.restorable() {
-			continue
-		}
-		moment := max(0, in.Policy.Window-time.Duration(i)*day/2) // some moment of the window
-		if b.Info.StopTime.After(now.Add(-moment)) {
+		place := Place{b.Info.System, b.Info.Timeline}
+		moment := now.Add(-max(0, in.Policy.Window-time.Duration(i)*day/2)) // some moment of the window
+		if !b.restorable() || b.Info.StopTime.After(moment) || moment.After(in.Uses[place]) {
 			continue
 		}
 		served := slices.ContainsFunc(p.Decisions, func(d *Decision) bool {
-			return d.Keep && d.Whole && d.restorable() && !d.time().After(now.Add(-moment))
+			return d.Keep && d.Whole && d.restorable() && !d.time().After(moment) && place == Place{d.Info.System, d.Info.Timeline}
 		})
 		if !served {
-			return fmt.Sprintf("the moment %s before now was restorable and is not", moment)
+			return fmt.Sprintf("the moment %s of system %d, timeline %d was restorable and is not", moment, place.System, place.Timeline)
 		}
 	}
 	return ""
