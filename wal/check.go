@@ -61,16 +61,30 @@ func (ix *Index) CheckObject(ctx context.Context, r *repo.Repo, rest string) err
 func (ix *Index) LacksWAL(b repo.Info) error {
 	for no := uint64(b.StartLSN) / uint64(b.SegSize); no <= uint64(b.StopLSN-1)/uint64(b.SegSize); no++ {
 		seg := postgres.Segment{Timeline: b.Timeline, No: no, Size: b.SegSize}
-		held := false
-		for _, tl := range ix.Timelines() {
-			seg := postgres.Segment{Timeline: tl, No: no, Size: b.SegSize}
-			held = held || tl >= b.Timeline && ix.HeldTo(seg) >= min(b.StopLSN, seg.End())
-		}
-		if !held {
-			return &BackupGapError{Missing: seg.Name(), Stop: b.StopLSN}
+		if held, doubt := ix.heldFor(b, seg); !held {
+			return &BackupGapError{Missing: seg.Name(), Stop: b.StopLSN, Doubt: doubt}
 		}
 	}
 	return nil
+}
+
+// heldFor says whether a segment is archived that a backup needs: on its own
+// timeline, or on one that left that after the backup ended. The same number on
+// another timeline is other WAL. doubt is why it is not known whether one that
+// has it descends.
+func (ix *Index) heldFor(b repo.Info, seg postgres.Segment) (held bool, doubt error) {
+	for _, tl := range ix.Timelines() {
+		on := postgres.Segment{Timeline: tl, No: seg.No, Size: seg.Size}
+		if tl < b.Timeline || ix.HeldTo(on) < min(b.StopLSN, seg.End()) {
+			continue
+		}
+		h, err := ix.History(tl)
+		if tl == b.Timeline || err == nil && h.Contains(b.Timeline, b.StopLSN) {
+			return true, nil
+		}
+		doubt = errors.Join(doubt, err)
+	}
+	return false, doubt
 }
 
 // AboutObject says whether an error is about what is stored and not about the

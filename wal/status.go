@@ -55,9 +55,13 @@ type Unusable struct {
 type BackupGapError struct {
 	Missing string
 	Stop    postgres.LSN
+	Doubt   error // why it is not known whether a newer timeline, which has that segment, came from the backup's; nil: none has
 }
 
 func (e *BackupGapError) Error() string {
+	if e.Doubt != nil {
+		return fmt.Sprintf("segment %s is archived on a newer timeline only, and it is not known whether that descends: %v", e.Missing, e.Doubt)
+	}
 	return fmt.Sprintf("segment %s is not archived, and the backup is consistent only from %s on", e.Missing, e.Stop)
 }
 
@@ -116,7 +120,7 @@ func (ix *Index) reachFrom(p Path, b repo.Info) Reach {
 // use adds a backup to the window that it begins, or within which it lies.
 func (s *Standing) use(b repo.Info, p Path, reach Reach) {
 	if reach.End < b.StopLSN {
-		s.Useless = append(s.Useless, Unusable{b.Label, &BackupGapError{reach.Missing.Name(), b.StopLSN}})
+		s.Useless = append(s.Useless, Unusable{b.Label, &BackupGapError{Missing: reach.Missing.Name(), Stop: b.StopLSN}})
 		s.add([]Gap{{First: reach.Missing, Last: reach.Missing, Held: reach.End}})
 		return
 	}

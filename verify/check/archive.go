@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -172,6 +173,10 @@ func (w *work) noteUse(id postgres.SystemID, o storage.Info) {
 
 func (w *work) lacks(id postgres.SystemID, b repo.Info, err error) {
 	gap, ok := errors.AsType[*wal.BackupGapError](err)
+	if ok && gap.Doubt != nil {
+		w.unproven("backup %s: %v", b.Label, err)
+		return
+	}
 	object := repo.SystemWALPrefix(id)
 	if ok {
 		name, _ := postgres.ParseWALName(gap.Missing)
@@ -199,16 +204,20 @@ const (
 // follow finds the gaps after the stop of the backups.
 func (w *work) follow(ctx context.Context, ix *wal.Index, backups []repo.Info) error {
 	s := ix.Standing(backups)
+	byLabel := map[string]repo.Info{}
+	for _, b := range backups {
+		byLabel[b.Label] = b
+	}
 	for _, u := range s.Useless {
 		if _, lacks := errors.AsType[*wal.BackupGapError](u.Err); lacks {
-			continue // told already
+			continue // told already, or below as a gap
 		}
 		if errors.Is(u.Err, repo.ErrNoIdentity) || errors.Is(u.Err, repo.ErrWrongIdentity) {
 			w.unproven("backup %s: the way from it is not known: %v", u.Label, u.Err)
 		}
 	}
 	for _, g := range s.Gaps {
-		if len(g.NeededBy) == 0 || w.beforeStop(g, backups) {
+		if len(g.NeededBy) == 0 || told(ix, g, byLabel) {
 			continue
 		}
 		filled, err := w.filled(ctx, ix, g)
@@ -222,15 +231,14 @@ func (w *work) follow(ctx context.Context, ix *wal.Index, backups []repo.Info) e
 	return nil
 }
 
-// beforeStop says whether the gap lies before the stop of every backup that
-// needs it: then it is told as what the backup lacks.
-func (w *work) beforeStop(g wal.Gap, backups []repo.Info) bool {
-	for _, b := range backups {
-		if b.StopLSN <= g.First.Start() {
-			return false
-		}
-	}
-	return true
+// told says whether every backup that needs the gap filled lacks WAL before its
+// stop, which is a finding of its own. One that has all that on its own timeline,
+// and not on the way to the newest, lacks none by itself.
+func told(ix *wal.Index, g wal.Gap, backups map[string]repo.Info) bool {
+	return !slices.ContainsFunc(g.NeededBy, func(label string) bool {
+		b := backups[label]
+		return b.StopLSN <= g.First.Start() || ix.LacksWAL(b) == nil
+	})
 }
 
 func (w *work) gap(ix *wal.Index, g wal.Gap) {

@@ -2,12 +2,14 @@ package expire
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 // Backup is a committed backup and what is known of it.
@@ -100,6 +102,9 @@ func keepAnyway(d *Decision, now time.Time) {
 	}
 	if d.LeadsTo != 0 {
 		d.keep(true, "the newest backup that leads to timeline %s", d.LeadsTo)
+	}
+	if gap, ok := errors.AsType[*wal.BackupGapError](d.Broken); ok && gap.Doubt != nil {
+		d.keep(false, "it is not known whether its WAL is archived")
 	}
 	if d.Unread != nil {
 		d.keep(true, "it cannot be read, so it is not known what it is")

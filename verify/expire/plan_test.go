@@ -11,6 +11,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 const (
@@ -100,6 +101,7 @@ func TestPlans(t *testing.T) {
 		"a pin that cannot be read":                       {input(Policy{KeepLast: 1}, with(at(9, 1, 10), func(b *Backup) { b.Pin = &repo.PinState{Err: errors.New("forged")} }), at(1, 1, 30)), []int{10, 30}},
 		"an adopted one":                                  {input(Policy{KeepLast: 1}, with(at(9, 1, 10), func(b *Backup) { b.AdoptedBy = "x" }), at(1, 1, 30)), []int{10, 30}},
 		"one that cannot be read":                         {input(Policy{KeepLast: 1}, with(at(9, 1, 10), func(b *Backup) { b.Unread = errors.New("forged"); b.Packs = nil }), at(1, 1, 30)), []int{10, 30}},
+		"one whose WAL may be there":                      {input(Policy{KeepLast: 1}, with(at(9, 1, 10), func(b *Backup) { b.Broken = &wal.BackupGapError{Doubt: errors.New("sealed")} }), at(1, 1, 30)), []int{10, 30}},
 		"damaged ones do not count (BAR-707)":             {input(Policy{KeepLast: 2}, at(9, 1, 10), at(8, 1, 20), at(7, 1, 30), with(at(6, 1, 40), damaged), with(at(5, 1, 50), damaged), with(at(4, 1, 60), damaged)), []int{20, 30, 40, 50, 60}},
 		"damaged ones are not the newest of a day":        {input(Policy{KeepDaily: 1}, at(9, 1, 10), at(1.2, 1, 20), with(at(1.1, 1, 30), damaged)), []int{20, 30}},
 		"the window does not begin with a damaged one":    {input(Policy{Window: 3 * day}, at(9, 1, 10), with(at(5, 1, 20), damaged), at(1, 1, 30)), []int{10, 20, 30}},
