@@ -39,7 +39,7 @@ func (r *restoration) choose(ctx context.Context) (*repo.Repo, *restore.Plan, er
 	var failures []placeFailure
 	for _, one := range r.cfg.each() {
 		o, err := r.consider(ctx, one)
-		if ctx.Err() != nil || ofThisHost(err) {
+		if ctx.Err() != nil || noneDoesBetter(err) {
 			return nil, nil, err
 		}
 		if err != nil {
@@ -76,25 +76,39 @@ func (r *restoration) consider(ctx context.Context, cfg *Config) (option, error)
 	return option{cfg, repository, plan, r.target.FetchCommand}, err
 }
 
-// ofThisHost says whether an error is about where to restore to, so that no
-// repository would do better.
-func ofThisHost(err error) bool {
+// noneDoesBetter says whether an error ends the choice: it is about where to
+// restore to, or the target has two meanings, and a repository that happens to
+// hold but one of them is no answer to which was meant.
+func noneDoesBetter(err error) bool {
 	_, folder := errors.AsType[*restore.FolderError](err)
 	_, space := errors.AsType[*restore.SpaceError](err)
 	_, owner := errors.AsType[*restore.OwnerError](err)
 	_, target := errors.AsType[*restore.TargetError](err)
-	return folder || space || owner || target
+	_, ambiguous := errors.AsType[*restore.AmbiguousError](err)
+	return folder || space || owner || target || ambiguous
 }
 
 // furthest is the first of those from which recovery gets the furthest.
 func furthest(options []option) option {
 	best := options[0]
 	for _, o := range options[1:] {
-		if o.plan.Timeline > best.plan.Timeline || o.plan.Timeline == best.plan.Timeline && o.plan.StopLSN > best.plan.StopLSN {
+		if further(o.plan, best.plan) {
 			best = o
 		}
 	}
 	return best
+}
+
+// further says whether a plan gets further than another. Between systems, as
+// after pg_upgrade, only time counts: timelines and positions begin anew.
+func further(a, b *restore.Plan) bool {
+	switch {
+	case a.Backup.System != b.Backup.System:
+		return a.Backup.StopTime.After(b.Backup.StopTime)
+	case a.Timeline != b.Timeline:
+		return a.Timeline > b.Timeline
+	}
+	return a.StopLSN > b.StopLSN
 }
 
 // tell notes in the plan which repository it is about, and why the others were
@@ -115,6 +129,8 @@ func (r *restoration) tell(options []option, best option, failures []placeFailur
 	for _, o := range options {
 		switch {
 		case o.cfg == best.cfg:
+		case o.plan.Backup.System != best.plan.Backup.System:
+			pass(o.cfg.Name, fmt.Sprintf("its backup %s is of another system, %s, and older than %s of system %s", o.plan.Backup.Label, o.plan.Backup.System, best.plan.Backup.Label, best.plan.Backup.System))
 		case o.plan.Timeline == best.plan.Timeline && o.plan.StopLSN == best.plan.StopLSN:
 			pass(o.cfg.Name, fmt.Sprintf("it gets as far, and %s is nearer", best.cfg.Name))
 		default:
