@@ -91,7 +91,7 @@ func (a *app) expireOne(ctx context.Context, cfg *Config, dry bool) (*expireRepo
 	if res == nil {
 		return nil, err
 	}
-	return newExpireReport(res, dry), err
+	return newExpireReport(res, dry, err), err
 }
 
 // expireSeveral expires each repository by the same policy: each has backups of

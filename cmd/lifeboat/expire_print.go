@@ -17,7 +17,7 @@ import (
 // expireReport is the JSON document of an expiry.
 type expireReport struct {
 	Name    string          `json:"repository,omitempty"` // of several
-	Error   string          `json:"error,omitempty"`      // why this one of several was not expired to its end
+	Error   string          `json:"error,omitempty"`      // why it did not get to its end
 	DryRun  bool            `json:"dry_run"`
 	Policy  string          `json:"policy"`
 	Backups []expireBackup  `json:"backups"` // the newest first
@@ -33,6 +33,7 @@ type expireBackup struct {
 	Finished string   `json:"finished,omitempty"`
 	Stored   int64    `json:"stored_bytes"`
 	Keep     bool     `json:"keep"`
+	Removed  bool     `json:"removed"` // it is gone; in a dry run, it would be
 	Why      []string `json:"why,omitempty"`
 	Broken   string   `json:"broken,omitempty"` // why it cannot be restored
 }
@@ -49,7 +50,7 @@ type expireCounts struct {
 type expireWindows struct {
 	System postgres.SystemID `json:"system"`
 	Before []expireWindow    `json:"before"`
-	After  []expireWindow    `json:"after"`
+	After  []expireWindow    `json:"after,omitzero"` // not there when it did not get that far
 }
 
 type expireWindow struct {
@@ -60,10 +61,14 @@ type expireWindow struct {
 	Backups   []string          `json:"backups"`
 }
 
-func newExpireReport(res *expire.Result, dry bool) *expireReport {
+// newExpireReport tells what was done; err is what stopped it.
+func newExpireReport(res *expire.Result, dry bool, err error) *expireReport {
 	out := &expireReport{DryRun: dry, Policy: res.Plan.Policy.String(), Backups: []expireBackup{}, Windows: []expireWindows{}, Locked: res.Locked}
+	if err != nil {
+		out.Error = oneLine(err.Error())
+	}
 	for _, d := range res.Plan.Decisions {
-		b := expireBackup{Label: d.Info.Label, Stored: d.Info.StoredBytes, Keep: d.Keep, Why: d.Why}
+		b := expireBackup{Label: d.Info.Label, Stored: d.Info.StoredBytes, Keep: d.Keep, Why: d.Why, Removed: slices.Contains(res.Dropped, d.Info.Label)}
 		if d.Unread == nil {
 			b.Finished = d.Info.StopTime.UTC().Format(timeForm)
 		}
@@ -71,13 +76,17 @@ func newExpireReport(res *expire.Result, dry bool) *expireReport {
 			b.Broken = oneLine(d.Broken.Error())
 			out.Broken = append(out.Broken, b.Label)
 		}
-		if !d.Keep {
+		if b.Removed {
 			out.Removed.Backups++
 		}
 		out.Backups = append(out.Backups, b)
 	}
 	for _, id := range slices.Sorted(maps.Keys(res.Before)) {
-		out.Windows = append(out.Windows, expireWindows{id, newExpireWindows(res.Before[id]), newExpireWindows(res.After[id])})
+		w := expireWindows{System: id, Before: newExpireWindows(res.Before[id])}
+		if res.After != nil {
+			w.After = newExpireWindows(res.After[id])
+		}
+		out.Windows = append(out.Windows, w)
 	}
 	out.left(res.Plan)
 	out.Removed.Packs, out.Removed.WAL, out.Removed.Blocks, out.Removed.Crashed = res.Packs, res.WAL, res.Blocks, res.Crashed
@@ -112,7 +121,9 @@ func (e *expireReport) write(w io.Writer) {
 	for _, s := range e.Windows {
 		say("\nrestorable of system %s\n", s.System)
 		writeExpireWindows(w, "before", s.Before)
-		writeExpireWindows(w, "after", s.After)
+		if s.After != nil {
+			writeExpireWindows(w, "after", s.After)
+		}
 	}
 	verb := "removed"
 	if e.DryRun {
@@ -141,6 +152,9 @@ func (e *expireReport) writeBackups(w io.Writer) {
 		verb, why := "keep", strings.Join(b.Why, "; ")
 		if !b.Keep {
 			verb, why = "remove", "no rule keeps it"
+		}
+		if e.Error != "" && !b.Keep && !b.Removed {
+			verb = "to remove"
 		}
 		if b.Broken != "" {
 			why += " (cannot be restored: " + b.Broken + ")"

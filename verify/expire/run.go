@@ -56,10 +56,12 @@ type Locked struct {
 type Result struct {
 	Plan *Plan
 
-	// Windows of each system before and after.
+	// Windows of each system before and after; After is nil when it did not get that
+	// far.
 	Before, After map[postgres.SystemID]wal.Standing
 
-	Backups Count // their own objects: manifests, infos and what else lies beside them
+	Dropped []string // labels of the backups that are gone, or in a dry run would be
+	Backups Count    // their own objects: manifests, infos and what else lies beside them
 	Packs   Count
 	WAL     Count
 	Blocks  Count

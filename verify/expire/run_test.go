@@ -66,8 +66,8 @@ func TestRun(t *testing.T) {
 	sameKeys(t, "after a dry run", w.objects(), before)
 	res, err := w.expire(w.store, keepTwo, false)
 	w.check(err)
-	if got, want := w.labels(), []string{labels[0], labels[2], labels[3]}; !slices.Equal(got, want) {
-		t.Fatalf("%v are left, not %v", got, want)
+	if got, want := w.labels(), []string{labels[0], labels[2], labels[3]}; !slices.Equal(got, want) || !slices.Equal(res.Dropped, labels[1:2]) || !slices.Equal(dry.Dropped, labels[1:2]) {
+		t.Fatalf("%v are left, not %v; %v dropped, %v in the dry run", got, want, res.Dropped, dry.Dropped)
 	}
 	w.sound("after it", keepTwo)
 	// labels[2] took over both packs of labels[1], which is gone: only that of nobody goes.
@@ -301,9 +301,9 @@ func (denied) Delete(context.Context, string) error { return storage.ErrDenied }
 func TestRunMayNotDelete(t *testing.T) {
 	w, _ := full(t)
 	before := w.objects()
-	_, err := w.expire(denied{w.store}, keepTwo, false)
-	if _, ok := errors.AsType[*expire.DeniedError](err); !ok {
-		t.Errorf("without the right to delete: %v", err)
+	res, err := w.expire(denied{w.store}, keepTwo, false)
+	if _, ok := errors.AsType[*expire.DeniedError](err); !ok || len(res.Dropped) != 0 || res.After != nil {
+		t.Errorf("without the right to delete: %v, %v dropped, after it %v", err, res.Dropped, res.After)
 	}
 	sameKeys(t, "without the right to delete", w.objects(), before)
 }

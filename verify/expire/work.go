@@ -84,6 +84,7 @@ func (w *work) removeManifests() error {
 			continue
 		}
 		w.dropped[d.Info.Label] = true
+		w.result.Dropped = append(w.result.Dropped, d.Info.Label)
 		delete(w.there, d.Info.Label)
 		w.result.Backups.add(w.scene.sizes[d.Info.Label])
 	}
