@@ -72,11 +72,11 @@ func retain(in Input) []*Decision {
 		all = append(all, &Decision{Backup: b})
 	}
 	slices.SortFunc(all, func(a, b *Decision) int { return newestFirst(a.Backup, b.Backup) })
-	for _, line := range lines(all, in.Uses) {
-		keepNewest(line)
-		keepWindow(line, in.Policy.Window, in.Now)
+	for _, l := range lines(all, in.Uses, in.overSince()) {
+		keepNewest(l)
+		keepWindow(l, in.Policy.Window, in.Now)
 		for _, rule := range in.Policy.counts() {
-			keepCounted(line, rule, in.Policy.Window == 0)
+			keepCounted(l, rule, in.Policy.Window == 0)
 		}
 	}
 	for _, d := range all {
@@ -120,24 +120,24 @@ func reason(s string) string {
 
 // keepNewest keeps the newest backup of a line that is proven restorable, and
 // the damaged ones after it: none is the last that somebody could make use of.
-func keepNewest(line []*Decision) {
-	for _, d := range line {
+func keepNewest(l line) {
+	for _, d := range l.backups {
 		if d.restorable() {
-			d.keep(true, "the newest that is restorable")
+			d.keep(!l.over, "the newest that is restorable")
 			return
 		}
-		d.keep(true, "damaged, and newer than any that is restorable")
+		d.keep(!l.over, "damaged, and newer than any that is restorable")
 	}
 }
 
 // keepWindow keeps the backups from which the moments of the window are
 // restored: all within it, and the newest before it.
-func keepWindow(line []*Decision, window time.Duration, now time.Time) {
-	if window == 0 {
+func keepWindow(l line, window time.Duration, now time.Time) {
+	if window == 0 || l.over {
 		return
 	}
 	begin := now.Add(-window)
-	for _, d := range line {
+	for _, d := range l.backups {
 		if d.time().After(begin) {
 			d.keep(true, "within the window of %s", days(window))
 			continue
@@ -154,9 +154,9 @@ func keepWindow(line []*Decision, window time.Duration, now time.Time) {
 // keepCounted keeps the newest of each bucket, for as many buckets as the rule
 // says. A backup that is known not to be restorable fills no bucket: three
 // broken ones must not push out the last three good ones.
-func keepCounted(line []*Decision, rule count, whole bool) {
+func keepCounted(l line, rule count, whole bool) {
 	last, left := "", rule.n
-	for _, d := range line {
+	for _, d := range l.backups {
 		if left == 0 {
 			return
 		}
@@ -176,76 +176,11 @@ func keepCounted(line []*Decision, rule count, whole bool) {
 		last = key
 		left--
 		if rule.bucket == nil {
-			d.keep(whole, "%s %d", rule.name, rule.n)
+			d.keep(whole && !l.over, "%s %d", rule.name, rule.n)
 		} else {
-			d.keep(whole, "%s %d: the newest of %s", rule.name, rule.n, key)
+			d.keep(whole && !l.over, "%s %d: the newest of %s", rule.name, rule.n, key)
 		}
 	}
-}
-
-// Place is a timeline of a system.
-type Place struct {
-	System   postgres.SystemID
-	Timeline postgres.Timeline
-}
-
-// lines puts the backups of timelines together that followed one another, and
-// keeps those apart that were in use at the same time: a clone that was
-// promoted by mistake must not push out the backups of the true primary, and
-// the backups from before a failover or an upgrade are not to stay for ever.
-// A timeline is in use from its first backup to its last one, or to the time
-// when its newest WAL was stored, whichever is later. Only times count, never
-// the numbers of timelines: those begin anew with a new system.
-//
-// all is sorted, newest first, and so is each line. Backups that cannot be read
-// are in none.
-func lines(all []*Decision, uses map[Place]time.Time) [][]*Decision {
-	type use struct {
-		Place
-		from, to time.Time
-	}
-	found := map[Place]*use{}
-	var order []*use
-	for _, d := range slices.Backward(all) {
-		if d.Unread != nil {
-			continue
-		}
-		p := Place{d.Info.System, d.Info.Timeline}
-		u := found[p]
-		if u == nil {
-			u = &use{Place: p, from: d.time(), to: uses[p]}
-			found[p] = u
-			order = append(order, u)
-		}
-		if d.time().After(u.to) {
-			u.to = d.time()
-		}
-	}
-	// Each goes on the line that ended last before it began.
-	var ends []time.Time
-	on := map[Place]int{}
-	for _, u := range order { // ascending by from
-		best := -1
-		for i, end := range ends {
-			if end.Before(u.from) && (best < 0 || end.After(ends[best])) {
-				best = i
-			}
-		}
-		if best < 0 {
-			ends = append(ends, time.Time{})
-			best = len(ends) - 1
-		}
-		ends[best] = u.to
-		on[u.Place] = best
-	}
-	out := make([][]*Decision, len(ends))
-	for _, d := range all {
-		if d.Unread == nil {
-			i := on[Place{d.Info.System, d.Info.Timeline}]
-			out[i] = append(out[i], d)
-		}
-	}
-	return out
 }
 
 // Continuous says of which backups the policy wants all WAL up to the end of

@@ -194,6 +194,38 @@ func TestWALRules(t *testing.T) {
 	}
 }
 
+// One segment of the old timeline that came late, after the first backup of the
+// new one, makes two lines of them. The old one ages all the same: its newest
+// backup stays for itself, and holds no WAL after it.
+func TestALineThatIsOver(t *testing.T) {
+	backups := append(daily(30, 2), at(40, 1, 200), at(39, 1, 300))
+	for name, c := range map[string]struct {
+		policy Policy
+		later  float64 // days from now on
+		from   uint64  // the WAL that stays
+	}{
+		"over before the window":   {Policy{Window: 7 * day}, 0, 3200},
+		"over within the window":   {Policy{Window: 29*day + time.Hour}, 0, 300},
+		"counted, in use lately":   {Policy{KeepLast: 1}, 0, 300},
+		"counted, and over":        {Policy{KeepLast: 1}, 29, 3900},
+		"the last one is not over": {Policy{KeepLast: 1}, 90, 3900},
+	} {
+		in := input(c.policy, backups...)
+		in.Uses[Place{1, 1}] = ago(29)
+		in.Now = ago(-c.later)
+		p, err := NewPlan(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.WAL[0].From; got != c.from {
+			t.Errorf("%s: WAL stays from segment %d on, not %d\n%s", name, got, c.from, describe(p))
+		}
+		if newest := p.Decisions[len(p.Decisions)-2]; !newest.Keep {
+			t.Errorf("%s: the newest of the line goes\n%s", name, describe(p))
+		}
+	}
+}
+
 // A system of which no backup is left needs no WAL, unless it is the one that
 // archives: its first backup is still to come.
 func TestWALOfOtherSystems(t *testing.T) {
