@@ -306,11 +306,11 @@ func (w *work) recheck(ctx context.Context) error {
 			if _, known := gone[label]; known {
 				continue
 			}
-			_, err := w.list.Store.Stat(ctx, repo.ManifestKey(label))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("look for backup %s: %w", label, err)
+			there, err := w.repo.Exists(ctx, label) // also one whose manifest is just being sealed anew
+			if err != nil {
+				return err
 			}
-			gone[label] = err != nil
+			gone[label] = !there
 		}
 	}
 	w.result.Findings = slices.DeleteFunc(w.result.Findings, func(f *Finding) bool {
