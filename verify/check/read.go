@@ -313,10 +313,15 @@ func (w *work) recheck(ctx context.Context) error {
 			gone[label] = !there
 		}
 	}
+	packs := map[*Finding]bool{}
+	for _, f := range w.byPack {
+		packs[f] = true
+	}
 	w.result.Findings = slices.DeleteFunc(w.result.Findings, func(f *Finding) bool {
 		had := len(f.Backups)
 		f.Backups = slices.DeleteFunc(f.Backups, func(l string) bool { return gone[l] })
-		return had > 0 && len(f.Backups) == 0
+		// No manifest names a pack any more that was expired while it was to be read.
+		return len(f.Backups) == 0 && (had > 0 || packs[f])
 	})
 	w.result.Backups = slices.DeleteFunc(w.result.Backups, func(b BackupResult) bool { return gone[b.Label] })
 	return nil

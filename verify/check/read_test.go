@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
 )
 
@@ -36,5 +37,39 @@ func TestFindingsOfABackupThatIsSealedAnew(t *testing.T) {
 	res := s.run(check.Options{})
 	if got := found(res); !slices.Equal(got, []string{"pack-missing " + packs[0]}) || len(res.Backups) != 1 || res.Backups[0].OK {
 		t.Errorf("%v, backups %+v", got, res.Backups)
+	}
+}
+
+// A backup is expired before any operation of a check: that is no damage. What
+// spoils the backup that stays is told.
+func TestCheckBesideExpiry(t *testing.T) {
+	for name, keys := range map[string]func(repo.Keys) repo.Keys{
+		"hashes": func(k repo.Keys) repo.Keys { return repo.Keys{Cluster: k.Cluster} },
+		"frames": func(k repo.Keys) repo.Keys { return k },
+	} {
+		fired := 0
+		for n := 1; ; n++ {
+			s := newSite(t)
+			s.wal(1, 3, 4)
+			old, packs := s.backup(3*day, 3, 2)
+			_, others := s.backup(2*day, 3, 1)
+			s.spoil(others[0])
+			f := fault.New(s.store, fault.Fault{At: int64(n), Mode: fault.Meanwhile, Do: func() {
+				for _, key := range append([]string{repo.ManifestKey(old), repo.InfoKey(old)}, packs...) {
+					s.check(s.store.Delete(t.Context(), key))
+				}
+			}})
+			res := s.runOn(s.open(f, keys(s.keys)), check.Options{Read: true, Jobs: 1})
+			if got := found(res); !slices.Equal(got, []string{"pack-damaged " + others[0]}) {
+				t.Fatalf("%s, expired before operation %d: %v", name, n, got)
+			}
+			if !f.Fired() {
+				break
+			}
+			fired++
+		}
+		if fired < 8 {
+			t.Errorf("%s: expired before %d operations only", name, fired)
+		}
 	}
 }
