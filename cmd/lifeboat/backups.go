@@ -76,7 +76,7 @@ type listing struct {
 
 // gather reads what is said of the backups of a repository.
 func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (*listing, error) {
-	infos, err := listBackups(ctx, r)
+	infos, unread, err := listBackups(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -85,6 +85,9 @@ func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (*listing, 
 	at := map[string]*listedBackup{}
 	for i, info := range l.infos {
 		l.list[i] = listedBackup{backupReport: newBackupReport(info), Reaches: "unknown"}
+		if why := unread[info.Label]; why != nil {
+			l.list[i].backupReport = backupReport{Label: info.Label, Error: oneLine(why.Error())}
+		}
 		at[info.Label] = &l.list[i]
 	}
 	g, gctx := errgroup.WithContext(ctx) // each fills in fields of its own
@@ -147,19 +150,25 @@ func (a *app) listSeveral(ctx context.Context, cfg *Config) error {
 	return failedAnswers("list:", all, func(*listing) error { return nil })
 }
 
-// listBackups reads what the backups are, one small request each.
-func listBackups(ctx context.Context, r *repo.Repo) ([]repo.Info, error) {
+// listBackups reads what the backups are, one small request each. Of those in
+// unread only the label is known, and why: one that is damaged hides no other.
+func listBackups(ctx context.Context, r *repo.Repo) (infos []repo.Info, unread map[string]error, err error) {
 	labels, err := r.Backups(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := make([]repo.Info, len(labels))
+	out, failed := make([]repo.Info, len(labels)), make([]error, len(labels))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i, l := range labels {
 		g.Go(func() error {
-			info, err := r.Info(gctx, l)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) { // or just expired
+			info, err := readInfo(gctx, r, l)
+			switch {
+			case errors.Is(err, fs.ErrNotExist): // just expired
+				return nil
+			case repo.AboutObject(err):
+				info, failed[i] = repo.Info{Label: l}, err
+			case err != nil:
 				return fmt.Errorf("read backup %s: %w", l, err)
 			}
 			out[i] = info
@@ -167,15 +176,39 @@ func listBackups(ctx context.Context, r *repo.Repo) ([]repo.Info, error) {
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return slices.DeleteFunc(out, func(i repo.Info) bool { return i.Label == "" }), nil
+	unread = map[string]error{}
+	for i, err := range failed {
+		if err != nil {
+			unread[labels[i]] = err
+		}
+	}
+	return slices.DeleteFunc(out, func(i repo.Info) bool { return i.Label == "" }), unread, nil
+}
+
+// readInfo reads what a backup is, from its manifest where the small object
+// beside that is damaged.
+func readInfo(ctx context.Context, r *repo.Repo, label string) (repo.Info, error) {
+	info, err := r.Info(ctx, label)
+	if !repo.AboutObject(err) {
+		return info, err
+	}
+	m, manifest := r.OpenManifest(ctx, label)
+	if manifest != nil {
+		return repo.Info{}, err
+	}
+	defer m.Close()
+	return m.Info, nil
 }
 
 // addReach says how far each backup can be recovered.
 func addReach(ctx context.Context, r *repo.Repo, cfg *Config, infos []repo.Info, at map[string]*listedBackup) error {
 	bySystem := map[postgres.SystemID][]repo.Info{}
 	for _, i := range infos {
+		if at[i.Label].Error != "" {
+			continue
+		}
 		bySystem[i.System] = append(bySystem[i.System], i)
 	}
 	for id, own := range bySystem {

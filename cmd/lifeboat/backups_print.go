@@ -18,6 +18,10 @@ func writeBackups(w io.Writer, infos []repo.Info, list []listedBackup, now time.
 	_, _ = fmt.Fprintln(tab, "LABEL\tFINISHED (UTC)\tSIZE\tSTORED\tCHANGED\tBY\tCHECKED\tDRILLED\tREACHES")
 	for i, info := range infos {
 		b := list[i]
+		if b.Error != "" {
+			_, _ = fmt.Fprintf(tab, "%s\tunreadable\t-\t-\t-\t-\t%s\t%s\t-\n", info.Label, b.checkedText(now), agoText(b.Drilled, now))
+			continue
+		}
 		_, _ = fmt.Fprintf(tab, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", info.Label, info.StopTime.UTC().Format("2006-01-02 15:04"),
 			sizeText(info.RawBytes), sizeText(info.StoredBytes), changedText(info), changesText(info.Changes), b.checkedText(now), agoText(b.Drilled, now), b.reachText())
 	}
@@ -25,7 +29,7 @@ func writeBackups(w io.Writer, infos []repo.Info, list []listedBackup, now time.
 	bare := 0
 	for i, info := range infos {
 		writeRemarks(w, info, list[i])
-		if !info.Checksums {
+		if !info.Checksums && list[i].Error == "" {
 			bare++
 		}
 	}
@@ -37,6 +41,9 @@ func writeBackups(w io.Writer, infos []repo.Info, list []listedBackup, now time.
 // writeRemarks prints what few backups have and a person must see.
 func writeRemarks(w io.Writer, info repo.Info, b listedBackup) {
 	say := func(format string, args ...any) { _, _ = fmt.Fprintf(w, format+"\n", args...) }
+	if b.Error != "" {
+		say("%s: it cannot be read: %s", info.Label, b.Error)
+	}
 	if info.BadCount > 0 {
 		say("%s: %d bad pages, which were damaged in the database", info.Label, info.BadCount)
 	}
