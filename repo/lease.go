@@ -150,8 +150,8 @@ func (l *Lease) moved(ctx context.Context, gen uint64, rec leaseRecord) {
 }
 
 // HoldLease takes the lease and renews it until release is called. When it is
-// lost the context ends with the reason, because somebody else may then be
-// taking its holder for dead. A lease that cannot be given back runs out by
+// lost, or renewing fails until its end is near, the context ends with the
+// reason, because somebody else may then be taking its holder for dead. A lease that cannot be given back runs out by
 // itself; warn, which may be nil, hears of it. Errors are those of
 // AcquireLease.
 func HoldLease(ctx context.Context, store storage.Store, name string, by Claim, now func() time.Time, warn func(error)) (held context.Context, release func(), err error) {
@@ -170,7 +170,7 @@ func HoldLease(ctx context.Context, store storage.Store, name string, by Claim, 
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if err := lease.Renew(ctx, now()); err != nil && ctx.Err() == nil {
+				if err := lease.keep(ctx, now); err != nil && ctx.Err() == nil {
 					cancel(fmt.Errorf("renew the lease %s: %w", name, err))
 				}
 			}
@@ -185,6 +185,18 @@ func HoldLease(ctx context.Context, store storage.Store, name string, by Claim, 
 			warn(err)
 		}
 	}, nil
+}
+
+// keep renews the lease, and fails when it was lost or would have run out before
+// it can be tried again: one answer that got lost is no reason to stop the work.
+func (l *Lease) keep(ctx context.Context, now func() time.Time) error {
+	trying, cancel := context.WithTimeout(ctx, RenewEvery)
+	defer cancel()
+	err := l.Renew(trying, now())
+	if _, lost := errors.AsType[*LeasedError](err); err != nil && !lost && now().Add(RenewEvery).Before(l.rec.Expires) {
+		return nil
+	}
+	return err
 }
 
 func leaseKey(name string, gen uint64) string {

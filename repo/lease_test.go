@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
@@ -313,6 +315,45 @@ func FuzzLease(f *testing.F) {
 
 // A host that knows that the holder has ended need not wait; others do. The
 // holder, if it lives after all, is told.
+// lossy fails as many writes of leases as it is told to.
+type lossy struct {
+	storage.Store
+	fail atomic.Int32
+}
+
+func (s *lossy) Create(ctx context.Context, key string, body io.ReadSeeker) error {
+	if s.fail.Add(-1) >= 0 {
+		return storage.ErrUnavailable
+	}
+	return s.Store.Create(ctx, key, body)
+}
+
+// Two renewals that fail are no reason to stop: the third may still come in time.
+// With three it would not.
+func TestHoldLeaseOutlivesAShortFailure(t *testing.T) {
+	for fails, lost := range map[int32]bool{2: false, 3: true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &lossy{Store: mem.New()}
+			held, release, err := HoldLease(t.Context(), s, "backup", Claim{Holder: "host-a"}, time.Now, nil)
+			check(t, err)
+			s.fail.Store(fails)
+			time.Sleep(leaseTTL - RenewEvery + time.Second)
+			if got := held.Err() != nil; got != lost {
+				t.Errorf("after %d failures: %v", fails, context.Cause(held))
+			}
+			s.fail.Store(0)
+			time.Sleep(2 * RenewEvery)
+			if held.Err() != nil != lost {
+				t.Errorf("when the store is back after %d failures: %v", fails, context.Cause(held))
+			}
+			if _, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, time.Now()); !lost && !leased(err) {
+				t.Errorf("another one takes it meanwhile: %v", err)
+			}
+			release()
+		})
+	}
+}
+
 func TestLeaseOfDeadProcess(t *testing.T) {
 	t.Parallel()
 	s := mem.New()
