@@ -42,7 +42,8 @@ type Finding struct {
 
 	Do string `json:"do"` // what to do next
 
-	from, to postgres.LSN // of WAL: the positions that cannot be reached from before them
+	from, to postgres.LSN      // of WAL: the positions that cannot be reached from before them
+	counted  map[[16]byte]bool // files, by shortName: many backups name the same ones
 }
 
 // MaxFiles is how many files a finding names.
@@ -78,9 +79,14 @@ func (f *Finding) spoil(label string) {
 }
 
 func (f *Finding) file(path string) {
-	if slices.Contains(f.Files, path) {
+	name := shortName(path)
+	if f.counted[name] {
 		return
 	}
+	if f.counted == nil {
+		f.counted = map[[16]byte]bool{}
+	}
+	f.counted[name] = true
 	f.FileCount++
 	if len(f.Files) < MaxFiles {
 		f.Files = append(f.Files, path)

@@ -47,8 +47,11 @@ const (
 	partKeys   = 20000   // keys of a part, at most
 	maxPart    = 8 << 20 // bytes
 	maxSummary = 4 << 20
-	// summariesRead is how many of the newest summaries are read.
+	// summariesRead is how many of the newest summaries are read at least, and
+	// mostSummaries at most, when none of those read every byte: a week of hourly
+	// checks must not hide the one that did.
 	summariesRead = 10
+	mostSummaries = 200
 )
 
 // recorder notes what was read, and stores it in parts, so that a check that is
@@ -172,8 +175,8 @@ func Record(ctx context.Context, r *repo.Repo, res *Result, o Options) error {
 	return err
 }
 
-// Summaries reads the newest summaries, the newest first. One that cannot be
-// used is left out.
+// Summaries reads the newest summaries, the newest first, back to one that read
+// every byte. One that cannot be used is left out.
 func Summaries(ctx context.Context, r *repo.Repo) ([]Summary, error) {
 	var keys []string
 	for o, err := range r.Store().List(ctx, repo.ChecksPrefix) {
@@ -187,12 +190,17 @@ func Summaries(ctx context.Context, r *repo.Repo) ([]Summary, error) {
 	slices.Sort(keys)
 	slices.Reverse(keys)
 	var out []Summary
-	for _, key := range keys[:min(len(keys), summariesRead)] {
+	whole := false
+	for i, key := range keys[:min(len(keys), mostSummaries)] {
+		if whole && i >= summariesRead {
+			break
+		}
 		raw, _, err := r.ReadEnvelope(ctx, key, repo.KindCheck, maxSummary)
 		var s Summary
 		switch {
 		case err == nil && json.Unmarshal(raw, &s) == nil:
 			out = append(out, s)
+			whole = whole || s.Read && s.Sample == 1
 		case err == nil || repo.AboutObject(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrWrongIdentity):
 		default:
 			return nil, err
