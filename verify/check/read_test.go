@@ -1,12 +1,14 @@
 package check_test
 
 import (
-	"io"
+	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
 )
@@ -23,20 +25,25 @@ func (s *site) spoil(key string) {
 // A manifest that is being sealed anew lies beside its place when that is
 // stopped. What is wrong with its backup is told all the same.
 func TestFindingsOfABackupThatIsSealedAnew(t *testing.T) {
-	s := newSite(t)
-	s.wal(1, 3, 5)
-	label, packs := s.backup(day, 3, 2)
-	rc, err := s.store.Open(t.Context(), repo.ManifestKey(label), 0, -1)
-	s.check(err)
-	raw, err := io.ReadAll(rc)
-	s.check(err)
-	s.check(rc.Close())
-	s.check(s.store.Create(t.Context(), repo.ManifestKey(label)+".next", strings.NewReader(string(raw))))
-	s.check(s.store.Delete(t.Context(), repo.ManifestKey(label)))
-	s.check(s.store.Delete(t.Context(), packs[0]))
-	res := s.run(check.Options{})
-	if got := found(res); !slices.Equal(got, []string{"pack-missing " + packs[0]}) || len(res.Backups) != 1 || res.Backups[0].OK {
-		t.Errorf("%v, backups %+v", got, res.Backups)
+	beside := false
+	for n := 1; !beside; n++ {
+		s := newSite(t)
+		s.wal(1, 3, 5)
+		label, packs := s.backup(day, 3, 2)
+		s.check(s.store.Delete(t.Context(), packs[0]))
+		f := fault.New(s.store, fault.Fault{At: int64(n), Mode: fault.Outage, Err: storage.ErrUnavailable})
+		if r, err := repo.Open(t.Context(), f, s.keys, "rotator"); err == nil {
+			err = r.Reseal(t.Context(), repo.MetadataObject{Key: repo.ManifestKey(label), Kind: repo.KindManifest})
+			if err == nil {
+				t.Fatal("it was never stopped with the manifest beside its place")
+			}
+		}
+		_, err := s.store.Stat(t.Context(), repo.ManifestKey(label))
+		beside = errors.Is(err, fs.ErrNotExist)
+		res := s.run(check.Options{})
+		if got := found(res); !slices.Equal(got, []string{"pack-missing " + packs[0]}) || len(res.Backups) != 1 || res.Backups[0].OK {
+			t.Errorf("stopped at operation %d, beside its place %v: %v, backups %+v", n, beside, got, res.Backups)
+		}
 	}
 }
 

@@ -98,6 +98,30 @@ func TestRun(t *testing.T) {
 	sameKeys(t, "after a second run", w.objects(), left)
 }
 
+// After a restore to an earlier point nothing but its history file says from which
+// backup the new timeline came, while that has none of its own.
+func TestRunKeepsWhatLeadsToANewTimeline(t *testing.T) {
+	w := newWorld(t)
+	var labels []string
+	for i, ago := range []float64{20, 10, 3} {
+		labels = append(labels, w.backup(ago, []int{100, 110, 130}[i], ""))
+	}
+	w.at(1, func() {
+		history := fmt.Sprintf("1\t%s\tx\n", postgres.LSN(115*seg)) // past the second backup, and before the third
+		_, err := w.repo.CreateEnvelope(t.Context(), repo.WALKey(system, postgres.WALName{Kind: postgres.WALHistory, Timeline: 2}), repo.KindWAL,
+			strings.NewReader(history), int64(len(history)))
+		w.check(err)
+		w.wal(2, 115, 117)
+	})
+	p := expire.Policy{KeepLast: 1}
+	_, err := w.expire(w.store, p, false)
+	w.check(err)
+	if got := w.labels(); !slices.Equal(got, labels[1:]) {
+		t.Errorf("%v are left, not %v", got, labels[1:])
+	}
+	w.sound("after it", p)
+}
+
 // The store dies at the n-th operation, for every n: what is left is sound, and
 // the next run ends where one that was not disturbed does.
 func TestRunDiesAnywhere(t *testing.T) {
