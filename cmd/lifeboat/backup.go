@@ -64,7 +64,7 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config, full, scan bool) (*re
 	if err != nil {
 		return nil, usage("%v", err)
 	}
-	r, err := openRepo(ctx, cfg)
+	r, err := openOne(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -218,7 +218,7 @@ func newKeys() []*key {
 			help:  "wal push and wal stream note which pages change, so that a backup need not look at all; not needed where summarize_wal is on",
 			field: func(c *Config) any { return &c.BlockSummaries }},
 		{name: "store_timeout", value: "TIME", def: "30s", check: checkStoreTimeout,
-			help:  "how long wal push and wal stream wait for a store that shows no sign of life; a slow one is not given up",
+			help:  "how long wal push, wal stream and commands on several repositories wait for a store that shows no sign of life; a slow one is not given up",
 			field: func(c *Config) any { return &c.StoreTimeout }},
 		{name: "drill.staging", flag: "staging", value: "DIR", path: true, def: "/var/tmp",
 			help:  "folder in which a drill makes its own and removes it again; it needs room for a whole restore and its WAL",

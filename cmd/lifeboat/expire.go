@@ -72,7 +72,7 @@ func (a *app) expire(ctx context.Context, cfg *Config, dry bool) error {
 // expireOne expires one repository. There can be a report beside an error: the
 // plan is of use also when it could not be carried out to its end.
 func (a *app) expireOne(ctx context.Context, cfg *Config, dry bool) (*expireReport, error) {
-	r, err := openRepo(ctx, cfg)
+	r, err := openOne(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

@@ -90,14 +90,17 @@ func openRepoWithin(ctx context.Context, cfg *Config, limit time.Duration) (*rep
 	return repo.Open(ctx, store, keys, hostName())
 }
 
-// openToRead is openRepo for a caller who may ask another repository instead:
-// one of several is given up when it is silent for store_timeout.
-func openToRead(ctx context.Context, cfg *Config) (*repo.Repo, error) {
+// openOne is openRepo for what is done with each of several repositories: one
+// that is silent for store_timeout is given up, and keeps nobody from the others.
+func openOne(ctx context.Context, cfg *Config) (*repo.Repo, error) {
 	if cfg.Name == "" || cfg.Chosen {
 		return openRepo(ctx, cfg)
 	}
 	return openRepoWithin(ctx, cfg, cfg.StoreTimeout)
 }
+
+// openToRead is openOne, for a caller who may ask another repository instead.
+func openToRead(ctx context.Context, cfg *Config) (*repo.Repo, error) { return openOne(ctx, cfg) }
 
 // loadKeys reads the key files and parses the public keys of the configuration.
 func loadKeys(cfg *Config) (repo.Keys, error) {

@@ -296,6 +296,30 @@ func TestFetchFromSeveral(t *testing.T) {
 
 // Expiry and checks go to each repository: what is wrong in one is told by its name,
 // and stops no other.
+// The first of several says nothing: it is given up, and the second is served.
+func TestSilentRepositoryHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	s := newSeveralSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
+	s.run(t, "backup")
+	addr, _ := silent(t)
+	text, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hanging := strings.Replace(string(text), "file://"+s.near, "s3://bucket/near?region=us-east-1&path_style=true&endpoint=http://"+addr, 1)
+	if err := os.WriteFile(s.config, []byte(hanging), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.env = []string{"AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "LIFEBOAT_STORE_TIMEOUT=2s"}
+	s.Setting(t, "archive_command", "true") // the near one would hold it up
+	for _, args := range [][]string{{"verify"}, {"expire", "--dry-run", "--keep-last", "1"}, {"backup", "--wal-timeout", "1s"}} {
+		code, out, stderr := s.exec(t, args...)
+		if code == 0 || !strings.Contains(stderr, "no sign of life from the store for 2s") || !strings.Contains(out+stderr, "far") {
+			t.Errorf("%v: exit code %d, %s%s", args, code, out, stderr)
+		}
+	}
+}
+
 func TestExpireAndVerifyEach(t *testing.T) {
 	t.Parallel()
 	s := newSeveralSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})

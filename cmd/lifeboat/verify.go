@@ -122,7 +122,7 @@ func (a *app) verify(ctx context.Context, cfg *Config, o check.Options) error {
 
 // verifyOne checks one repository. An error means that nothing is proven.
 func (a *app) verifyOne(ctx context.Context, cfg *Config, o check.Options) (*verifyReport, error) {
-	r, err := openRepo(ctx, cfg)
+	r, err := openOne(ctx, cfg)
 	if err != nil {
 		return nil, unprovenBy(err)
 	}

@@ -51,7 +51,10 @@ type Store struct {
 	limit time.Duration
 }
 
-var _ storage.Store = (*Store)(nil)
+var (
+	_ storage.Store  = (*Store)(nil)
+	_ storage.Locker = (*Store)(nil)
+)
 
 // New makes a store of inner that fails with *Error after the limit.
 func New(inner storage.Store, limit time.Duration) *Store {
@@ -338,4 +341,42 @@ func (s *Store) nextEntry(listing context.Context, cancel context.CancelCauseFun
 // Delete implements storage.Store.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	return s.run(ctx, "delete "+key, func(ctx context.Context, _ *watch) error { return s.inner.Delete(ctx, key) })
+}
+
+// LockedUntil implements storage.Locker. A store that knows no locks has none.
+func (s *Store) LockedUntil(ctx context.Context, key string) (time.Time, error) {
+	found := make(chan time.Time, 1)
+	err := s.run(ctx, "ask for the lock of "+key, func(ctx context.Context, _ *watch) error {
+		until, err := storage.LockedUntil(ctx, s.inner, key)
+		found <- until
+		return err
+	})
+	if err != nil {
+		return time.Time{}, err
+	}
+	return <-found, nil
+}
+
+// sweeper is a store in which crashes leave files that only it knows of.
+type sweeper interface {
+	Sweep(ctx context.Context, before time.Time) (removed int, err error)
+}
+
+// Sweep removes what crashes left in the store, where that leaves something.
+func (s *Store) Sweep(ctx context.Context, before time.Time) (removed int, err error) {
+	inner, ok := s.inner.(sweeper)
+	if !ok {
+		return 0, nil
+	}
+	found := make(chan int, 1)
+	err = s.run(ctx, "sweep", func(ctx context.Context, _ *watch) error {
+		n, err := inner.Sweep(ctx, before)
+		found <- n
+		return err
+	})
+	select {
+	case removed = <-found:
+	default:
+	}
+	return removed, err
 }

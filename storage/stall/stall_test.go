@@ -72,6 +72,12 @@ func (h *hanging) Stat(ctx context.Context, key string) (storage.Info, error) {
 
 func (h *hanging) Delete(ctx context.Context, key string) error { return h.wait(ctx) }
 
+func (h *hanging) LockedUntil(ctx context.Context, key string) (time.Time, error) {
+	return time.Time{}, h.wait(ctx)
+}
+
+func (h *hanging) Sweep(ctx context.Context, before time.Time) (int, error) { return 0, h.wait(ctx) }
+
 // List gives one entry before it hangs.
 func (h *hanging) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 	return func(yield func(storage.Info, error) bool) {
@@ -100,10 +106,12 @@ func TestHangingStore(t *testing.T) {
 		h := newHanging(t, heed)
 		s := stall.New(h, limit)
 		for op, run := range map[string]func(ctx context.Context) error{
-			"create": func(ctx context.Context) error { return s.Create(ctx, "k", bytes.NewReader([]byte("x"))) },
-			"open":   func(ctx context.Context) error { _, err := s.Open(ctx, "k", 0, -1); return err },
-			"stat":   func(ctx context.Context) error { _, err := s.Stat(ctx, "k"); return err },
-			"delete": func(ctx context.Context) error { return s.Delete(ctx, "k") },
+			"create":           func(ctx context.Context) error { return s.Create(ctx, "k", bytes.NewReader([]byte("x"))) },
+			"open":             func(ctx context.Context) error { _, err := s.Open(ctx, "k", 0, -1); return err },
+			"stat":             func(ctx context.Context) error { _, err := s.Stat(ctx, "k"); return err },
+			"delete":           func(ctx context.Context) error { return s.Delete(ctx, "k") },
+			"ask for the lock": func(ctx context.Context) error { _, err := s.LockedUntil(ctx, "k"); return err },
+			"sweep":            func(ctx context.Context) error { _, err := s.Sweep(ctx, time.Now()); return err },
 			"list": func(ctx context.Context) error {
 				keys, err := listed(ctx, s, "k")
 				if len(keys) != 1 && ctx.Err() == nil {
@@ -138,6 +146,28 @@ func TestHangingStore(t *testing.T) {
 					t.Errorf("with an ended context: %v", err)
 				}
 			})
+		}
+	}
+}
+
+// locking is a store with Object Lock, in which a crash has left something.
+type locking struct{ storage.Store }
+
+func (locking) LockedUntil(context.Context, string) (time.Time, error) { return storage.Forever, nil }
+func (locking) Sweep(context.Context, time.Time) (int, error)          { return 3, nil }
+
+// What a store can beside the interface, it still can: expiry must see its locks.
+func TestLocksAndSweep(t *testing.T) {
+	for _, c := range []struct {
+		inner   storage.Store
+		until   time.Time
+		removed int
+	}{{locking{mem.New()}, storage.Forever, 3}, {mem.New(), time.Time{}, 0}} {
+		s := stall.New(c.inner, time.Minute)
+		until, err := storage.LockedUntil(t.Context(), s, "k")
+		removed, swept := s.Sweep(t.Context(), time.Now())
+		if err != nil || swept != nil || !until.Equal(c.until) || removed != c.removed {
+			t.Errorf("locked until %s %v, %d removed %v", until, err, removed, swept)
 		}
 	}
 }
