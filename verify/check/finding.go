@@ -24,6 +24,7 @@ const (
 	WALGap            Code = "wal-gap"         // after the stop, where the policy wants it
 	WALDamaged        Code = "wal-damaged"     // a segment, a slice or another file of the archive
 	HistoryDamaged    Code = "history-damaged" // a timeline history file is missing or does not open
+	BlocksDamaged     Code = "blocks-damaged"  // a block summary
 	PinDamaged        Code = "pin-damaged"
 	SystemDamaged     Code = "system-damaged"
 )
@@ -62,6 +63,8 @@ func advice(c Code) string {
 		return "the backup restores; a drill cannot compare its tables"
 	case WALGap, WALDamaged:
 		return "get the object back from a copy, an older version of it or a server that still has it; else take a new backup now"
+	case BlocksDamaged:
+		return "nothing: the next backup does without it, and expire removes it in time"
 	case HistoryDamaged:
 		return "push it again from a server that has it in pg_wal: lifeboat wal push"
 	case PinDamaged:

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"math"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 
@@ -30,9 +31,9 @@ type reader struct {
 	readers chan *repo.PackReader
 }
 
-// archiveObject is an object of the archive to read.
+// archiveObject is an object of the archive to read, or a block summary.
 type archiveObject struct {
-	system postgres.SystemID
+	system postgres.SystemID // 0: a block summary
 	key    string
 	size   int64
 }
@@ -51,11 +52,13 @@ func (w *work) read(ctx context.Context) error {
 	objects := rd.choose(seen)
 	defer func() { w.result.Recorded = rd.record.flush(ctx) }()
 	if w.result.Identity {
-		err = rd.openPacks(ctx)
-	} else {
-		err = rd.hashPacks(ctx)
+		if err := rd.openPacks(ctx); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	// Without an identity all, and with one those that no manifest names that could
+	// be read.
+	if err := rd.hashPacks(ctx); err != nil {
 		return err
 	}
 	return rd.readArchive(ctx, objects)
@@ -75,7 +78,8 @@ func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
 		return true
 	}
 	for i, p := range rd.list.packs {
-		if rd.live.Has(i) && take(p.Key(), p.Size) {
+		// Where a manifest could not be read, a pack that none names may be its.
+		if (rd.sealed || rd.live.Has(i)) && take(p.Key(), p.Size) {
 			packs = append(packs, i)
 		}
 	}
@@ -84,6 +88,11 @@ func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
 			if take(o.Key, o.Size) {
 				objects = append(objects, archiveObject{id, o.Key, o.Size})
 			}
+		}
+	}
+	for o := range rd.list.List(context.Background(), repo.SummaryPrefix) {
+		if _, _, ok := repo.ParseBlocks(path.Base(o.Key)); ok && take(o.Key, o.Size) {
+			objects = append(objects, archiveObject{0, o.Key, o.Size})
 		}
 	}
 	slices.SortFunc(objects, func(a, b archiveObject) int { return strings.Compare(a.key, b.key) })
@@ -107,7 +116,7 @@ func (rd *reader) hashPacks(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(rd.options.Jobs)
 	for i, p := range rd.list.packs {
-		if !rd.packs.Has(i) {
+		if !rd.packs.Has(i) || rd.result.Identity && rd.live.Has(i) {
 			continue
 		}
 		if gctx.Err() != nil {
@@ -116,7 +125,7 @@ func (rd *reader) hashPacks(ctx context.Context) error {
 		g.Go(func() error {
 			id := strings.TrimPrefix(p.Key(), repo.PacksPrefix)
 			err := rd.repo.CheckPack(gctx, repo.PackRef{ID: id, Size: p.Size}, nil, nil)
-			return rd.tell(err, p.Key(), p.Size, func() { rd.damaged(PackDamaged, id, err) })
+			return rd.tell(err, p.Key(), p.Size, !rd.result.Identity, func() { rd.damaged(PackDamaged, id, err) })
 		})
 	}
 	return errors.Join(g.Wait(), ctx.Err())
@@ -199,7 +208,7 @@ func (rd *reader) openPack(ctx context.Context, ref repo.PackRef, frames []repo.
 			return nil // it is counted and recorded already
 		}
 	}
-	return rd.tell(err, repo.PackKey(ref.ID), ref.Size, func() {
+	return rd.tell(err, repo.PackKey(ref.ID), ref.Size, true, func() {
 		code := FrameDamaged
 		if again := rd.repo.CheckPack(ctx, ref, nil, nil); again != nil {
 			code = PackDamaged
@@ -210,6 +219,9 @@ func (rd *reader) openPack(ctx context.Context, ref repo.PackRef, frames []repo.
 
 // damaged notes a pack; what it spoils is looked for afterwards.
 func (rd *reader) damaged(code Code, id string, err error) {
+	if errors.Is(err, repo.ErrMissing) {
+		code = PackMissing // since the listing
+	}
 	f := rd.find(code, repo.PackKey(id), err)
 	f.Points = "none can be restored from these backups"
 	rd.mu.Lock()
@@ -217,7 +229,7 @@ func (rd *reader) damaged(code Code, id string, err error) {
 	rd.byPack[id] = f
 }
 
-// readArchive reads WAL.
+// readArchive reads WAL and block summaries.
 func (rd *reader) readArchive(ctx context.Context, objects []archiveObject) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(rd.options.Jobs)
@@ -226,9 +238,13 @@ func (rd *reader) readArchive(ctx context.Context, objects []archiveObject) erro
 			break
 		}
 		g.Go(func() error {
+			if o.system == 0 {
+				_, _, err := rd.repo.CheckEnvelope(gctx, o.key, repo.KindBlocks)
+				return rd.tell(err, o.key, o.size, true, func() { rd.find(BlocksDamaged, o.key, err).Points = "none: the next backup looks at the pages instead" })
+			}
 			rest := strings.TrimPrefix(o.key, repo.SystemWALPrefix(o.system))
 			err := rd.indexes[o.system].CheckObject(gctx, rd.repo, rest)
-			return rd.tell(err, o.key, o.size, func() { rd.damagedWAL(o, rest, err) })
+			return rd.tell(err, o.key, o.size, true, func() { rd.damagedWAL(o, rest, err) })
 		})
 	}
 	return errors.Join(g.Wait(), ctx.Err())
@@ -269,9 +285,10 @@ func (w *work) damagedWAL(o archiveObject, rest string, err error) {
 	f.Points = fmt.Sprintf("all after %s, and none from a backup that is consistent only after it", seg.Start())
 }
 
-// tell counts what was read, or says what is wrong with it. It returns the
-// error of a store that failed.
-func (rd *reader) tell(err error, key string, size int64, finding func()) error {
+// tell counts what was read, or says what is wrong with it; it is recorded when
+// it was read as thoroughly as can be. It returns the error of a store that
+// failed.
+func (rd *reader) tell(err error, key string, size int64, thorough bool, finding func()) error {
 	switch {
 	case err == nil:
 		rd.mu.Lock()
@@ -280,7 +297,9 @@ func (rd *reader) tell(err error, key string, size int64, finding func()) error 
 		done, total := rd.done, int64(float64(rd.result.Wanted.Bytes-rd.result.Skipped.Bytes)*rd.options.Sample)
 		rd.mu.Unlock()
 		rd.options.Observe(Progress{"read", min(done, total), total})
-		rd.record.add(key)
+		if thorough {
+			rd.record.add(key)
+		}
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // expired, or merged, since the listing
@@ -321,7 +340,8 @@ func (w *work) recheck(ctx context.Context) error {
 		had := len(f.Backups)
 		f.Backups = slices.DeleteFunc(f.Backups, func(l string) bool { return gone[l] })
 		// No manifest names a pack any more that was expired while it was to be read.
-		return len(f.Backups) == 0 && (had > 0 || packs[f])
+		// Where one could not be read that is not known of a pack that is there.
+		return len(f.Backups) == 0 && (had > 0 || packs[f] && (!w.sealed || f.Code == PackMissing))
 	})
 	w.result.Backups = slices.DeleteFunc(w.result.Backups, func(b BackupResult) bool { return gone[b.Label] })
 	return nil

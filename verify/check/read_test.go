@@ -80,3 +80,34 @@ func TestCheckBesideExpiry(t *testing.T) {
 		}
 	}
 }
+
+// Without a key for metadata nobody knows which packs are whose: every pack is
+// read, as WAL and block summaries are.
+func TestHashesWithASignerOnly(t *testing.T) {
+	s := newSite(t)
+	s.wal(1, 3, 5)
+	label, packs := s.backup(day, 3, 2)
+	blocks := repo.BlocksKey(system, 1, 3*seg, 4*seg)
+	_, err := s.repo.CreateEnvelope(t.Context(), blocks, repo.KindBlocks, strings.NewReader("x"), 1)
+	s.check(err)
+	public := repo.Keys{Trusted: s.keys.Trusted}
+	res := s.runOn(s.open(s.store, public), check.Options{Read: true})
+	if len(res.Findings) != 0 || len(res.Unproven) == 0 || res.Read.Objects != 6 || res.Wanted.Objects != 6 { // two packs, three segments, a summary
+		t.Errorf("%v, read %+v of %+v, unproven %v", found(res), res.Read, res.Wanted, res.Unproven)
+	}
+	s.spoil(packs[0])
+	s.spoil(blocks)
+	want := []string{"blocks-damaged " + blocks, "pack-damaged " + packs[0]}
+	if got := found(s.runOn(s.open(s.store, public), check.Options{Read: true})); !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+	// Nor with all keys, where the manifest is damaged.
+	s.spoil(repo.ManifestKey(label))
+	want = []string{"manifest-damaged " + repo.ManifestKey(label), "blocks-damaged " + blocks, "pack-damaged " + packs[0]}
+	got := found(s.run(check.Options{Read: true}))
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("with a damaged manifest: %v", got)
+	}
+}

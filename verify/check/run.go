@@ -83,6 +83,7 @@ type work struct {
 	indexes map[postgres.SystemID]*wal.Index
 	uses    map[expire.Place]time.Time
 	live    repo.PackSet
+	sealed  bool     // a manifest was not read to its end, so any pack may be its
 	hidden  []damage // objects of the archive that the listing leaves out now
 }
 
@@ -200,6 +201,9 @@ func (w *work) checkBackup(ctx context.Context, f repo.Folder) error {
 			return w.spoiled(err, key, f.Label)
 		}
 		w.unproven("backup %s: its manifest cannot be opened: %v", f.Label, err)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.sealed = true
 		return nil
 	default:
 		return w.spoiled(err, key, f.Label)
@@ -226,6 +230,7 @@ func (w *work) spoiled(err error, key, label string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.result.Backups = append(w.result.Backups, BackupResult{Label: label})
+	w.sealed = true
 	return nil
 }
 
