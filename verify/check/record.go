@@ -44,8 +44,9 @@ type Summary struct {
 }
 
 const (
-	partKeys   = 20000   // keys of a part, at most
-	maxPart    = 8 << 20 // bytes
+	partKeys   = 20000           // keys of a part, at most
+	partAge    = 5 * time.Minute // and how long its first one waits: a check that is killed loses no more
+	maxPart    = 8 << 20         // bytes
 	maxSummary = 4 << 20
 	// summariesRead is how many of the newest summaries are read at least, and
 	// mostSummaries at most, when none of those read every byte: a week of hourly
@@ -65,7 +66,8 @@ type recorder struct {
 	mu     sync.Mutex
 	parts  int
 	keys   []string
-	broken bool // storing failed: it is not tried again
+	begun  time.Time // when the first of keys was read
+	broken bool      // storing failed: it is not tried again
 }
 
 func newRecorder(w *work) *recorder {
@@ -76,8 +78,12 @@ func newRecorder(w *work) *recorder {
 func (r *recorder) add(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now := r.now()
+	if len(r.keys) == 0 {
+		r.begun = now
+	}
 	r.keys = append(r.keys, key)
-	if len(r.keys) >= partKeys {
+	if len(r.keys) >= partKeys || now.Sub(r.begun) >= partAge {
 		r.store(context.Background())
 	}
 }
