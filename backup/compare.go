@@ -140,8 +140,9 @@ func (c *comparer) comparePages(f *copyFile, oldSize int64, all runs) error {
 func fakeLSN(lsn postgres.LSN) bool { return lsn <= 1 }
 
 // scanPages reads pages and looks at their LSNs. Every change of a page since
-// the layer began has left an LSN that is not before it; a page without one may
-// have been made anew after its file was cut off.
+// the layer began has left an LSN that is not before it, but for one: see
+// visibilityMap. A page without one may have been made anew after its file was
+// cut off.
 func (c *comparer) scanPages(f *copyFile, look runs) (changed runs, err error) {
 	file, err := os.Open(f.from)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -152,6 +153,8 @@ func (c *comparer) scanPages(f *copyFile, look runs) (changed runs, err error) {
 	}
 	defer file.Close()
 	size := int(c.facts.control.BlockSize)
+	vm := c.visibilityMap(f)
+	defer vm.close()
 	for _, n := range look {
 		for off := n.from; off < n.to; off += int64(len(c.buf)) {
 			b := c.buf[:min(int64(len(c.buf)), n.to-off)]
@@ -162,7 +165,14 @@ func (c *comparer) scanPages(f *copyFile, look runs) (changed runs, err error) {
 			c.readBytes.Add(int64(got))
 			clear(b[got:]) // cut off meanwhile: pages without an LSN
 			for at := 0; at < len(b); at += size {
-				if lsn := postgres.PageLSN(b[at:]); lsn >= c.old.since || fakeLSN(lsn) {
+				lsn := postgres.PageLSN(b[at:])
+				is := lsn >= c.old.since || fakeLSN(lsn)
+				if !is && postgres.PageAllVisible(b[at:]) {
+					if is, err = vm.setSince(c.old.since, (off+int64(at))/int64(size)); err != nil {
+						return nil, err
+					}
+				}
+				if is {
 					changed.add(run{off + int64(at), off + int64(at+size)})
 				}
 			}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/backup"
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 )
 
@@ -69,6 +71,44 @@ func TestChangesWithoutNewLSNs(t *testing.T) {
 				b.checkContents(t, c.name, info, b.onDisk(t))
 			}
 		})
+	}
+}
+
+// Without page checksums VACUUM marks pages as all visible and leaves their LSNs
+// as they were. A scan must not bring the page without the mark together with
+// the visibility map that has the bit. What VACUUM did before is kept.
+func TestScanWithoutChecksums(t *testing.T) {
+	b := newBench(t, servertest.Options{Settings: map[string]string{"archive_mode": "on", "autovacuum": "off"}})
+	b.archiveWithSummaries(t)
+	b.Exec(t, "create table old as select i, repeat('x', 900) from generate_series(1, 10000) i; create table t as select i, repeat('x', 900) from generate_series(1, 500) i")
+	b.Exec(t, "vacuum old")
+	old, path := b.QueryString(t, "select pg_relation_size('old')"), b.QueryString(t, "select pg_relation_filepath('t')")
+	b.run(t)
+	b.Exec(t, "vacuum t")
+	o := b.options()
+	o.Scan = true
+	info, err := backup.Run(context.Background(), b.repo, o)
+	check(t, err)
+	if size, err := strconv.ParseInt(old, 10, 64); err != nil || info.Base == "" || info.ChangedBytes > size/2 {
+		t.Errorf("base %q; %d bytes changed, a table that did not has %s", info.Base, info.ChangedBytes, old)
+	}
+	got := b.contents(t, info.Label)
+	heap, bits, marked := got[path], got[path+"_vm"], 0
+	for block := 0; (block+1)*postgres.BlockSize <= len(heap); block++ {
+		page := heap[block*postgres.BlockSize:]
+		visible := len(bits) > 0 && bits[24+block/4]>>(block%4*2)&1 != 0
+		if visible != postgres.PageAllVisible(page) {
+			t.Errorf("block %d: all visible by the map: %t, by itself: %t", block, visible, !visible)
+		}
+		if visible && postgres.PageLSN(page) < info.StartLSN {
+			marked++
+		}
+	}
+	if marked == 0 {
+		t.Errorf("of %d bytes no page is marked in the map of %d bytes, and the test says nothing", len(heap), len(bits))
+	}
+	if got := postgres.VisibilityPage(32671, 8192); got != 0 || postgres.VisibilityPage(32672, 8192) != 1 {
+		t.Errorf("the map's first page ends before heap page 32671, or does not: %d", got)
 	}
 }
 

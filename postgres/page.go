@@ -10,6 +10,10 @@ const BlockSize = 8192
 const (
 	pageLSNOffset      = 0 // two halves of 4 bytes, the high one first
 	pageChecksumOffset = 8 // 2 bytes
+	pageFlagsOffset    = 10
+
+	pageHeaderSize = 24
+	pageAllVisible = 0x0004 // PD_ALL_VISIBLE
 )
 
 // The constants of the checksum (storage/checksum_impl.h): FNV-1a with a twist,
@@ -104,6 +108,16 @@ func PageLSN(page []byte) LSN {
 
 // StoredChecksum is the checksum that the page carries. It reads 10 bytes.
 func StoredChecksum(page []byte) uint16 { return u16(page[pageChecksumOffset:]) }
+
+// PageAllVisible says whether a heap page claims that every transaction sees all
+// of its rows. It reads 12 bytes.
+func PageAllVisible(page []byte) bool { return u16(page[pageFlagsOffset:])&pageAllVisible != 0 }
+
+// VisibilityPage is the page of the visibility map that tells of a heap page: the
+// map has two bits for each (HEAPBLK_TO_MAPBLOCK in access/heap/visibilitymap.c).
+func VisibilityPage(block, blockSize uint32) uint32 {
+	return block / ((blockSize - pageHeaderSize) * 4)
+}
 
 // IsNewPage says whether every byte is zero: a page that a relation was
 // extended by and that was never initialized. It has no checksum, and is valid.

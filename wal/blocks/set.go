@@ -30,7 +30,9 @@ type Folder struct{ Tablespace, Database uint32 }
 // cluster has no checksums; and what an SP-GiST index remembers of where there
 // was room (SpGistUpdateMetaPage in access/spgist/spgutils.c). Nothing relies on
 // the last two, nor on the first. Of a relation that Touched denies the
-// visibility map has not changed either: that goes with the main fork.
+// visibility map has not changed either: that goes with the main fork. The mark
+// of a heap page that the map has a bit for is no hint: its record names both
+// pages, though it may leave the heap page's LSN as it was.
 type Set struct {
 	forks   map[Fork]*pages
 	folders map[Folder]struct{}
