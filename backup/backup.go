@@ -56,7 +56,7 @@ const LeaseName = "backup"
 // when the server is not that of the data directory, or not one that can be
 // backed up; others from the server, the files or the store. After any error
 // no backup was made. Bad pages are no error: they are in the Info.
-func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
+func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error) {
 	label := newLabel(o.Now())
 	ctx, release, err := holdLease(ctx, r, o, label)
 	if err != nil {
@@ -106,13 +106,18 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*repo.Info, error) {
 	m := r.NewManifestWriter()
 	defer m.Close()
 	c := newCopier(r, m, tree, facts, label, start, o)
+	// Whatever fails from here on, what is stored by then need not be sent again.
+	defer func() {
+		if err != nil {
+			c.noteRest(ctx)
+		}
+	}()
 	o.observe(Progress{Phase: "changes"})
 	from, err := c.buildOn(ctx, srv)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.run(ctx); err != nil {
-		c.noteRest(ctx)
 		return nil, err
 	}
 	// Last, so that its checkpoint is the newest that the backup may hold.

@@ -50,9 +50,10 @@ func TestTablespaceMadeJustBeforeTheStart(t *testing.T) {
 }
 
 // Archiving stops working while the files are copied: without the WAL up to
-// the stop there is no backup.
+// the stop there is no backup. What it has stored is not sent again.
 func TestArchivingFailsDuringTheCopy(t *testing.T) {
 	b := newBench(t, servertest.Options{})
+	command := b.QueryString(t, "show archive_command")
 	o := b.options()
 	o.WALTimeout = 3 * time.Second
 	onPhase(&o, "copy", func() { b.Setting(t, "archive_command", "false") })
@@ -64,6 +65,13 @@ func TestArchivingFailsDuringTheCopy(t *testing.T) {
 	check(t, err)
 	if len(labels) != 0 {
 		t.Errorf("backups %v exist", labels)
+	}
+	stored := len(b.packs(t))
+	b.Setting(t, "archive_command", command)
+	info := b.run(t)
+	again := fmt.Sprintf("%d packs of the interrupted", stored)
+	if stored < 1 || !strings.Contains(info.ChangesWhy, again) || info.ChangedBytes > info.RawBytes/20 {
+		t.Errorf("%d packs were stored; then %d of %d bytes were sent: %s", stored, info.ChangedBytes, info.RawBytes, info.ChangesWhy)
 	}
 }
 
