@@ -115,6 +115,9 @@ func unfit(b repo.Info, f facts, source string, recipients []string, start posit
 		return "the files are others: it was taken on another host or from another copy"
 	case b.System != f.control.SystemID, b.BlockSize != int(f.control.BlockSize), b.Catalog != f.control.CatalogVersion:
 		return "the cluster is another"
+	case b.Checksums != f.checksums():
+		// pg_checksums writes every page anew, and tells neither WAL nor LSNs.
+		return "page checksums have been switched on or off since"
 	case !openedBy(b.Recipients, recipients):
 		return "the packs cannot be opened by every recipient of today"
 	case b.BadCount > int64(len(b.BadPages)):

@@ -13,6 +13,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/lifeboat-dr/lifeboat/backup"
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -113,6 +114,41 @@ func TestNoBase(t *testing.T) {
 	o = b.options()
 	o.DataDir, o.Conn, o.WALTimeout = dir, c.ConnString(), time.Minute
 	full("a copy of the files", "another copy", r, o)
+}
+
+// pg_checksums writes the checksum into every page, and leaves no WAL, no LSN and
+// no other file behind: nothing older holds, of a backup or an interrupted one.
+func TestChecksumsAreSwitchedOn(t *testing.T) {
+	b := newBench(t, servertest.Options{})
+	if _, err := os.Stat(b.Install.Path("pg_checksums")); err != nil {
+		t.Skipf("this test needs the server's own pg_checksums: %v", err)
+	}
+	b.Exec(t, "create table t as select generate_series(1, 1000); checkpoint")
+	b.run(t)
+	command := b.QueryString(t, "show archive_command")
+	o := b.options()
+	o.Full, o.WALTimeout = true, 3*time.Second
+	onPhase(&o, "copy", func() { b.Setting(t, "archive_command", "false") })
+	if _, err := backup.Run(context.Background(), b.repo, o); err == nil {
+		t.Fatal("the backup was not interrupted")
+	}
+	b.Setting(t, "archive_command", command)
+	b.Stop(t, server.Fast)
+	b.Program(t, "pg_checksums", "--enable", "--pgdata", b.DataDir())
+	b.Start(t)
+	info := b.run(t)
+	if info.Base != "" || !strings.Contains(info.ChangesWhy, "page checksums") || strings.Contains(info.ChangesWhy, "interrupted") || !info.Checksums {
+		t.Errorf("base %q, %q", info.Base, info.ChangesWhy)
+	}
+	for path, raw := range b.contents(t, info.Label) {
+		rel, ok := postgres.ParseRelationPath(path)
+		if !ok {
+			continue
+		}
+		check(t, postgres.VerifyPages(raw, rel.FirstBlock(131072), postgres.BlockSize, func(block uint32, _, _ uint16) {
+			t.Errorf("block %d of %s has no valid checksum", block, path)
+		}))
+	}
 }
 
 // With an age that no pack may reach, some of what has not changed is read all

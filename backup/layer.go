@@ -92,7 +92,7 @@ func (c *copier) interrupted(ctx context.Context, base *repo.Info) ([]repo.Part,
 // continues says whether what an interrupted backup stored can be part of this one.
 func (c *copier) continues(p repo.Part) bool {
 	control := c.facts.control
-	sameFiles := p.Source == c.source && p.System == control.SystemID && p.BlockSize == int(control.BlockSize) && p.Catalog == control.CatalogVersion
+	sameFiles := p.Source == c.source && p.System == control.SystemID && p.BlockSize == int(control.BlockSize) && p.Catalog == control.CatalogVersion && p.Checksums == c.facts.checksums()
 	sameLine := p.Timeline == c.start.Timeline && p.StartLSN <= c.start.LSN
 	return sameFiles && sameLine && openedBy(p.Recipients, c.repo.RecipientIDs()) &&
 		c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full)
@@ -214,7 +214,7 @@ func (c *copier) noteRest(ctx context.Context) {
 // makePart is a part of these packs. Spans name files by their numbers in it.
 func (c *copier) makePart(packs []repo.PackEntry) repo.Part {
 	p := repo.Part{Label: c.label, Source: c.source, System: c.facts.control.SystemID, Timeline: c.start.Timeline, StartLSN: c.start.LSN, StartTime: c.start.Time,
-		BlockSize: int(c.facts.control.BlockSize), Catalog: c.facts.control.CatalogVersion, Full: c.o.Full, Recipients: c.repo.RecipientIDs()}
+		BlockSize: int(c.facts.control.BlockSize), Catalog: c.facts.control.CatalogVersion, Checksums: c.facts.checksums(), Full: c.o.Full, Recipients: c.repo.RecipientIDs()}
 	number := map[int]int{}
 	for _, e := range packs {
 		noted := repo.PackEntry{PackRef: e.PackRef, Day: e.Day}

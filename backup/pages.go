@@ -20,7 +20,7 @@ const (
 // A page that fails is read again, into b.
 func (w *worker) checkPages(s source, f *os.File, b []byte, off int64) error {
 	size := len(w.page)
-	if !s.pages || w.facts.control.DataChecksumVersion == 0 {
+	if !s.pages || !w.facts.checksums() {
 		return nil
 	}
 	first := s.rel.FirstBlock(w.facts.control.RelationSegmentSize) + uint32(off/int64(size))

@@ -35,6 +35,9 @@ type facts struct {
 	group       string
 }
 
+// checksums says whether pages have checksums.
+func (f facts) checksums() bool { return f.control.DataChecksumVersion != 0 }
+
 func connect(ctx context.Context, conn string) (*server, error) {
 	cfg, err := pgx.ParseConfig(conn)
 	if err != nil {

@@ -38,7 +38,7 @@ type visibilityMap struct {
 func (c *comparer) visibilityMap(f *copyFile) *visibilityMap {
 	control := c.facts.control
 	v := &visibilityMap{blockSize: control.BlockSize, first: f.rel.FirstBlock(control.RelationSegmentSize), perFile: control.RelationSegmentSize, last: -1}
-	if control.DataChecksumVersion == 0 && f.rel.Fork == postgres.ForkMain {
+	if !c.facts.checksums() && f.rel.Fork == postgres.ForkMain {
 		v.path = filepath.Join(filepath.Dir(f.from), strconv.FormatUint(uint64(f.rel.Number), 10)+"_vm")
 	}
 	return v

@@ -23,6 +23,7 @@ type Part struct {
 	StartTime  time.Time         `json:"start_time"`
 	BlockSize  int               `json:"block_size"`
 	Catalog    uint32            `json:"catalog_version"`
+	Checksums  bool              `json:"checksums"`
 	Full       bool              `json:"full,omitempty"` // the backup was to refer to no older pack
 	Recipients []string          `json:"recipients"`     // who can open its packs
 	Files      []FileEntry       `json:"files"`          // those that the packs hold something of
