@@ -108,6 +108,27 @@ func TestBadPages(t *testing.T) {
 	}
 }
 
+// A bad page of a map is told again for as long as it is bad, though nothing of
+// its relation has changed and its content is that of the base.
+func TestBadPageOfAMapIsToldAgain(t *testing.T) {
+	b := newBench(t, servertest.Options{Checksums: true, Settings: map[string]string{"archive_mode": "on", "autovacuum": "off"}})
+	b.archiveWithSummaries(t)
+	b.Exec(t, "create table a as select generate_series(1, 5000) x")
+	b.Exec(t, "vacuum a")
+	b.Exec(t, "checkpoint")
+	path := b.QueryString(t, "select pg_relation_filepath('a')") + "_vm"
+	damage(t, b, path, 5000, []byte("damage"))
+	for _, scan := range []bool{false, false, true, true} {
+		o := b.options()
+		o.Scan = scan
+		info, err := backup.Run(context.Background(), b.repo, o)
+		check(t, err)
+		if info.BadCount != 1 || info.BadPages[0].Path != path {
+			t.Errorf("after base %q, by %s: %d bad pages, %+v", info.Base, info.Changes, info.BadCount, info.BadPages)
+		}
+	}
+}
+
 func TestTwoBackupsAtOnce(t *testing.T) {
 	b := newBench(t, servertest.Options{})
 	o := b.options()
