@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -93,6 +94,7 @@ type collector struct {
 	summaries []stored // by where they begin
 	reader    Reader
 	done      Collected
+	local     *os.File      // the segment of pg_wal that is read
 	pause     time.Duration // before the summaries are listed again
 }
 
@@ -174,7 +176,8 @@ func (c *collector) next(at postgres.LSN) postgres.LSN {
 // range ends, and returns where that is.
 func (c *collector) readWAL(ctx context.Context, at postgres.LSN) (postgres.LSN, error) {
 	until := c.next(at)
-	wr := postgres.NewWALReader(at, c.Size, c.openLocal)
+	wr := postgres.NewWALReaderFromFiles(at, c.Size, c.openLocal)
+	defer c.closeLocal()
 	if rest := c.rest(at); rest != nil {
 		if err := wr.StartIn(rest.tail()); err != nil {
 			return 0, &HoleError{at, err}
@@ -198,26 +201,51 @@ func (c *collector) readWAL(ctx context.Context, at postgres.LSN) (postgres.LSN,
 	return wr.Position(), nil
 }
 
-// openLocal reads a segment of pg_wal, of the newest timeline that has it. A
-// file that is used again meanwhile does not pass for WAL: each record has its
-// checksum and its place.
-func (c *collector) openLocal(no uint64) ([]byte, error) {
+// openLocal opens a segment of pg_wal, of the newest timeline that has it, and
+// of an older one no further than where the path leaves it: what comes after is of
+// another branch. A file that is used again meanwhile does not pass for WAL: each
+// record has its checksum and its place.
+func (c *collector) openLocal(no uint64) (io.ReaderAt, error) {
 	if c.WALDir == "" {
 		return nil, fs.ErrNotExist
 	}
 	for _, span := range slices.Backward(c.Path) {
 		seg := postgres.Segment{Timeline: span.Timeline, No: no, Size: c.Size}
-		if span.Begin >= seg.End() {
+		if span.Begin >= seg.End() || span.End <= seg.Start() {
 			continue
 		}
-		raw, err := os.ReadFile(filepath.Join(c.WALDir, seg.Name()))
+		file, err := os.Open(filepath.Join(c.WALDir, seg.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		c.done.WALBytes += int64(len(raw))
-		return raw, err
+		if err != nil {
+			return nil, err
+		}
+		c.closeLocal()
+		c.local = file
+		counted := &counter{file, &c.done.WALBytes}
+		return io.NewSectionReader(counted, 0, int64(min(span.End, seg.End())-seg.Start())), nil
 	}
 	return nil, fs.ErrNotExist
+}
+
+func (c *collector) closeLocal() {
+	if c.local != nil {
+		_ = c.local.Close() // it was read only
+	}
+	c.local = nil
+}
+
+// counter counts what is read.
+type counter struct {
+	file *os.File
+	n    *int64
+}
+
+func (c *counter) ReadAt(b []byte, off int64) (int, error) {
+	n, err := c.file.ReadAt(b, off)
+	*c.n += int64(n)
+	return n, err
 }
 
 // rest is what a push has kept of the segment of a position: the start of the
@@ -233,7 +261,7 @@ func (c *collector) rest(at postgres.LSN) *Rest {
 			return nil // all of it is there
 		}
 		rest := ReadRest(c.RestDir, seg)
-		if rest != nil && rest.From <= at && span.Begin < seg.End() {
+		if rest != nil && rest.From <= at && span.Begin < seg.End() && seg.End() <= span.End {
 			return rest
 		}
 	}
