@@ -82,8 +82,8 @@ func PushAhead(ctx context.Context, r *repo.Repo, path string, o PushOptions, a 
 		return stored, 0, err
 	}
 	// A push that is killed before it is remembered is made again, and makes
-	// its summary then.
-	sum.store(ctx, own.system)
+	// its summary then. A summary that the store does not take is no reason to fail.
+	_ = sum.store(ctx, own.system)
 	_ = a.Memory.remember(own.name, own.facts, opened, stored.Header.SHA256) // else it is pushed again
 	l.freed <- tokens{memory: own.Memory()}
 	own.Close()
@@ -256,7 +256,9 @@ func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 		return
 	}
 	l.stored.Add(1)
-	sum.store(l.ctx, f.system)
+	if !sum.store(l.ctx, f.system) {
+		return // its own push makes the summary
+	}
 	_ = l.Memory.remember(name, f.facts, opened, stored.Header.SHA256) // else its own push asks the store
 }
 

@@ -32,7 +32,9 @@ func RestDir(dataDir string) string { return filepath.Join(dataDir, SpoolDir, "r
 // and on disk where there is a data directory, for the push that comes next.
 //
 // A summary is a help for the next backup, never more: what goes wrong leaves
-// a hole that the backup finds, and keeps no WAL from being archived.
+// a hole that the backup finds, and keeps no WAL from being archived. A segment
+// that was archived ahead is not remembered as long as its summary is missing, so
+// its own push makes it.
 type summaries struct {
 	repo *repo.Repo
 	dir  string // of the rests; "" for none
@@ -45,7 +47,7 @@ type summaries struct {
 type summary struct {
 	*summaries
 	seg  postgres.Segment
-	made *blocks.Summary // nil when there is none
+	made *blocks.Summary // nil when there is none, and once it is stored
 	rest *blocks.Rest    // nil when it is not known
 	done chan struct{}   // closed when both are there, or never will be
 	end  func()
@@ -106,20 +108,24 @@ func (m *summary) make(ctx context.Context, file io.ReaderAt) {
 	}
 }
 
-// store puts the summary into the repository. To be called once the segment is
-// durable: it may have been refused because another primary archives here.
-func (m *summary) store(ctx context.Context, system postgres.SystemID) {
+// store puts the summary into the repository, and says whether no other try is
+// needed: it is there, or there is none to be stored. To be called once, when the
+// segment is durable: it may have been refused because another primary archives
+// here.
+func (m *summary) store(ctx context.Context, system postgres.SystemID) bool {
 	if m == nil {
-		return
+		return true
 	}
 	select {
 	case <-m.done:
 	case <-ctx.Done():
-		return
 	}
-	if m.made != nil {
-		_ = m.made.Store(ctx, m.repo, system, m.seg.Timeline) // else there is a hole
+	if ctx.Err() != nil {
+		return false // it may have been made without the segment before, too
 	}
+	made := m.made
+	m.made = nil // what waits for its turn to be forgotten must not hold it
+	return made == nil || made.Store(ctx, m.repo, system, m.seg.Timeline) == nil
 }
 
 // before is what is left of the segment before, nil when that is not known. It

@@ -65,7 +65,7 @@ func TestRecordBetweenArchivedAndNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	sums := newSummaries(a.Repo, dir)
-	archive := func(no uint64) *summary {
+	archive := func(no uint64) (*summary, postgres.LSN) {
 		seg := postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}
 		raw, err := os.ReadFile(filepath.Join(c.DataDir(), "pg_wal", seg.Name()))
 		if err != nil {
@@ -73,13 +73,16 @@ func TestRecordBetweenArchivedAndNot(t *testing.T) {
 		}
 		m := sums.begin(seg)
 		m.make(context.Background(), bytes.NewReader(raw))
-		m.store(context.Background(), control.SystemID)
-		return m
+		to := m.made.To
+		if !m.store(context.Background(), control.SystemID) {
+			t.Fatalf("the summary of %s was not stored", seg)
+		}
+		return m, to
 	}
-	from = archive(last - 5).made.To
+	_, from = archive(last - 5)
 	archive(last - 4)
 	archive(last - 3)
-	if m := archive(last - 2); m.rest == nil || m.rest.LSN == m.seg.End() {
+	if m, _ := archive(last - 2); m.rest == nil || m.rest.LSN == m.seg.End() {
 		t.Fatalf("no record goes on behind %s, and the test says nothing", m.seg)
 	}
 	for no := last - 1; no <= last; no++ {

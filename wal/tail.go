@@ -341,7 +341,7 @@ func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary
 	}
 	if err == nil {
 		sum.make(ctx, bytes.NewReader(raw))
-		sum.store(ctx, t.system)
+		_ = sum.store(ctx, t.system) // else there is a hole
 	}
 	t.report(stored{part: p, what: storedWhole, err: storeError("store", name.String(), err)})
 }

@@ -1,0 +1,176 @@
+package wal
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/fault"
+	"github.com/lifeboat-dr/lifeboat/storage/mem"
+)
+
+// realWAL is segments of a server, which follow one another, for pushes that
+// make block summaries.
+type realWAL struct {
+	system  postgres.SystemID
+	names   []string
+	content [][]byte
+}
+
+func newRealWAL(t *testing.T, segments int) realWAL {
+	c := servertest.New(t, servertest.Options{WALSegmentSize: 1 << 20, Settings: map[string]string{"wal_keep_size": "64MB"}})
+	c.Exec(t, "create table words as select i, md5(i::text) w from generate_series(1, 80000) i; select pg_switch_wal()")
+	control, err := ReadControl(t.Context(), c.DataDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := realWAL{system: control.SystemID}
+	seg := segment(t, c.QueryString(t, "select pg_walfile_name(pg_current_wal_lsn() - 6000000)"), 1<<20)
+	for range segments {
+		raw, err := os.ReadFile(filepath.Join(c.DataDir(), "pg_wal", seg.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.names, w.content = append(w.names, seg.Name()), append(w.content, raw)
+		seg = seg.Next()
+	}
+	return w
+}
+
+func (w realWAL) dataDir(t *testing.T) *dataDir {
+	d := newDataDir(t)
+	d.names = w.names
+	for i, name := range w.names {
+		d.put(t, name, w.content[i])
+		d.ready(t, name)
+	}
+	return d
+}
+
+// push is the push of a file as archive_command makes it: one that is remembered
+// is left out.
+func (w realWAL) push(ctx context.Context, a *archive, r *repo.Repo, d *dataDir, name string) error {
+	ahead := a.ahead(d)
+	ahead.Memory.System, ahead.Blocks = w.system, true
+	if _, known := ahead.Memory.Recall(d.file(name)); known {
+		return nil
+	}
+	_, _, err := PushAhead(ctx, r, d.file(name), PushOptions{System: w.system}, ahead)
+	return err
+}
+
+// summarized is where the summaries of the segments begin and end, by name.
+func (w realWAL) summarized(t *testing.T, a *archive) map[string][2]postgres.LSN {
+	t.Helper()
+	out := map[string][2]postgres.LSN{}
+	prefix := repo.BlocksPrefix(w.system, 1)
+	for info, err := range a.store.List(t.Context(), prefix) {
+		from, to, ok := repo.ParseBlocks(strings.TrimPrefix(info.Key, prefix))
+		if err != nil || !ok {
+			t.Fatal(info.Key, err)
+		}
+		out[postgres.SegmentAt(1, to-1, 1<<20).Name()] = [2]postgres.LSN{from, to}
+	}
+	return out
+}
+
+// expectSummaries fails where a file is remembered whose summary is not there.
+func (w realWAL) expectSummaries(t *testing.T, what string, a *archive, d *dataDir, but string) (remembered int) {
+	t.Helper()
+	memory, have := a.memory(d), w.summarized(t, a)
+	memory.System = w.system
+	for _, name := range d.names {
+		_, known := memory.Recall(d.file(name))
+		if _, ok := have[name]; known && !ok && name != but {
+			t.Errorf("%s: %s is remembered, and its summary is not there", what, name)
+		}
+		if known {
+			remembered++
+		}
+	}
+	return remembered
+}
+
+// Whatever operation fails while a push looks ahead: a segment that is remembered
+// has its block summary, and when all are pushed the summaries have no hole. Only
+// a push whose own summary the store did not take, of itself or in an outage, leaves
+// one, since its segment is archived.
+func TestSummariesUnderFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("seals much: run in full, without the race detector")
+	}
+	w := newRealWAL(t, 3)
+	own := w.names[0]
+	var a *archive
+	var d *dataDir
+	sweep(t, func(_ fault.Mode, broken func(storage.Store) *fault.Store) (*fault.Store, error) {
+		a, d = newArchive(t, mem.New()), w.dataDir(t)
+		s := broken(a.store)
+		r, err := a.writer(s)
+		if err == nil {
+			err = w.push(t.Context(), a, r, d, own)
+		}
+		if !s.Fired() && w.expectSummaries(t, "no fault", a, d, "") != len(w.names) {
+			t.Error("without a fault not all are remembered")
+		}
+		return s, err
+	}, func(mode fault.Mode, fired string, err error) {
+		what, but := mode.String()+", "+fired, ""
+		if mode == fault.Outage {
+			but = own
+		}
+		if _, key, _ := strings.Cut(fired, " "+repo.BlocksPrefix(w.system, 1)); key != "" {
+			if _, to, ok := repo.ParseBlocks(key); ok && postgres.SegmentAt(1, to-1, 1<<20).Name() == own {
+				but = own
+			}
+		}
+		w.expectSummaries(t, what, a, d, but)
+		for _, name := range w.names { // PostgreSQL tries again, and goes on
+			if err := w.push(t.Context(), a, a.Repo, d, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		have := w.summarized(t, a)
+		for i, name := range w.names {
+			if name != but && have[name][1] == 0 || i > 0 && w.names[i-1] != but && have[name][0] != have[w.names[i-1]][1] {
+				t.Errorf("%s: there is a hole at %s: %v", what, name, have)
+			}
+		}
+	})
+}
+
+// A push is told to end when another segment is durable and its summary is on the
+// way.
+func TestSummaryIsCutOff(t *testing.T) {
+	w := newRealWAL(t, 2)
+	a, d := newArchive(t, mem.New()), w.dataDir(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	summaries := 0
+	r := a.open(t, &hookStore{Store: a.store, before: func(opCtx context.Context, key string) error {
+		if strings.HasPrefix(key, "blocks/") {
+			if summaries++; summaries == 2 { // that of the own file came before
+				cancel()
+				return context.Cause(opCtx)
+			}
+		}
+		return nil
+	}}, "db1")
+	if err := w.push(ctx, a, r, d, w.names[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.expectSummaries(t, "cut off", a, d, ""); n != 1 || summaries != 2 {
+		t.Errorf("%d segments are remembered, %d summaries were sent", n, summaries)
+	}
+	if err := w.push(t.Context(), a, a.Repo, d, w.names[1]); err != nil {
+		t.Fatal(err)
+	}
+	if have := w.summarized(t, a); len(have) != 2 || have[w.names[0]][1] != have[w.names[1]][0] {
+		t.Errorf("after its own push: %v", have)
+	}
+}
