@@ -30,7 +30,9 @@ type windows struct {
 
 // load brings the page at a position into seg.
 func (r *WALReader) load(at LSN) error {
-	r.segFrom, r.segEnd = 0, 0
+	// Nothing is there until it is loaded, and the page that was checked went too: when
+	// this fails, and the call is repeated, it is looked for again.
+	r.segFrom, r.segEnd, r.pageEnd = 0, 0, 0
 	start := at &^ LSN(r.size-1)
 	if r.windows.file != nil && r.windows.start == start {
 		return r.slide(at)

@@ -149,6 +149,66 @@ func TestStartInTheTailOfASegment(t *testing.T) {
 	}
 }
 
+// A call that failed because a segment, or a piece of it, could not be read is
+// repeated, and goes on where it was: also within a record that crosses segments.
+func TestReadingIsRepeated(t *testing.T) {
+	const size = 1 * mib
+	c := servertest.New(t, servertest.Options{WALSegmentSize: size, Settings: map[string]string{"wal_keep_size": "1GB", "autovacuum": "off"}})
+	c.QueryString(t, "select pg_logical_emit_message(false, 'x', repeat('0123456789', 250000))")
+	c.Exec(t, "create table t as select generate_series(1, 100000)") // records that begin in a segment's last page, too
+	start, open := firstSegment(t, c, size).Start(), openDir(walDir(c), 1, size)
+	c.Stop(t, server.Fast)
+	want, _ := records(t, start, size, open)
+
+	errOnce := errors.New("this time it fails")
+	failed := map[int64]bool{}
+	fail := func(at int64) error {
+		if failed[at] {
+			return nil
+		}
+		failed[at] = true
+		return errOnce
+	}
+	for what, r := range map[string]*postgres.WALReader{
+		"segments": postgres.NewWALReader(start, size, func(no uint64) ([]byte, error) {
+			if err := fail(int64(no)); err != nil {
+				return nil, err
+			}
+			return open(no)
+		}),
+		"pieces": postgres.NewWALReaderFromFiles(start, size, func(no uint64) (io.ReaderAt, error) {
+			b, err := open(no)
+			return readerAt(func(p []byte, off int64) (int, error) {
+				if err := fail(-int64(no)*size - off); err != nil {
+					return 0, err
+				}
+				return bytes.NewReader(b).ReadAt(p, off)
+			}), err
+		}),
+	} {
+		var got []postgres.LSN
+		again := 0
+		for {
+			rec, err := r.Next()
+			if errors.Is(err, errOnce) {
+				again++
+				continue
+			}
+			if err != nil {
+				break
+			}
+			got = append(got, rec.LSN)
+		}
+		if !slices.Equal(got, want) || again < 8 {
+			t.Errorf("%s: %d records and %d calls that failed, want %d", what, len(got), again, len(want))
+		}
+	}
+}
+
+type readerAt func(p []byte, off int64) (int, error)
+
+func (f readerAt) ReadAt(p []byte, off int64) (int, error) { return f(p, off) }
+
 // refuseFalseOverwrite makes the record that stands in for the one at tornAt
 // name another.
 func refuseFalseOverwrite(t *testing.T, start postgres.LSN, lost postgres.Segment, tornAt postgres.LSN, open postgres.OpenSegment) {
