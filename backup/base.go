@@ -187,7 +187,7 @@ func (c *copier) buildOn(ctx context.Context, s *server) (origin, error) {
 	default:
 		from.why = "the manifest of backup " + info.Label + " cannot be read"
 	}
-	from.why = joinWords(from.why, resumed(parts))
+	from.why = joinWords(from.why, resumed(layers))
 	return from, nil
 }
 

@@ -25,6 +25,7 @@ type layer struct {
 	packs   iter.Seq2[repo.PackEntry, error]
 	covered []runs // of each file, what the packs hold; nil: all of every file
 	renew   renewal
+	used    int // packs of which something was taken over
 	close   func() error
 }
 
@@ -246,13 +247,15 @@ func (c *copier) dropParts(ctx context.Context) {
 	}
 }
 
-// resumed says, for the report, which interrupted backups were taken up.
-func resumed(parts []repo.Part) string {
+// resumed says, for the report, what was taken over from interrupted backups.
+func resumed(layers []*layer) string {
 	var labels []string
 	packs := 0
-	for _, p := range parts {
-		labels = append(labels, p.Label)
-		packs += len(p.Packs)
+	for _, l := range layers {
+		if l.covered != nil && l.used > 0 {
+			labels = append(labels, l.label)
+			packs += l.used
+		}
 	}
 	if len(labels) == 0 {
 		return ""

@@ -45,8 +45,12 @@ func (c *copier) takeOver(ctx context.Context, l *layer, have map[[32]byte]int32
 		if !whole {
 			lost++
 		}
-		if err := c.takePack(p, byNumber, whole && !l.renew.due(p), l.covered == nil); err != nil {
+		taken, err := c.takePack(p, byNumber, whole && !l.renew.due(p), l.covered == nil)
+		if err != nil {
 			return lost, err
+		}
+		if taken {
+			l.used++
 		}
 	}
 	for _, f := range byNumber {
@@ -73,9 +77,10 @@ func (c *copier) giveRecords(l *layer) []*copyFile {
 	return byNumber
 }
 
-// takePack keeps of one pack what still holds. Of a layer that has all of every
-// file, what is not kept is noted, else what is: the shorter list.
-func (c *copier) takePack(p repo.PackEntry, byNumber []*copyFile, keep, complete bool) error {
+// takePack keeps of one pack what still holds, and says whether that is anything.
+// Of a layer that has all of every file, what is not kept is noted, else what is:
+// the shorter list.
+func (c *copier) takePack(p repo.PackEntry, byNumber []*copyFile, keep, complete bool) (taken bool, err error) {
 	out := repo.PackEntry{PackRef: p.PackRef, Day: p.Day}
 	var bytes int64
 	for _, frame := range p.Frames {
@@ -100,10 +105,10 @@ func (c *copier) takePack(p repo.PackEntry, byNumber []*copyFile, keep, complete
 		}
 	}
 	if len(out.Frames) == 0 {
-		return nil
+		return false, nil
 	}
 	c.ages[p.Day] += bytes
-	return c.manifest.AddOlder(out)
+	return true, c.manifest.AddOlder(out)
 }
 
 // settle takes off the wanted what was kept of a layer.
