@@ -77,6 +77,7 @@ type copier struct {
 	ages     map[int]int64    // raw bytes by the day of their packs
 	stored   []repo.PackEntry // since the last part
 	unnoted  int64            // bytes of these
+	unspans  int              // and what they hold, in spans
 	bad      []repo.BadPage
 	badCount int64
 	written  []badPage // bad, but perhaps just being written

@@ -164,11 +164,26 @@ func partLayer(p repo.Part, ch changes) *layer {
 
 // A backup notes what it has stored when that is at least partBytes and a
 // sixteenth of all that it has stored: so much is sent again at most, and the
-// parts of a large backup are few. At partMost it does so anyway.
+// parts of a large backup are few. At partMost it does so anyway, and when the
+// packs hold many scattered pages: a part must stay far below what is read of one.
 const (
 	partBytes = 32 << 20
 	partMost  = 64 << 30
+	partSpans = 1 << 19 // some 40 bytes each, or a few hundred where each is a file
 )
+
+// spansOf is how many spans a pack holds.
+func spansOf(e repo.PackEntry) (n int) {
+	for _, f := range e.Frames {
+		n += len(f.To)
+	}
+	return n
+}
+
+// partDue says whether it is time for the next part.
+func (c *copier) partDue() bool {
+	return c.unnoted >= min(max(partBytes, c.newBytes/16), partMost) || c.unspans >= partSpans
+}
 
 // notePart notes the packs that were stored since the last part, when it is
 // time to, or at once. After an error they are noted the next time.
@@ -179,12 +194,12 @@ func (c *copier) notePart(ctx context.Context, atOnce bool) error {
 	c.parting.Lock()
 	defer c.parting.Unlock()
 	c.mu.Lock()
-	packs, bytes := c.stored, c.unnoted
-	if len(packs) == 0 || c.badCount > 0 || len(c.written) > 0 || !atOnce && bytes < min(max(partBytes, c.newBytes/16), partMost) {
+	packs, bytes, spans := c.stored, c.unnoted, c.unspans
+	if len(packs) == 0 || c.badCount > 0 || len(c.written) > 0 || !atOnce && !c.partDue() {
 		c.mu.Unlock()
 		return nil
 	}
-	c.stored, c.unnoted = nil, 0
+	c.stored, c.unnoted, c.unspans = nil, 0, 0
 	c.mu.Unlock()
 
 	err := c.repo.CreatePart(ctx, c.parts+1, c.makePart(packs))
@@ -194,7 +209,7 @@ func (c *copier) notePart(ctx context.Context, atOnce bool) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.stored, c.unnoted = append(packs, c.stored...), c.unnoted+bytes
+	c.stored, c.unnoted, c.unspans = append(packs, c.stored...), c.unnoted+bytes, c.unspans+spans
 	return err
 }
 

@@ -98,7 +98,7 @@ func (w *worker) finish(ctx context.Context) error {
 func (c *copier) note(ctx context.Context, e repo.PackEntry) error {
 	c.mu.Lock()
 	c.newBytes += e.Size
-	c.stored, c.unnoted = append(c.stored, e), c.unnoted+e.Size
+	c.stored, c.unnoted, c.unspans = append(c.stored, e), c.unnoted+e.Size, c.unspans+spansOf(e)
 	err := c.manifest.Add(e)
 	c.mu.Unlock()
 	if err != nil {
