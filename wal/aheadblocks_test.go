@@ -2,10 +2,13 @@ package wal
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
@@ -13,6 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
+	"github.com/lifeboat-dr/lifeboat/wal/blocks"
 )
 
 // realWAL is segments of a server, which follow one another, for pushes that
@@ -173,4 +177,76 @@ func TestSummaryIsCutOff(t *testing.T) {
 	if have := w.summarized(t, a); len(have) != 2 || have[w.names[0]][1] != have[w.names[1]][0] {
 		t.Errorf("after its own push: %v", have)
 	}
+}
+
+// A stream makes the summaries that pushes of the same segments make, one after
+// the other without a hole, also where the store fails for a segment, which is there
+// in slices, while the next one is stored.
+func TestStreamMakesTheSummariesOfPushes(t *testing.T) {
+	w := newRealWAL(t, 4)
+	pushed, d := newArchive(t, mem.New()), w.dataDir(t)
+	for _, name := range w.names {
+		check(t, w.push(t.Context(), pushed, pushed.Repo, d, name))
+	}
+	want := w.summarized(t, pushed)
+	if len(want) != len(w.names) {
+		t.Fatalf("pushes made %v", want)
+	}
+
+	a := newArchive(t, mem.New())
+	next := make(chan struct{})
+	var failed atomic.Bool
+	r := a.open(t, &hookStore{Store: a.store, before: func(_ context.Context, key string) error {
+		switch {
+		case strings.HasSuffix(key, "/"+w.names[2]):
+			close(next)
+		case strings.HasSuffix(key, "/"+w.names[1]) && !failed.Load():
+			<-next
+			failed.Store(true)
+			return errFlaky
+		}
+		return nil
+	}}, "db1")
+	var wait waiting
+	tl := newTail(r, w.system, 1<<20, tailPolicy{atOnce: true}, wait.wake)
+	tl.sums = newSummaries(r, "")
+	begin := segment(t, w.names[0], 1<<20).Start()
+	check(t, tl.begin(t.Context(), 1, begin, begin))
+	clock, deadline := time.Unix(1800000000, 0), time.Now().Add(time.Minute)
+	for sent := 0; len(w.summarized(t, a)) < len(w.names); clock = clock.Add(time.Second) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after a minute the stream has made %v", w.summarized(t, a))
+		}
+		if sent < len(w.content) && !tl.full() {
+			check(t, tl.add(t.Context(), begin+postgres.LSN(sent)<<20, w.content[sent]))
+			sent++
+		} else {
+			wait.sleep(t.Context(), time.Millisecond)
+		}
+		if err := tl.collect(clock); err != nil && !errors.Is(err, errFlaky) {
+			t.Fatal(err)
+		}
+		// It is tried again when the next one is done.
+		if _, done := w.summarized(t, a)[w.names[2]]; done || !failed.Load() {
+			tl.step(t.Context(), clock)
+		}
+	}
+	tl.removing.Wait()
+	got := w.summarized(t, a)
+	for i, name := range w.names {
+		if i > 0 && got[name] != want[name] || got[name][1] != want[name][1] || !failed.Load() {
+			t.Errorf("%s: the stream's summary is of %v, that of a push of %v", name, got[name], want[name])
+			continue
+		}
+		if i > 0 && !sameSet(w.load(t, a, got[name]), w.load(t, pushed, got[name])) {
+			t.Errorf("%s: the stream's summary names other pages than that of a push", name)
+		}
+	}
+}
+
+func (w realWAL) load(t *testing.T, a *archive, of [2]postgres.LSN) *blocks.Set {
+	t.Helper()
+	s, err := blocks.Load(t.Context(), a.Repo, w.system, 1, of[0], of[1])
+	check(t, err)
+	return s.Set
 }

@@ -40,11 +40,14 @@ func TestWALOfAnotherBranchFillsNoHole(t *testing.T) {
 	}
 	a := newArchive(t, mem.New())
 	ask := func(from, fork, to postgres.LSN) error {
-		set, _, err := blocks.Collect(context.Background(), a.Repo, blocks.Range{System: control.SystemID, Size: seg.Size,
+		set, got, err := blocks.Collect(context.Background(), a.Repo, blocks.Range{System: control.SystemID, Size: seg.Size,
 			Path: []postgres.TimelineSpan{{Timeline: 1, End: fork}, {Timeline: 2, Begin: fork, End: postgres.EndOfTime}},
 			From: from, To: to, WALDir: filepath.Join(dir, "pg_wal"), RestDir: RestDir(dir), Workers: 1})
 		if err == nil && set.Pages() == 0 {
 			t.Error("nothing was read, and the test says nothing")
+		}
+		if got.WALBytes >= int64(seg.Size) {
+			t.Errorf("%d bytes were read, which is not piece by piece", got.WALBytes)
 		}
 		return err
 	}
@@ -56,7 +59,7 @@ func TestWALOfAnotherBranchFillsNoHole(t *testing.T) {
 	}
 
 	put(kept, raw)
-	fork, to := recordAt(t, seg, raw, seg.Start()+300<<10), seg.Start()+700<<10
+	fork, to := recordAt(t, seg, raw, seg.Start()+300<<10), recordAt(t, seg, raw, seg.Start()+700<<10)
 	if err := ask(seg.Start(), to, to); err != nil {
 		t.Errorf("before the fork: %v", err)
 	}

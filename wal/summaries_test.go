@@ -74,8 +74,8 @@ func TestRecordBetweenArchivedAndNot(t *testing.T) {
 		m := sums.begin(seg)
 		m.make(context.Background(), bytes.NewReader(raw))
 		to := m.made.To
-		if !m.store(context.Background(), control.SystemID) {
-			t.Fatalf("the summary of %s was not stored", seg)
+		if !m.store(context.Background(), control.SystemID) || m.made != nil {
+			t.Fatalf("the summary of %s was not stored, or is still held in memory", seg)
 		}
 		return m, to
 	}

@@ -333,6 +333,9 @@ func (t *tail) createSlice(ctx context.Context, seg postgres.Segment, from int64
 func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary) {
 	defer sum.give()
 	name := postgres.WALName{Kind: postgres.WALSegment, Timeline: p.seg.Timeline, Segment: p.seg.Name()}
+	// First, and in any case: the summary of the next segment begins with what is
+	// left of this one, and must not wait for a store that fails.
+	sum.make(ctx, bytes.NewReader(raw))
 	// A stream lives long: its key may have been retired meanwhile, and nobody would
 	// believe what it stores, nor could who is believed store it under that name.
 	err := t.repo.CheckSigning(ctx)
@@ -340,7 +343,6 @@ func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary
 		err = storeSegment(ctx, t.repo, t.system, name, raw)
 	}
 	if err == nil {
-		sum.make(ctx, bytes.NewReader(raw))
 		_ = sum.store(ctx, t.system) // else there is a hole
 	}
 	t.report(stored{part: p, what: storedWhole, err: storeError("store", name.String(), err)})

@@ -130,6 +130,16 @@ func TestStreamAlone(t *testing.T) {
 			s.Exec(t, "insert into t select generate_series(1001, 2000)")
 			lsn := s.QueryString(t, "select pg_current_wal_flush_lsn()")
 			s.waitDurable(t, lsn)
+			if !o.s3 {
+				eventually(t, "a block summary", func() bool {
+					for key := range s.objects(t) {
+						if strings.HasPrefix(key, "blocks/") {
+							return true
+						}
+					}
+					return false
+				})
+			}
 			st.kill(t)
 			s.Kill9(t)
 			c := s.restoreTo(t)
