@@ -44,12 +44,17 @@ func baseLayer(ctx context.Context, r *repo.Repo, info *repo.Info, ch changes, r
 	}
 	l := &layer{label: info.Label, since: info.StartLSN, changes: ch, files: m.Files, packs: m.Packs(), renew: renew, close: m.Close}
 	l.index()
-	for _, p := range info.BadPages {
+	l.readAgain(info.BadPages)
+	return l, nil
+}
+
+// readAgain has pages read again that were bad.
+func (l *layer) readAgain(bad []repo.BadPage) {
+	for _, p := range bad {
 		if rel, ok := postgres.ParseRelationPath(p.Path); ok {
 			l.bad.Add(blocks.Fork{RelFile: rel.RelFile, Fork: rel.Fork}, p.Block, p.Block+1)
 		}
 	}
-	return l, nil
 }
 
 // resumeWithin is how old an interrupted backup may be. Who expires removes
@@ -113,8 +118,9 @@ func (c *copier) joinParts(ctx context.Context, u repo.Folder) (all repo.Part, e
 		}
 		if all.Label == "" {
 			all = p
-			all.Files, all.Packs = nil, nil
+			all.Files, all.Packs, all.BadPages = nil, nil, nil
 		}
+		all.BadPages = append(all.BadPages, p.BadPages...)
 		number := make([]int, len(p.Files))
 		for i, f := range p.Files {
 			at, there := known[f.Path]
@@ -141,6 +147,7 @@ func (c *copier) joinParts(ctx context.Context, u repo.Folder) (all repo.Part, e
 func partLayer(p repo.Part, ch changes) *layer {
 	l := &layer{label: p.Label, since: p.StartLSN, changes: ch, files: p.Files, covered: make([]runs, len(p.Files)), renew: renewal{day: -1}}
 	l.index()
+	l.readAgain(p.BadPages)
 	l.close = func() error { return nil }
 	l.packs = func(yield func(repo.PackEntry, error) bool) {
 		for _, e := range p.Packs {
@@ -188,21 +195,23 @@ func (c *copier) partDue() bool {
 // notePart notes the packs that were stored since the last part, when it is
 // time to, or at once. After an error they are noted the next time.
 //
-// Once a page was bad nothing is noted any more. Who took its pack over would
-// have to know of it: a backup must not be silent about a page that it holds.
+// A part names the pages that were bad so far, or perhaps just being written: who
+// takes the packs over reads those again, since a backup must not be silent about
+// a bad page that it holds. Of more than can be named nothing is noted any more.
 func (c *copier) notePart(ctx context.Context, atOnce bool) error {
 	c.parting.Lock()
 	defer c.parting.Unlock()
 	c.mu.Lock()
 	packs, bytes, spans := c.stored, c.unnoted, c.unspans
-	if len(packs) == 0 || c.badCount > 0 || len(c.written) > 0 || !atOnce && !c.partDue() {
+	bad, known := c.badSoFar()
+	if len(packs) == 0 || !known || !atOnce && !c.partDue() {
 		c.mu.Unlock()
 		return nil
 	}
 	c.stored, c.unnoted, c.unspans = nil, 0, 0
 	c.mu.Unlock()
 
-	err := c.repo.CreatePart(ctx, c.parts+1, c.makePart(packs))
+	err := c.repo.CreatePart(ctx, c.parts+1, c.makePart(packs, bad))
 	if err == nil {
 		c.parts++
 		return nil
@@ -227,10 +236,20 @@ func (c *copier) noteRest(ctx context.Context) {
 	}
 }
 
+// badSoFar is the pages that could not be read whole, and whether those are all.
+// c.mu is held.
+func (c *copier) badSoFar() (pages []repo.BadPage, known bool) {
+	pages = slices.Clone(c.bad)
+	for _, b := range c.written {
+		pages = append(pages, b.BadPage)
+	}
+	return pages, c.badCount == int64(len(c.bad)) && len(pages) <= repo.MaxBadPages
+}
+
 // makePart is a part of these packs. Spans name files by their numbers in it.
-func (c *copier) makePart(packs []repo.PackEntry) repo.Part {
+func (c *copier) makePart(packs []repo.PackEntry, bad []repo.BadPage) repo.Part {
 	p := repo.Part{Label: c.label, Source: c.source, System: c.facts.control.SystemID, Timeline: c.start.Timeline, StartLSN: c.start.LSN, StartTime: c.start.Time,
-		BlockSize: int(c.facts.control.BlockSize), Catalog: c.facts.control.CatalogVersion, Checksums: c.facts.checksums(), Full: c.o.Full, Recipients: c.repo.RecipientIDs()}
+		BlockSize: int(c.facts.control.BlockSize), Catalog: c.facts.control.CatalogVersion, Checksums: c.facts.checksums(), Full: c.o.Full, Recipients: c.repo.RecipientIDs(), BadPages: bad}
 	number := map[int]int{}
 	for _, e := range packs {
 		noted := repo.PackEntry{PackRef: e.PackRef, Day: e.Day}

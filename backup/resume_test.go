@@ -118,7 +118,8 @@ func TestInterruptedBackupIsTakenUpAgain(t *testing.T) {
 }
 
 // A page that was bad when the interrupted backup read it is told by the one
-// that takes it up: it is read again, and does not come back as a good one.
+// that takes it up: it is read again, and does not come back as a good one. What
+// else lies in its pack is used.
 func TestBadPageOfAnInterruptedBackup(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
@@ -140,7 +141,8 @@ func TestBadPageOfAnInterruptedBackup(t *testing.T) {
 	if _, err := backup.Run(context.Background(), r, o); !errors.Is(err, errFull) {
 		t.Fatalf("the first one: %v", err)
 	}
-	if s.sent.Load() == 0 {
+	stored := s.sent.Load()
+	if stored == 0 {
 		t.Fatal("nothing was stored before it was interrupted")
 	}
 	s.left.Store(1 << 30)
@@ -148,5 +150,8 @@ func TestBadPageOfAnInterruptedBackup(t *testing.T) {
 	check(t, err)
 	if info.BadCount != 1 || len(info.BadPages) != 1 || info.BadPages[0].Block != 5 {
 		t.Errorf("%d bad pages are told: %+v; %s", info.BadCount, info.BadPages, info.ChangesWhy)
+	}
+	if !strings.Contains(info.ChangesWhy, "of the interrupted") || info.NewBytes > info.StoredBytes-stored/2 {
+		t.Errorf("of %d bytes %d were sent, though %d were stored; %s", info.StoredBytes, info.NewBytes, stored, info.ChangesWhy)
 	}
 }

@@ -24,10 +24,11 @@ type Part struct {
 	BlockSize  int               `json:"block_size"`
 	Catalog    uint32            `json:"catalog_version"`
 	Checksums  bool              `json:"checksums"`
-	Full       bool              `json:"full,omitempty"` // the backup was to refer to no older pack
-	Recipients []string          `json:"recipients"`     // who can open its packs
-	Files      []FileEntry       `json:"files"`          // those that the packs hold something of
-	Packs      []PackEntry       `json:"packs"`          // their spans name Files
+	Full       bool              `json:"full,omitempty"`      // the backup was to refer to no older pack
+	Recipients []string          `json:"recipients"`          // who can open its packs
+	Files      []FileEntry       `json:"files"`               // those that the packs hold something of
+	Packs      []PackEntry       `json:"packs"`               // their spans name Files
+	BadPages   []BadPage         `json:"bad_pages,omitempty"` // that the backup has found so far; at most MaxBadPages
 }
 
 const maxPart = 256 << 20 // bytes
@@ -67,6 +68,9 @@ func (r *Repo) Part(ctx context.Context, label string, n int) (Part, error) {
 	}
 	if p.Label != label {
 		return p, &UntrustedError{key, "it is of another backup"}
+	}
+	if len(p.BadPages) > MaxBadPages {
+		return p, &CorruptError{key, fmt.Sprintf("%d bad pages", len(p.BadPages)), nil}
 	}
 	for _, f := range p.Files {
 		if err := f.Check(); err != nil {
