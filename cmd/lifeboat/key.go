@@ -307,7 +307,7 @@ func (r *rotation) inEach(ctx context.Context, do func(context.Context, *Config,
 	var failures []placeFailure
 	for _, one := range r.cfg.each() {
 		one.Recipients = r.cfg.Recipients
-		repository, err := openRepo(ctx, one)
+		repository, err := openOne(ctx, one)
 		if err == nil {
 			err = do(ctx, one, repository)
 		}
