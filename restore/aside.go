@@ -18,8 +18,8 @@ import (
 // A database that was backed up ten times, a hundredth changed each time, has a
 // tenth of its pages in packs of pages from all over its files, and in the others a
 // dozen holes in each MiB. Written where they belong as they come, those are more
-// than twenty small writes for each MiB, and the kernel takes longer for them than
-// we take to decode them. So frames of scattered pages are first put aside, in one
+// than twenty small writes for each MiB, which cannot go past the page cache as large
+// ones can. So frames of scattered pages are first put aside, in one
 // file, one after another; when the frame comes that lies around some of them, they
 // are read into its holes and all is written at once.
 //
@@ -62,10 +62,14 @@ const (
 // asideFile is its name for the moment in which it has one.
 const asideFile = "lifeboat-restore.aside"
 
-// newAside makes the file in a folder. It takes no more than half of what the plan
-// leaves free there. A folder without room gets none.
-func newAside(o *openDir, disks []Disk) (*aside, error) {
+// newAside makes the file in a folder, for a restore that is larger than memory: in
+// the page cache small pieces cost no more than large ones. It takes no more than half
+// of what the plan leaves free there. A folder without room gets none.
+func newAside(o *openDir, disks []Disk, large bool) (*aside, error) {
 	a := &aside{parts: map[region][]part{}}
+	if !large {
+		return a, nil
+	}
 	for _, d := range disks {
 		if slices.Contains(d.Paths, o.path) {
 			a.room = (d.Free - d.Need) / 2

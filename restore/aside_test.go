@@ -110,7 +110,7 @@ func TestAsideFills(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	a, err := newAside(&openDir{path: dir, root: root}, []Disk{{Paths: []string{dir}, Free: 64 << 20}})
+	a, err := newAside(&openDir{path: dir, root: root}, []Disk{{Paths: []string{dir}, Free: 64 << 20}}, true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -63,15 +63,16 @@ func (d *dirs) writeFiles(ctx context.Context, r *repo.Repo, m *repo.ManifestRea
 		budget: semaphore.NewWeighted(packBudget), control: make([]byte, l.files[l.control].size)}
 	w.handles = newHandles(d, l.files, w.written)
 	defer w.handles.close()
-	var err error
-	if w.aside, err = newAside(d.roots[0], d.plan.Disks); err != nil {
-		return nil, err
-	}
-	defer w.aside.close()
 	for _, t := range l.files {
 		w.total += t.size
 	}
-	w.uncached.Store(w.total > o.machineMemory()/2)
+	large := w.total > o.machineMemory()/2
+	w.uncached.Store(large)
+	var err error
+	if w.aside, err = newAside(d.roots[0], d.plan.Disks, large); err != nil {
+		return nil, err
+	}
+	defer w.aside.close()
 	o.observe(Progress{Phase: WritePhase, Total: w.total})
 	if err := w.makeEmpty(); err != nil {
 		return nil, err
