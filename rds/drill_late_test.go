@@ -19,13 +19,13 @@ func TestAnswersThatComeLate(t *testing.T) {
 	for name, c := range map[string]struct {
 		timeout time.Duration
 		asked   int
-	}{"asked again": {time.Second, 2}, "after the end": {150 * time.Millisecond, 1}} {
+	}{"asked again": {2 * time.Second, 2}, "after the end": {800 * time.Millisecond, 1}} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, rdstest.Options{Create: 2 * time.Second}, rdstest.Source{NoServer: true})
 			s.take(t)
-			s.Stall("RestoreDBInstanceFromDBSnapshot", 400*time.Millisecond)
+			s.Stall("RestoreDBInstanceFromDBSnapshot", 1800*time.Millisecond)
 			d, _ := s.drill(t, func(o *rds.DrillOptions) {
-				o.Timeout, o.Asking, o.Waiting.Poll = c.timeout, 100*time.Millisecond, 100*time.Millisecond
+				o.Timeout, o.Asking, o.Waiting.Poll = c.timeout, time.Second, 200*time.Millisecond
 			})
 			reasons := strings.Join(d.Reasons, "; ")
 			if d.Verdict != evidence.Unknown || !strings.Contains(reasons, "did not end within") || len(s.Calls("RestoreDBInstanceFromDBSnapshot")) != c.asked {
@@ -48,7 +48,7 @@ func TestInstanceThatComesLate(t *testing.T) {
 	}
 	added := false
 	d, _ := s.drill(t, func(o *rds.DrillOptions) {
-		o.Timeout, o.CleanUp = 100*time.Millisecond, 10*time.Second
+		o.Timeout, o.CleanUp = 1500*time.Millisecond, 10*time.Second
 		o.Waiting.Observe = func(p rds.Progress) {
 			id, ours := strings.CutPrefix(p.What, "cluster ")
 			if p.State != "busy" || !ours || added {

@@ -24,7 +24,8 @@ source is given: by --confirm, or typed when asked on a terminal. An instance is
 rebooted with failover, an Aurora cluster failed over. Meanwhile a write is tried
 every 200 ms, through DNS and on a new connection; the writes are messages in the
 WAL and touch no table. It waits until another zone, or of Aurora another
-instance, has taken over and writes succeed, and stores the downtime as signed evidence. rto: is the objective.`,
+instance, has taken over and writes succeed, and stores the downtime as signed
+evidence. rto: is the objective.`,
 		Flags: append(rdsFlags(
 			&cli.StringFlag{Name: "confirm", Usage: "`NAME` of the source: yes, do it"},
 		), configFlags("repository", "rds.resolver")...),
