@@ -69,6 +69,38 @@ func auroraSuite() []step {
 			}
 			return c.gone(ctx, rds.Cluster, drill)
 		}},
+		{"Aurora: restore to the latest time", func(ctx context.Context, c *calls) error {
+			r := request(rds.Cluster)
+			r.Source, r.Latest = "aurora-prod", true
+			if _, err := c.home.Restore(ctx, r); err != nil {
+				return err
+			}
+			if _, err := c.available(ctx, rds.Cluster, drill); err != nil {
+				return err
+			}
+			if err := c.home.Delete(ctx, rds.Cluster, drill, false); err != nil {
+				return err
+			}
+			return c.gone(ctx, rds.Cluster, drill)
+		}},
+		{"Aurora: copy a snapshot to another region", func(ctx context.Context, c *calls) error {
+			s, err := c.home.Snapshot(ctx, rds.Cluster, snapshot)
+			if err != nil {
+				return err
+			}
+			if _, err := c.away.CopySnapshot(ctx, rds.Copy{Of: *s, From: home, ID: snapshot, KMSKey: c.awayKey, Tags: tags}); err != nil {
+				return err
+			}
+			got, err := c.snapshotIn(ctx, c.away, rds.Cluster, snapshot)
+			return errors.Join(err, want(got != nil && maps.Equal(got.Tags, tags), "%+v", got))
+		}},
+		{"Aurora: delete a snapshot", func(ctx context.Context, c *calls) error {
+			if err := c.home.DeleteSnapshot(ctx, rds.Cluster, snapshot); err != nil {
+				return err
+			}
+			_, err := c.home.Snapshot(ctx, rds.Cluster, snapshot)
+			return refused(err, rds.ErrNotFound)
+		}},
 		{"Aurora: fail over to the other instance", func(ctx context.Context, c *calls) error {
 			reader := ""
 			writer := func() string {

@@ -32,8 +32,7 @@ const (
 )
 
 // calls is the suite: the calls that Lifeboat makes, what must come of them, and
-// what must be refused. It runs against the fake, and against moto. Copies, deletion
-// and points in time of clusters are not in it: drills of the fake make those calls.
+// what must be refused. It runs against the fake, and against moto.
 type calls struct {
 	home, away rds.API
 	awayKey    string
@@ -358,8 +357,9 @@ func TestCallsToTheFake(t *testing.T) {
 	f := rdstest.Start(t, rdstest.Options{PageSize: 1, Create: 30 * time.Millisecond, Snapshot: 30 * time.Millisecond, Copy: 30 * time.Millisecond, Delete: 30 * time.Millisecond, Failover: 30 * time.Millisecond})
 	f.Add(t, rdstest.Source{ID: "orders-prod", Encrypted: true, MultiAZ: true, Backups: true})
 	f.Add(t, rdstest.Source{ID: "orders-protected", Protected: true, NoServer: true})
-	f.Add(t, rdstest.Source{ID: "aurora-prod", Cluster: true, MultiAZ: true})
+	f.Add(t, rdstest.Source{ID: "aurora-prod", Cluster: true, MultiAZ: true, Backups: true})
 	f.Advance(t, home, "orders-prod")
+	f.Advance(t, home, "aurora-prod")
 	c := newCalls(t, f.URL)
 	for _, s := range slices.Concat(suite(), auroraSuite()) {
 		if err := s.run(context.Background(), c); err != nil {
