@@ -119,6 +119,9 @@ func TestNoBase(t *testing.T) {
 // pg_checksums writes the checksum into every page, and leaves no WAL, no LSN and
 // no other file behind: nothing older holds, of a backup or an interrupted one.
 func TestChecksumsAreSwitchedOn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	b := newBench(t, servertest.Options{})
 	if _, err := os.Stat(b.Install.Path("pg_checksums")); err != nil {
 		t.Skipf("this test needs the server's own pg_checksums: %v", err)

@@ -78,6 +78,9 @@ func (b *bench) next(t *testing.T, base *repo.Info) *repo.Info {
 // A summary that is lost, with the WAL that it was made from, and one that is
 // damaged: the pages are scanned, and the reason is said.
 func TestHoleInTheSummaries(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	b := newBranchBench(t)
 	b.Exec(t, "create table t as select i, repeat('x', 200) from generate_series(1, 10000) i")
 	info := b.run(t)

@@ -111,6 +111,9 @@ func TestBadPages(t *testing.T) {
 // A bad page of a map is told again for as long as it is bad, though nothing of
 // its relation has changed and its content is that of the base.
 func TestBadPageOfAMapIsToldAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	b := newBench(t, servertest.Options{Checksums: true, Settings: map[string]string{"archive_mode": "on", "autovacuum": "off"}})
 	b.archiveWithSummaries(t)
 	b.Exec(t, "create table a as select generate_series(1, 5000) x")

@@ -16,6 +16,9 @@ import (
 // Packs of pages from all over the files fill a part long before their bytes do.
 // One that grew too large could not be read again.
 func TestScatteredPagesAreNotedSooner(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	ctx := context.Background()
 	check := func(err error) {
 		t.Helper()

@@ -33,6 +33,9 @@ func (b *bench) branch(t *testing.T) {
 // what changed before and after the fork is known from the summaries of both
 // timelines.
 func TestBaseOfAnOlderTimeline(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	b := newBranchBench(t)
 	b.Exec(t, "create table t as select i, repeat('x', 200) from generate_series(1, 10000) i")
 	first := b.run(t)
@@ -51,6 +54,9 @@ func TestBaseOfAnOlderTimeline(t *testing.T) {
 // The files go back to what they were before the last backup, as pg_rewind has
 // them do, and take another branch: the backup's end is in no WAL of that.
 func TestBaseOfALostBranch(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	b := newBranchBench(t)
 	b.Exec(t, "create table t as select generate_series(1, 1000)")
 	b.Stop(t, server.Fast)

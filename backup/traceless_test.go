@@ -78,6 +78,9 @@ func TestChangesWithoutNewLSNs(t *testing.T) {
 // as they were. A scan must not bring the page without the mark together with
 // the visibility map that has the bit. What VACUUM did before is kept.
 func TestScanWithoutChecksums(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	b := newBench(t, servertest.Options{Settings: map[string]string{"archive_mode": "on", "autovacuum": "off"}})
 	b.archiveWithSummaries(t)
 	b.Exec(t, "create table old as select i, repeat('x', 900) from generate_series(1, 10000) i; create table t as select i, repeat('x', 900) from generate_series(1, 500) i")

@@ -13,6 +13,9 @@ import (
 // moment it can be read by who could before or by who shall, and the next run
 // completes it.
 func TestResealFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	for _, mode := range []fault.Mode{fault.Before, fault.After, fault.Truncate, fault.Outage} {
 		n := int64(1)
 		for ; ; n++ {

@@ -93,6 +93,9 @@ func copyOf(t *testing.T, s *mem.Store) *mem.Store {
 // A key is retired, with every operation failing once: at every moment all can be
 // read, and the next run completes it.
 func TestResealAllFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	first := newWorld(t)
 	files, packs := manifestOf(rand.New(rand.NewPCG(1, 2)))
 	_, err := commit(t, first, testInfo(), files, packs)
