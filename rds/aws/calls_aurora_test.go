@@ -71,17 +71,17 @@ func auroraSuite() []step {
 		}},
 		{"Aurora: restore to the latest time", func(ctx context.Context, c *calls) error {
 			r := request(rds.Cluster)
-			r.Source, r.Latest = "aurora-prod", true
+			r.ID, r.Source, r.Latest = drill+"-2", "aurora-prod", true
 			if _, err := c.home.Restore(ctx, r); err != nil {
 				return err
 			}
-			if _, err := c.available(ctx, rds.Cluster, drill); err != nil {
+			if _, err := c.available(ctx, rds.Cluster, r.ID); err != nil {
 				return err
 			}
-			if err := c.home.Delete(ctx, rds.Cluster, drill, false); err != nil {
+			if err := c.home.Delete(ctx, rds.Cluster, r.ID, false); err != nil {
 				return err
 			}
-			return c.gone(ctx, rds.Cluster, drill)
+			return c.gone(ctx, rds.Cluster, r.ID)
 		}},
 		{"Aurora: copy a snapshot to another region", func(ctx context.Context, c *calls) error {
 			s, err := c.home.Snapshot(ctx, rds.Cluster, snapshot)

@@ -28,7 +28,6 @@ var motoCannot = map[string]string{
 	"the latest restorable time stands still":  "it is always now",
 	"fail over to another zone":                "the call does nothing",
 	"events of a failover":                     "there are none",
-	"Aurora: fail over to the other instance":  "the server has an error",
 }
 
 func TestCallsToMoto(t *testing.T) {
