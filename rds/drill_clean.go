@@ -108,9 +108,12 @@ func (d *drill) remove(ctx context.Context, t thing) error {
 		if errors.Is(err, ErrState) { // it is still being made
 			return "busy", -1, false, nil
 		}
-		if expired = nil; errors.Is(err, ErrCredentials) {
+		if errors.Is(err, ErrCredentials) {
 			expired = err
 			return "not looked at: the credentials are not accepted", -1, false, nil
+		}
+		if ctx.Err() == nil {
+			expired = nil // at the end of its time a request says no more than that
 		}
 		return "", -1, err == nil, err
 	})
@@ -133,7 +136,7 @@ func (d *drill) sweep(ctx context.Context) {
 	}
 	reaped, err := reap(ctx, d.api, d.protect, d.o.Sources, d.o.Waiting, d.doc.RDS.Attempt, false)
 	for _, x := range reaped {
-		if x.Gone && x.Kind == d.o.Source.Kind {
+		if x.Gone && x.Kind == d.o.Source.Kind && !strings.HasSuffix(x.ID, memberSuffix) {
 			d.reaped = append(d.reaped, x)
 		}
 	}

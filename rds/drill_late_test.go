@@ -19,13 +19,13 @@ func TestAnswersThatComeLate(t *testing.T) {
 	for name, c := range map[string]struct {
 		timeout time.Duration
 		asked   int
-	}{"asked again": {2 * time.Second, 2}, "after the end": {800 * time.Millisecond, 1}} {
+	}{"asked again": {8 * time.Second, 2}, "after the end": {3 * time.Second, 1}} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, rdstest.Options{Create: 2 * time.Second}, rdstest.Source{NoServer: true})
+			s := newSite(t, rdstest.Options{Create: 6 * time.Second}, rdstest.Source{NoServer: true})
 			s.take(t)
-			s.Stall("RestoreDBInstanceFromDBSnapshot", 1800*time.Millisecond)
+			s.Stall("RestoreDBInstanceFromDBSnapshot", 5*time.Second)
 			d, _ := s.drill(t, func(o *rds.DrillOptions) {
-				o.Timeout, o.Asking, o.Waiting.Poll = c.timeout, time.Second, 200*time.Millisecond
+				o.Timeout, o.Asking, o.Waiting.Poll = c.timeout, 4*time.Second, 500*time.Millisecond
 			})
 			reasons := strings.Join(d.Reasons, "; ")
 			if d.Verdict != evidence.Unknown || !strings.Contains(reasons, "did not end within") || len(s.Calls("RestoreDBInstanceFromDBSnapshot")) != c.asked {
@@ -48,7 +48,7 @@ func TestInstanceThatComesLate(t *testing.T) {
 	}
 	added := false
 	d, _ := s.drill(t, func(o *rds.DrillOptions) {
-		o.Timeout, o.CleanUp = 1500*time.Millisecond, 10*time.Second
+		o.Timeout, o.CleanUp = 5*time.Second, time.Minute
 		o.Waiting.Observe = func(p rds.Progress) {
 			id, ours := strings.CutPrefix(p.What, "cluster ")
 			if p.State != "busy" || !ours || added {
@@ -80,13 +80,13 @@ func TestTokenRunsOut(t *testing.T) {
 		want  evidence.Verdict
 	}{"renewed": {12, true, evidence.Unknown}, "for good": {1 << 20, false, evidence.Failed}} {
 		t.Run(name, func(t *testing.T) {
-			s := newSite(t, rdstest.Options{Create: 100 * time.Millisecond}, rdstest.Source{NoServer: true})
+			s := newSite(t, rdstest.Options{Create: 2 * time.Second}, rdstest.Source{NoServer: true})
 			s.take(t)
 			expired := false
 			d, err := s.drill(t, func(o *rds.DrillOptions) {
-				o.CleanUp = 5 * time.Second
+				o.CleanUp = 30 * time.Second
 				if !c.done {
-					o.CleanUp = 200 * time.Millisecond
+					o.CleanUp = time.Second
 				}
 				o.Waiting.Observe = func(rds.Progress) {
 					if !expired && len(s.Calls("RestoreDBInstanceFromDBSnapshot")) > 0 {
@@ -109,13 +109,13 @@ func TestTokenRunsOut(t *testing.T) {
 func TestInterruptedBeforeTheInstance(t *testing.T) {
 	s := newSite(t, rdstest.Options{}, rdstest.Source{NoServer: true, Cluster: true})
 	s.take(t)
-	s.Stall("CreateDBInstance", 300*time.Millisecond)
+	s.Stall("CreateDBInstance", 3*time.Second)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	d, _ := s.drillIn(t, ctx, func(o *rds.DrillOptions) {
 		o.Waiting.Observe = func(rds.Progress) {
 			if len(s.Calls("RestoreDBClusterFromSnapshot")) > 0 {
-				time.AfterFunc(200*time.Millisecond, cancel) // while the instance is asked for
+				time.AfterFunc(2*time.Second, cancel) // while the instance is asked for
 			}
 		}
 	})

@@ -180,9 +180,9 @@ func TestDrillIsInterrupted(t *testing.T) {
 
 // A clean-up that does not end leaves evidence that says so.
 func TestSlowCleanUp(t *testing.T) {
-	s := newSite(t, rdstest.Options{Create: 4 * time.Second}, rdstest.Source{NoServer: true})
+	s := newSite(t, rdstest.Options{Create: 30 * time.Second}, rdstest.Source{NoServer: true})
 	s.take(t)
-	d, _ := s.drill(t, func(o *rds.DrillOptions) { o.Timeout, o.CleanUp = time.Second, 100*time.Millisecond })
+	d, _ := s.drill(t, func(o *rds.DrillOptions) { o.Timeout, o.CleanUp = 5*time.Second, 100*time.Millisecond })
 	if d.Cleanup.Done || !strings.Contains(d.Cleanup.Detail, rds.DrillPrefix) || d.Verdict != evidence.Failed {
 		t.Errorf("%s, clean-up %+v", d.Verdict, d.Cleanup)
 	}

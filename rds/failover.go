@@ -186,6 +186,11 @@ func (f *failover) perform(ctx context.Context, regions Regions) error {
 	if err := p.wait(ctx, 10*time.Second, func(w write) bool { return w.err == nil }); err != nil {
 		return fmt.Errorf("no write succeeds before the failover, and nothing was begun: %w", err)
 	}
+	if _, now, err := f.look(ctx, api); err != nil {
+		return err
+	} else if now != f.plan.from {
+		return fmt.Errorf("another server has taken over since the plan was made, %s, and nothing was begun", now)
+	}
 	asked := f.o.Now()
 	if err := api.Failover(ctx, f.o.Source.Kind, f.o.Source.ID, f.plan.to.id); err != nil {
 		return err
@@ -219,19 +224,26 @@ func (f *failover) waitServer(ctx context.Context, api API, limit time.Duration)
 	w := f.o.Waiting
 	w.Limit = limit
 	return w.until(ctx, f.o.Source.String(), func() (string, int, bool, error) {
-		d, err := api.Database(ctx, f.o.Source.Kind, f.o.Source.ID)
+		d, now, err := f.look(ctx, api)
 		if err != nil {
 			return "", -1, false, err
 		}
-		f.now = server{zone: d.Zone}
-		if f.o.Source.Kind == Cluster {
-			if f.now, _, err = clusterServers(ctx, api, d); err != nil {
-				return "", -1, false, err
-			}
-		}
-		f.doc.Failover.ZoneAfter = f.now.zone
-		return d.Status, -1, d.Status == available && f.now != f.plan.from, nil
+		f.now = now
+		f.doc.Failover.ZoneAfter = now.zone
+		return d.Status, -1, d.Status == available && now != f.plan.from, nil
 	})
+}
+
+// look returns the source and the server that it runs on.
+func (f *failover) look(ctx context.Context, api API) (d *Database, now server, err error) {
+	if d, err = api.Database(ctx, f.o.Source.Kind, f.o.Source.ID); err != nil {
+		return nil, now, err
+	}
+	if f.o.Source.Kind == Cluster {
+		now, _, err = clusterServers(ctx, api, d)
+		return d, now, err
+	}
+	return d, server{zone: d.Zone}, nil
 }
 
 // note puts what was probed into the evidence.

@@ -46,7 +46,10 @@ func snapshotName(source, attempt string) string {
 func stagingName(attempt string) string { return DrillPrefix + attempt }
 
 // memberName is the instance of a restored Aurora cluster.
-func memberName(attempt string) string { return DrillPrefix + attempt + "-1" }
+func memberName(attempt string) string { return DrillPrefix + attempt + memberSuffix }
+
+// memberSuffix ends no attempt: those end with eight digits.
+const memberSuffix = "-1"
 
 func (t Tags) time(name string) time.Time {
 	at, _ := time.Parse(time.RFC3339, t[name])

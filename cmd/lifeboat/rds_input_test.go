@@ -123,7 +123,7 @@ func TestRDSCopyElsewhere(t *testing.T) {
 // Stopped while it waits, a snapshot says that it goes on, and is taken up.
 func TestRDSInterruptedWait(t *testing.T) {
 	t.Parallel()
-	c := newCloudSite(t, rdstest.Options{Snapshot: time.Second}, rdstest.Source{NoServer: true})
+	c := newCloudSite(t, rdstest.Options{Snapshot: 5 * time.Second}, rdstest.Source{NoServer: true})
 	code, _, stderr := c.exec(t, "rds", "snapshot", "--wait", "--rds-timeout", "100ms")
 	if code != 1 || !strings.Contains(stderr, "is still creating") || !strings.Contains(stderr, "run the command again") {
 		t.Errorf("code %d: %s", code, stderr)

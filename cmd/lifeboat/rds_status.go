@@ -193,7 +193,10 @@ func (r rdsStatusReport) write(w io.Writer) {
 		if x.Pending != "" {
 			s += "; in the making: " + x.Pending
 		}
-		if x.Error != "" {
+		switch {
+		case x.Error != "" && x.Newest != "":
+			s += "; and unknown: " + x.Error
+		case x.Error != "":
 			s = "unknown: " + x.Error
 		}
 		p("  %-13s %s", x.Region, s)

@@ -122,7 +122,7 @@ func NeverTested(c *evidence.Coverage) []evidence.Covered {
 	return out
 }
 
-// StagingLeft are the ids of drills whose staging folder is not proven gone and
+// StagingLeft are the ids of drills of which what they restored is not proven gone and
 // that no later drill cleaned up: data of the cluster may lie there.
 func (h *History) StagingLeft() []string {
 	var left []string

@@ -97,7 +97,7 @@ func (h *History) addCluster(m *metrics) {
 	c := h.labels("")
 	m.add("evidence_unusable", "Documents of drills that cannot be used: damaged, changed or not signed by a trusted key.", float64(len(h.Unusable)), c...)
 	m.add("evidence_chain_breaks", "Places where the chain of documents does not hold.", float64(len(h.Breaks)), c...)
-	m.add("drill_staging_left", "Drills whose staging folder is not proven gone.", float64(len(h.StagingLeft())), c...)
+	m.add("drill_staging_left", "Drills of which what they restored is not proven gone.", float64(len(h.StagingLeft())), c...)
 	if cover, _ := h.Coverage(); cover != nil {
 		m.add("backups", "Backups in the repository when the newest drill looked.", float64(len(cover.Backups)), c...)
 		m.add("backups_never_tested", "Backups among them that no drill ever passed with.", float64(len(NeverTested(cover))), c...)
@@ -212,7 +212,7 @@ func addWork(m *metrics, d *evidence.Drill, l []string) {
 	if d.Fence != nil {
 		m.add("drill_fence_missing", "Parts of the fence that the newest drill could not prove.", float64(len(d.Fence.Missing)), l...)
 	}
-	m.add("drill_cleanup_done", "1 when the staging folder of the newest drill is proven gone.", truth(d.Cleanup.Done), l...)
+	m.add("drill_cleanup_done", "1 when what the newest drill restored is proven gone.", truth(d.Cleanup.Done), l...)
 }
 
 // addRDS is what a drill on RDS, or a failover, measured beside the rest.
