@@ -47,7 +47,7 @@ type Progress struct {
 }
 
 // LeaseName is the lease that a running backup holds.
-const LeaseName = "backup"
+const LeaseName = repo.BackupLease
 
 // Run takes a backup and returns what it committed.
 //

@@ -204,12 +204,15 @@ func (c *copier) notePart(ctx context.Context, atOnce bool) error {
 	c.mu.Lock()
 	packs, bytes, spans := c.stored, c.unnoted, c.unspans
 	bad, known := c.badSoFar()
-	if len(packs) == 0 || !known || !atOnce && !c.partDue() {
+	if len(packs) == 0 || known && !atOnce && !c.partDue() {
 		c.mu.Unlock()
 		return nil
 	}
 	c.stored, c.unnoted, c.unspans = nil, 0, 0
 	c.mu.Unlock()
+	if !known {
+		return nil // nor ever will be
+	}
 
 	err := c.repo.CreatePart(ctx, c.parts+1, c.makePart(packs, bad))
 	if err == nil {

@@ -151,9 +151,9 @@ func (l *Lease) moved(ctx context.Context, gen uint64, rec leaseRecord) {
 
 // HoldLease takes the lease and renews it until release is called. When it is
 // lost, or renewing fails until its end is near, the context ends with the
-// reason, because somebody else may then be taking its holder for dead. A lease that cannot be given back runs out by
-// itself; warn, which may be nil, hears of it. Errors are those of
-// AcquireLease.
+// reason, because somebody else may then be taking its holder for dead. A lease
+// that cannot be given back runs out by itself; warn, which may be nil, hears of
+// it. Errors are those of AcquireLease.
 func HoldLease(ctx context.Context, store storage.Store, name string, by Claim, now func() time.Time, warn func(error)) (held context.Context, release func(), err error) {
 	lease, err := AcquireLease(ctx, store, name, by, now())
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"sync"
@@ -79,6 +80,9 @@ func newAside(o *openDir, disks []Disk, large bool) (*aside, error) {
 		return a, nil
 	}
 	f, err := o.root.OpenFile(asideFile, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return a, nil // a folder of the data directory is called that
+	}
 	if err != nil {
 		return nil, folderError(o.path, err)
 	}
@@ -110,12 +114,12 @@ func scattered(to []repo.Span, files []target) bool {
 
 // put puts the content of a frame aside, if there is room.
 func (a *aside) put(to []repo.Span, raw []byte) (bool, error) {
-	at, ok := a.reserve(len(to), int64(len(raw)))
+	at, ok := a.reserve(int64(len(raw)))
 	if !ok {
 		return false, nil
 	}
-	if _, err := a.file.WriteAt(raw, at); errors.Is(err, syscall.ENOSPC) {
-		a.full()
+	if _, err := a.file.WriteAt(raw, at); errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
+		a.full() // and there may be room for what has to be there
 		return false, nil
 	} else if err != nil {
 		return false, fmt.Errorf("put pages aside: %w", err)
@@ -128,20 +132,21 @@ func (a *aside) put(to []repo.Span, raw []byte) (bool, error) {
 			n := int(min(int64(s.Len), (no+1)*repo.FrameSize-s.Off))
 			p := region{s.File, no}
 			a.parts[p] = append(a.parts[p], part{s.Off, at + int64(s.At), n})
+			a.count++
 			s.Off, s.At, s.Len = s.Off+int64(n), s.At+n, s.Len-n
 		}
 	}
 	return true, nil
 }
 
-func (a *aside) reserve(parts int, n int64) (at int64, ok bool) {
+func (a *aside) reserve(n int64) (at int64, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.file == nil || a.end+n > a.room || a.count+parts > asideParts {
+	if a.file == nil || a.end+n > a.room || a.count > asideParts {
 		return 0, false
 	}
 	at = a.end
-	a.end, a.count = a.end+n, a.count+parts
+	a.end += n
 	return at, true
 }
 
@@ -224,8 +229,8 @@ func (a *aside) rest() map[int][]part {
 	byFile := map[int][]part{}
 	for p, parts := range a.parts {
 		byFile[p.file] = append(byFile[p.file], parts...)
+		delete(a.parts, p)
 	}
-	clear(a.parts)
 	for _, parts := range byFile {
 		slices.SortFunc(parts, func(x, y part) int { return cmp.Compare(x.off, y.off) })
 	}

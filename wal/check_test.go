@@ -22,7 +22,6 @@ func TestLacksWAL(t *testing.T) {
 		"its own has all":                      {map[postgres.Timeline][]uint64{1: run(3, 5)}, nil, ""},
 		"the last is on the newer one":         {map[postgres.Timeline][]uint64{1: run(3, 4), 2: run(5, 7)}, after, ""},
 		"the newer one left before the backup": {map[postgres.Timeline][]uint64{1: run(3, 4), 2: run(3, 7)}, before, "000000010000000000000005"},
-		"the other one has no history file":    {map[postgres.Timeline][]uint64{1: {3, 5}, 2: run(3, 7)}, nil, "000000010000000000000004"},
 		"nobody has it":                        {map[postgres.Timeline][]uint64{1: {3, 5}, 2: {5}}, after, "000000010000000000000004"},
 	} {
 		err := newIndex(t, c.segments, c.histories).LacksWAL(b)
@@ -31,8 +30,12 @@ func TestLacksWAL(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Without the history file's content it is not known, and that is said.
-	ix := newIndex(t, map[postgres.Timeline][]uint64{1: run(3, 4), 2: run(5, 7)}, after)
+	// Without the history file, or its content, it is not known, and that is said.
+	ix := newIndex(t, map[postgres.Timeline][]uint64{1: {3, 5}, 2: run(3, 7)}, nil)
+	if gap, ok := errors.AsType[*BackupGapError](ix.LacksWAL(b)); !ok || gap.Missing != "000000010000000000000004" || !errors.Is(gap.Doubt, ErrNoHistory) {
+		t.Errorf("a history file that is not there: %v", gap)
+	}
+	ix = newIndex(t, map[postgres.Timeline][]uint64{1: run(3, 4), 2: run(5, 7)}, after)
 	ix.timelines[2].historyErr = repo.ErrNoIdentity
 	if gap, ok := errors.AsType[*BackupGapError](ix.LacksWAL(b)); !ok || !errors.Is(gap.Doubt, repo.ErrNoIdentity) {
 		t.Errorf("a history that cannot be read: %v", gap)

@@ -55,11 +55,11 @@ func (e *TwoPrimariesError) Unwrap() error { return e.ConflictError }
 // Push archives the file at path: a WAL segment, a partial segment, a timeline
 // history file or a backup history file, told by its name. It returns nil
 // only after the store has acknowledged the object, or when the very same
-// content is stored already, and its signer is believed even then. What is there is never replaced:
-// *TwoPrimariesError. *HeaderError when a segment is not what its name says;
-// *ChangedError when the file is written to meanwhile. A segment of which
-// slices are stored must hold the same bytes: *TwoPrimariesError too. After an
-// error the archive holds nothing new of it, or all of it.
+// content is stored already, and its signer is believed even then. What is there
+// is never replaced: *TwoPrimariesError. *HeaderError when a segment is not what
+// its name says; *ChangedError when the file is written to meanwhile. A segment of
+// which slices are stored must hold the same bytes: *TwoPrimariesError too. After
+// an error the archive holds nothing new of it, or all of it.
 func Push(ctx context.Context, r *repo.Repo, path string, o PushOptions) (repo.Stored, error) {
 	src, err := openSource(path)
 	if err != nil {

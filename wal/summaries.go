@@ -125,7 +125,11 @@ func (m *summary) store(ctx context.Context, system postgres.SystemID) bool {
 	}
 	made := m.made
 	m.made = nil // what waits for its turn to be forgotten must not hold it
-	return made == nil || made.Store(ctx, m.repo, system, m.seg.Timeline) == nil
+	if made == nil {
+		return true
+	}
+	err := made.Store(ctx, m.repo, system, m.seg.Timeline)
+	return err == nil || errors.Is(err, blocks.ErrTooLarge)
 }
 
 // before is what is left of the segment before, nil when that is not known. It

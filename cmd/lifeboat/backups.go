@@ -124,7 +124,7 @@ func (a *app) writeListing(l *listing, w io.Writer) {
 // told, and hides nothing of the others.
 func (a *app) listSeveral(ctx context.Context, cfg *Config) error {
 	all, err := askEach(ctx, cfg, func(one *Config) (*listing, error) {
-		r, err := openToRead(ctx, one)
+		r, err := openOne(ctx, one)
 		if err != nil {
 			return nil, err
 		}

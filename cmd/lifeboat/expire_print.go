@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -72,7 +73,7 @@ func newExpireReport(res *expire.Result, dry bool, err error) *expireReport {
 		if d.Unread == nil {
 			b.Finished = d.Info.StopTime.UTC().Format(timeForm)
 		}
-		if d.Broken != nil {
+		if gap, ok := errors.AsType[*wal.BackupGapError](d.Broken); d.Broken != nil && !(ok && gap.Doubt != nil) {
 			b.Broken = oneLine(d.Broken.Error())
 			out.Broken = append(out.Broken, b.Label)
 		}

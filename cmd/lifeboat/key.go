@@ -95,7 +95,7 @@ func (a *app) whoSigns(ctx context.Context, cfg *Config) (*keyReport, []placeFai
 	var failures []placeFailure
 	for _, one := range cfg.each() {
 		k := keyRepository{Name: one.Name, Repository: one.Repository, Signers: []keySigner{}}
-		r, err := openToRead(ctx, one)
+		r, err := openOne(ctx, one)
 		if err != nil {
 			k.Error = oneLine(err.Error())
 			failures = append(failures, placeFailure{one.where(), err})

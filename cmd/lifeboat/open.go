@@ -99,9 +99,6 @@ func openOne(ctx context.Context, cfg *Config) (*repo.Repo, error) {
 	return openRepoWithin(ctx, cfg, cfg.StoreTimeout)
 }
 
-// openToRead is openOne, for a caller who may ask another repository instead.
-func openToRead(ctx context.Context, cfg *Config) (*repo.Repo, error) { return openOne(ctx, cfg) }
-
 // loadKeys reads the key files and parses the public keys of the configuration.
 func loadKeys(cfg *Config) (repo.Keys, error) {
 	var k repo.Keys

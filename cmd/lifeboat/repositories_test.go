@@ -294,8 +294,6 @@ func TestFetchFromSeveral(t *testing.T) {
 	fetch(200, after, "no WAL of system")
 }
 
-// Expiry and checks go to each repository: what is wrong in one is told by its name,
-// and stops no other.
 // The first of several says nothing: it is given up, and the second is served.
 func TestSilentRepositoryHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
@@ -320,6 +318,8 @@ func TestSilentRepositoryHoldsUpNoOther(t *testing.T) {
 	}
 }
 
+// Expiry and checks go to each repository: what is wrong in one is told by its name,
+// and stops no other.
 func TestExpireAndVerifyEach(t *testing.T) {
 	t.Parallel()
 	s := newSeveralSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})

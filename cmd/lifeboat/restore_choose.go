@@ -61,7 +61,7 @@ func (r *restoration) choose(ctx context.Context) (*repo.Repo, *restore.Plan, er
 }
 
 func (r *restoration) consider(ctx context.Context, cfg *Config) (option, error) {
-	repository, err := openToRead(ctx, cfg)
+	repository, err := openOne(ctx, cfg)
 	if err != nil {
 		return option{}, err
 	}

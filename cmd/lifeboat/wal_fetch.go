@@ -157,7 +157,7 @@ func (f *fetch) warnPassedOver(failures []placeFailure, took *Config) {
 
 // from opens one repository and fetches.
 func (f *fetch) from(ctx context.Context, cfg *Config, name postgres.WALName, path string) (postgres.SystemID, error) {
-	r, err := openToRead(ctx, cfg)
+	r, err := openOne(ctx, cfg)
 	if err != nil {
 		return 0, err
 	}

@@ -131,7 +131,7 @@ func (f *fetch) sources(ctx context.Context) (queue.Source, error) {
 	var list []queue.Source
 	var first error
 	for _, p := range f.cfg.each() {
-		r, err := openToRead(ctx, p)
+		r, err := openOne(ctx, p)
 		if err != nil {
 			first = cmp.Or(first, err)
 			continue

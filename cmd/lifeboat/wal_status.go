@@ -88,7 +88,7 @@ func (s *walStatus) run(ctx context.Context, named string, ownSlot bool) error {
 // look reports on one repository.
 func (s *walStatus) look(ctx context.Context, named string) (*walStatusReport, error) {
 	var err error
-	if s.repo, err = openToRead(ctx, s.cfg); err != nil {
+	if s.repo, err = openOne(ctx, s.cfg); err != nil {
 		return nil, err
 	}
 	if err := s.loadBackups(ctx); err != nil {

@@ -83,8 +83,8 @@ func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 	return w.follow(ctx, ix, lasting)
 }
 
-// ancestry is that of a timeline. Where it is not known that is another finding,
-// and nothing is made of it here.
+// ancestry is that of a timeline. Where it is not known nothing is made of
+// it here: that is a finding of its own, or unproven without an identity.
 func (w *work) ancestry(p expire.Place) (postgres.History, bool) {
 	h, err := w.indexes[p.System].History(p.Timeline)
 	if err != nil {

@@ -126,7 +126,7 @@ func keepNewest(l line) {
 			d.keep(!l.over, "the newest that is restorable")
 			return
 		}
-		d.keep(!l.over, "damaged, and newer than any that is restorable")
+		d.keep(!l.over, "not proven restorable, and newer than any that is")
 	}
 }
 
@@ -143,7 +143,7 @@ func keepWindow(l line, window time.Duration, now time.Time) {
 			continue
 		}
 		if !d.restorable() {
-			d.keep(false, "damaged, and newer than the backup with which the window begins")
+			d.keep(false, "not proven restorable, and newer than the backup with which the window begins")
 			continue
 		}
 		d.keep(true, "the window of %s begins with it", days(window))

@@ -18,7 +18,8 @@ type Policy struct {
 
 	// Window keeps every moment of the last so long restorable: the backups
 	// within it, the newest before it, and all WAL from that one on. 0 is none;
-	// then the WAL from the oldest backup on stays that the rules above keep.
+	// then the WAL from the oldest backup on stays that the rules above keep, but
+	// for lines of history that are over.
 	Window time.Duration
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 // LeaseName is the lease under which backups are removed and pinned.
-const LeaseName = "expire"
+const LeaseName = repo.ExpireLease
 
 // Options say how to expire.
 type Options struct {

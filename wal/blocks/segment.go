@@ -106,8 +106,11 @@ func restOf(seg postgres.Segment, file io.ReaderAt, record, page postgres.LSN) (
 		return Rest{}, nil
 	}
 	rest := Rest{Segment: seg, Header: make([]byte, postgres.SegmentHeaderSize), LSN: record, From: page, WAL: make([]byte, seg.End()-page)}
-	for off, b := range map[int64][]byte{0: rest.Header, int64(page - seg.Start()): rest.WAL} {
-		if n, err := file.ReadAt(b, off); n < len(b) {
+	for _, part := range []struct {
+		b  []byte
+		at postgres.LSN
+	}{{rest.Header, 0}, {rest.WAL, page - seg.Start()}} {
+		if n, err := file.ReadAt(part.b, int64(part.at)); n < len(part.b) {
 			return Rest{}, fmt.Errorf("read the rest of %s: %w", seg, err)
 		}
 	}

@@ -42,7 +42,11 @@ type fileFork struct {
 	Runs  []uint32  `json:"runs,omitempty"` // first and number of each run, in turn
 }
 
+// ErrTooLarge says that a segment has no summary, because it changes too much.
+var ErrTooLarge = errors.New("the block summary is too large")
+
 // Store puts a summary into the repository. The same one again is a success.
+// ErrTooLarge for one that nobody would read.
 func (s Summary) Store(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline) error {
 	text, err := s.marshal()
 	if err != nil {
@@ -60,7 +64,7 @@ func (s Summary) Store(ctx context.Context, r *repo.Repo, system postgres.System
 
 func (s Summary) marshal() ([]byte, error) {
 	if pages := s.Set.Pages(); pages > maxPages {
-		return nil, fmt.Errorf("block summary of %d pages", pages)
+		return nil, fmt.Errorf("%w: %d pages", ErrTooLarge, pages)
 	}
 	f := file{Format: repo.Format, From: s.From, To: s.To}
 	for d := range s.Set.folders {
