@@ -41,6 +41,9 @@ func sweep(t *testing.T, work func(mode fault.Mode, broken func(storage.Store) *
 }
 
 func TestPushUnderFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	const name = "000000010000000000000001"
 	content := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
 	path := writeFile(t, name, content)

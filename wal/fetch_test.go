@@ -181,6 +181,9 @@ func TestFetchNeedsTheRightKeys(t *testing.T) {
 }
 
 func TestFetchRefusesForgery(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	store := mem.New()
 	a := newArchive(t, store)
 	const name, next = "000000010000000000000001", "000000010000000000000002"

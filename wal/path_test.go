@@ -211,6 +211,9 @@ func askLikePostgres(ix *Index, p Path, from postgres.LSN) (end postgres.LSN, ga
 }
 
 func TestReachIsWherePostgresGets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long, and nothing in it races: run in full, without the race detector")
+	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	gaps := 0
 	for range 20000 {
