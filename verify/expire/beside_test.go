@@ -33,6 +33,9 @@ func removed(t *testing.T, err error) bool {
 // A backup is copied to where its packs lie already, and an old one that they belong
 // to expires there at each moment of it: the copy is whole, or is none.
 func TestRunBesideACopy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: every operation with another run between; run in full, without the race detector")
+	}
 	source := newWorld(t)
 	old := source.backup(20, 100, "")
 	copied := source.backup(10, 110, old)
@@ -81,6 +84,9 @@ func TestRunBesideACopy(t *testing.T) {
 // Metadata is sealed anew, and the policy removes a backup at each moment of it: the
 // backup is gone, or is there whole.
 func TestRunBesideAReseal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("long: every operation with another run between; run in full, without the race detector")
+	}
 	first := newWorld(t)
 	first.backup(20, 100, "")
 	first.backup(3, 110, "")
