@@ -130,3 +130,23 @@ func as[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
 }
+
+// RDS has failed over by itself since the plan was made: that is not taken for the
+// failover that was asked for, and none is begun.
+func TestFailoverBeforeTheFailover(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{MultiAZ: true})
+	o := rds.FailoverOptions{Source: s.source, Connect: s.connect, Lookup: aws.Resolver(s.DNS), Waiting: s.wait, Key: s.key, Now: time.Now, Interval: 50 * time.Millisecond, Limit: 20 * time.Second}
+	plan, err := rds.PlanFailover(context.Background(), s.cloud.RDS, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.failover(t, nil) // as if by itself
+	before := len(s.Calls("RebootDBInstance"))
+	r, err := rds.Failover(context.Background(), s.cloud.RDS, s.repo, o, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Err == nil || !strings.Contains(r.Err.Error(), "another server has taken over") || r.Document.Drill.Verdict == evidence.Passed || len(s.Calls("RebootDBInstance")) != before || before != 1 {
+		t.Errorf("%s, %v; %d calls, then %d", r.Document.Drill.Verdict, r.Err, before, len(s.Calls("RebootDBInstance")))
+	}
+}
