@@ -155,9 +155,12 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	return &info, nil
 }
 
+// newLabel names a backup by when it began. Backups of one second sort by time too:
+// what asks for the newest goes by the order of labels.
 func newLabel(now time.Time) string {
 	var b [3]byte
-	rand.Read(b[:])
+	rand.Read(b[1:])
+	b[0] = byte(now.Nanosecond() / (1e9 / 256))
 	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
 }
 

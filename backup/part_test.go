@@ -13,6 +13,18 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
 )
 
+// The newest backup is that with the highest label, also among those of one second.
+func TestLabelsSortByTime(t *testing.T) {
+	at, before := time.Unix(1800000000, 0), ""
+	for n := range 512 {
+		label := newLabel(at.Add(time.Duration(n) * time.Second / 256))
+		if err := repo.CheckLabel(label); err != nil || label <= before {
+			t.Fatalf("%s comes after %s: %v", label, before, err)
+		}
+		before = label
+	}
+}
+
 // Packs of pages from all over the files fill a part long before their bytes do.
 // One that grew too large could not be read again.
 func TestScatteredPagesAreNotedSooner(t *testing.T) {

@@ -127,7 +127,8 @@ var labelPattern = sync.OnceValue(func() *regexp.Regexp {
 })
 
 // CheckLabel says whether label can name a backup: YYYYMMDDTHHMMSSZ-xxxxxx,
-// the time in UTC and six random hex digits. Labels sort by time.
+// the time in UTC, 256ths of its second in two hex digits, and four random ones.
+// Labels sort by time.
 func CheckLabel(label string) error {
 	if !labelPattern().MatchString(label) {
 		return fmt.Errorf("%q is not the label of a backup (they look like 20260131T020000Z-1a2b3c)", label)
