@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,6 +38,7 @@ func TestDrillFiguresAreTrue(t *testing.T) {
 `, seen))
 	next := int64(1)
 	zero, lossy := 0, 0
+	var ratios []float64 // of the RTO that is reported to the observer's
 	for i := range *truthDrills {
 		if i%5 == 4 {
 			s.run(t, "backup") // or each drill replays all that the others did
@@ -69,13 +72,17 @@ func TestDrillFiguresAreTrue(t *testing.T) {
 		} else if lost > 0 {
 			lossy++
 		}
-		checkStopwatch(t, d, observed, seen)
+		ratios = append(ratios, checkStopwatch(t, d, observed, seen))
 		for n := range l.acked {
 			next = max(next, n+loadClients)
 		}
 		next += loadClients
 	}
 	t.Logf("%d drills: %d with a loss, %d with proven zero loss", *truthDrills, lossy, zero)
+	slices.Sort(ratios)
+	if median := ratios[len(ratios)/2]; median < 0.95 || median > 1.05 {
+		t.Errorf("the RTO that is reported is %.3f of the stopwatch's in the median: %.3f", median, ratios)
+	}
 	if lossy < *truthDrills/4 || zero < *truthDrills/8 {
 		t.Error("there were too few of one kind for this test to prove anything")
 	}
@@ -109,8 +116,10 @@ func trueLoss(t *testing.T, l *commitLoad, seen string, disaster time.Time) time
 }
 
 // checkStopwatch compares the achieved RTO with the time from the start of the
-// program to the end of the observer's check, which is all but the last.
-func checkStopwatch(t *testing.T, d evidence.Drill, began time.Time, seen string) {
+// program to the end of the observer's check, which is all but the last. On a busy
+// machine it takes a moment before the program runs, which the stopwatch alone
+// counts: one drill may differ by 5 % and half a second, their median by 5 %.
+func checkStopwatch(t *testing.T, d evidence.Drill, began time.Time, seen string) (ratio float64) {
 	t.Helper()
 	info, err := os.Stat(seen)
 	if err != nil {
@@ -122,8 +131,10 @@ func checkStopwatch(t *testing.T, d evidence.Drill, began time.Time, seen string
 			mine += c.Seconds
 		}
 	}
-	if got := *d.RTO.Achieved; got < mine*0.95 || got > mine*1.05 {
+	got := *d.RTO.Achieved
+	if math.Abs(got-mine) > mine*0.05+0.5 {
 		text, _ := json.Marshal(d.Phases)
 		t.Errorf("the RTO is said to be %.3f s, the stopwatch says %.3f s: %s", got, mine, text)
 	}
+	return got / mine
 }
