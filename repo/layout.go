@@ -116,6 +116,17 @@ func ParseSlice(rest string) (segment string, from, to int64, ok bool) {
 	return m[1], from, to, from < to && to <= int64(postgres.MaxSegmentSize)
 }
 
+// ParseWALKey reads what WALKey or SliceKey made for a system: the name of the
+// file, or of the segment that the slice is of. False for every other key.
+func ParseWALKey(system postgres.SystemID, key string) (postgres.WALName, bool) {
+	folder, file, _ := strings.Cut(strings.TrimPrefix(key, SystemWALPrefix(system)), "/")
+	if segment, _, _, ok := ParseSlice(file); ok {
+		file = segment
+	}
+	name, err := postgres.ParseWALName(file)
+	return name, err == nil && name.Timeline.Hex() == folder
+}
+
 const sliceSuffix = ".d/"
 
 var slicePattern = sync.OnceValue(func() *regexp.Regexp {

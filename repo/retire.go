@@ -97,17 +97,12 @@ func (r *Repo) archivedTimelines(ctx context.Context) (all []*archivedTimeline, 
 	}
 	for _, system := range systems {
 		own := map[postgres.Timeline]*archivedTimeline{}
-		prefix := SystemWALPrefix(system)
-		for info, err := range r.store.List(ctx, prefix) {
+		for info, err := range r.store.List(ctx, SystemWALPrefix(system)) {
 			if err != nil {
 				return nil, fmt.Errorf("list the archive: %w", opaque(err))
 			}
-			folder, file, _ := strings.Cut(info.Key[len(prefix):], "/")
-			name, err := postgres.ParseWALName(file)
-			if segment, _, _, ok := ParseSlice(file); ok {
-				name, err = postgres.ParseWALName(segment)
-			}
-			if err != nil || name.Timeline.Hex() != folder {
+			name, ok := ParseWALKey(system, info.Key)
+			if !ok {
 				continue
 			}
 			t := own[name.Timeline]

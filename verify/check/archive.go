@@ -56,7 +56,7 @@ func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 	ix := w.indexes[id]
 	for _, d := range w.hidden {
 		if d.system == id {
-			w.damagedWAL(d.archiveObject, strings.TrimPrefix(d.key, repo.SystemWALPrefix(id)), d.err)
+			w.damagedWAL(d.archiveObject, d.err)
 		}
 	}
 	var own, lasting []repo.Info
@@ -156,12 +156,8 @@ func (w *work) loadIndex(ctx context.Context, id postgres.SystemID) (*wal.Index,
 }
 
 func (w *work) noteUse(id postgres.SystemID, o storage.Info) {
-	folder, file, _ := strings.Cut(strings.TrimPrefix(o.Key, repo.SystemWALPrefix(id)), "/")
-	if segment, _, _, ok := repo.ParseSlice(file); ok {
-		file = segment
-	}
-	name, err := postgres.ParseWALName(file)
-	if err != nil || name.Timeline.Hex() != folder {
+	name, ok := repo.ParseWALKey(id, o.Key)
+	if !ok {
 		w.result.Unknown = append(w.result.Unknown, o.Key)
 		return
 	}

@@ -244,20 +244,16 @@ func (rd *reader) readArchive(ctx context.Context, objects []archiveObject) erro
 			}
 			rest := strings.TrimPrefix(o.key, repo.SystemWALPrefix(o.system))
 			err := rd.indexes[o.system].CheckObject(gctx, rd.repo, rest)
-			return rd.tell(err, o.key, o.size, true, func() { rd.damagedWAL(o, rest, err) })
+			return rd.tell(err, o.key, o.size, true, func() { rd.damagedWAL(o, err) })
 		})
 	}
 	return errors.Join(g.Wait(), ctx.Err())
 }
 
 // damagedWAL says which backups a damaged object of the archive spoils.
-func (w *work) damagedWAL(o archiveObject, rest string, err error) {
-	_, file, _ := strings.Cut(rest, "/")
-	if segment, _, _, ok := repo.ParseSlice(file); ok {
-		file = segment
-	}
-	name, bad := postgres.ParseWALName(file)
-	if bad != nil {
+func (w *work) damagedWAL(o archiveObject, err error) {
+	name, ok := repo.ParseWALKey(o.system, o.key)
+	if !ok {
 		return
 	}
 	f := w.find(WALDamaged, o.key, err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"sync"
 	"time"
 
@@ -284,7 +283,7 @@ func historyFailure(ix *wal.Index) error {
 
 // noteUse notes when the newest WAL of a timeline was stored.
 func (s *scene) noteUse(id postgres.SystemID, o storage.Info) {
-	name, ok := archived(id, o.Key)
+	name, ok := repo.ParseWALKey(id, o.Key)
 	if !ok || name.Kind == postgres.WALHistory {
 		return
 	}
@@ -292,17 +291,6 @@ func (s *scene) noteUse(id postgres.SystemID, o storage.Info) {
 	if o.ModTime.After(s.Uses[p]) {
 		s.Uses[p] = o.ModTime
 	}
-}
-
-// archived is the name of an archived file, or of the segment that a slice is
-// of; false for what is no WAL.
-func archived(id postgres.SystemID, key string) (postgres.WALName, bool) {
-	folder, file, _ := strings.Cut(strings.TrimPrefix(key, repo.SystemWALPrefix(id)), "/")
-	if segment, _, _, ok := repo.ParseSlice(file); ok {
-		file = segment
-	}
-	name, err := postgres.ParseWALName(file)
-	return name, err == nil && name.Timeline.Hex() == folder
 }
 
 // ancestry is that of a timeline, from the archive of its system. A timeline

@@ -246,7 +246,7 @@ func (w *work) removeWAL() error {
 			if err != nil {
 				return fmt.Errorf("list the archive of system %s: %w", rule.System, err)
 			}
-			name, ok := archived(rule.System, info.Key)
+			name, ok := repo.ParseWALKey(rule.System, info.Key)
 			if !ok || name.Kind == postgres.WALHistory {
 				continue // history files are small, and tell who descends from whom
 			}
