@@ -60,8 +60,9 @@ func (r *Repo) copyMarker(ctx context.Context, store storage.Store) error {
 // CopyEnvelope brings the envelope under key to the same key of another place, as
 // it is. Its signature and the hash of its sealed bytes are verified first; it is
 // not opened. Plain content that is there already is a success with Existed set,
-// other content is *ConflictError. fs.ErrNotExist only when this repository does
-// not hold it. After an error nothing partial is there.
+// other content is *ConflictError, and what is believed here alone *UntrustedError.
+// fs.ErrNotExist only when this repository does not hold it. After an error nothing
+// partial is there.
 func (r *Repo) CopyEnvelope(ctx context.Context, to *Repo, key string, kind Kind) (Stored, error) {
 	if err := r.samePlace(to); err != nil {
 		return Stored{}, err
@@ -82,6 +83,9 @@ func (r *Repo) CopyEnvelope(ctx context.Context, to *Repo, key string, kind Kind
 		return Stored{}, err
 	}
 	defer sealed.Close()
+	if err := to.believe(h, key); err != nil { // as where keys were rotated there alone
+		return Stored{}, fmt.Errorf("where it goes: %w", err)
+	}
 	return to.storeAsIs(ctx, key, h, sealed)
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
-// StillSigningError says that a key cannot be retired because WAL comes in that it
-// signs.
+// StillSigningError says that no key can be retired, because WAL comes in that an
+// older one than this host's signs.
 type StillSigningError struct {
 	Signer string
 	Host   string // that signs
@@ -30,14 +30,11 @@ func (e *StillSigningError) Error() string {
 // Retire says, in the name of this host's cluster key, that an older signer is
 // believed no more: for nothing but the WAL up to the newest segment that it has
 // signed on each timeline. All metadata must have been sealed anew. *StillSigningError
-// when the newest segment of the timeline that got WAL last is signed by it. Said
-// already is a success.
+// unless this host's key has signed the newest segment of the timeline that got WAL
+// last. Said already is a success.
 func (r *Repo) Retire(ctx context.Context, k PublicKey, now time.Time) error {
 	if r.who().cuts[k.String()] != nil {
 		return nil
-	}
-	if c := r.keys.Cluster; c == nil || c.Signing == nil || c.Signing.Public().Equal(k) {
-		return errors.New("a key is retired by its successor, and this host has none")
 	}
 	cuts, err := r.WALSignedBy(ctx, k)
 	if err != nil {
@@ -49,13 +46,20 @@ func (r *Repo) Retire(ctx context.Context, k PublicKey, now time.Time) error {
 // WALSignedBy finds, on each timeline, the newest segment that a key has signed: up
 // to there it would be believed, were it retired now. *StillSigningError as Retire.
 func (r *Repo) WALSignedBy(ctx context.Context, k PublicKey) ([]WALCut, error) {
+	c := r.keys.Cluster
+	if c == nil || c.Signing == nil || c.Signing.Public().Equal(k) {
+		return nil, errors.New("a key is retired by its successor, and this host has none")
+	}
+	own := c.Signing.Public().ID()
 	all, err := r.archivedTimelines(ctx)
 	if err != nil {
 		return nil, err
 	}
 	// Where WAL comes in is told by the store's clock alone. A system from before an
 	// upgrade, or a copy of the server that once archived, has a newest timeline too,
-	// and nobody will ever put another segment on it.
+	// and nobody will ever put another segment on it. Where that was copied here just
+	// now it looks like the one in use: so the own key must have signed, and not only
+	// this one have ceased to.
 	var last time.Time
 	for _, t := range all {
 		if t.stored.After(last) {
@@ -64,7 +68,16 @@ func (r *Repo) WALSignedBy(ctx context.Context, k PublicKey) ([]WALCut, error) {
 	}
 	out := []WALCut{}
 	for _, t := range all {
-		found, h, err := r.newestSignedBy(ctx, k, t.objects)
+		if t.stored.Equal(last) {
+			at, h, err := r.newestSigned(ctx, t.objects, func(string) bool { return true })
+			if err != nil {
+				return nil, err
+			}
+			if at >= 0 && h.Signer != own {
+				return nil, &StillSigningError{h.Signer, cleanText(h.Host), t.objects[at].key}
+			}
+		}
+		found, h, err := r.newestSigned(ctx, t.objects, func(signer string) bool { return signer == k.ID() })
 		if err != nil {
 			return nil, err
 		}
@@ -127,9 +140,10 @@ func (r *Repo) archivedTimelines(ctx context.Context) (all []*archivedTimeline, 
 // headersAtOnce is how many headers are read at the same time.
 const headersAtOnce = 32
 
-// newestSignedBy returns the index of the first object that the key has signed, -1
-// for none. An object that is gone meanwhile, as slices go, is passed over.
-func (r *Repo) newestSignedBy(ctx context.Context, k PublicKey, objects []walObject) (int, Header, error) {
+// newestSigned returns the index of the first object that such a key has signed, -1
+// for none. One that is not believed, or is gone meanwhile, as slices go, is passed
+// over.
+func (r *Repo) newestSigned(ctx context.Context, objects []walObject, such func(signer string) bool) (int, Header, error) {
 	for at := 0; at < len(objects); at += headersAtOnce {
 		some := objects[at:min(at+headersAtOnce, len(objects))]
 		headers := make([]Header, len(some))
@@ -152,7 +166,7 @@ func (r *Repo) newestSignedBy(ctx context.Context, k PublicKey, objects []walObj
 			return 0, Header{}, err
 		}
 		for i, h := range headers {
-			if h.Signer == k.ID() {
+			if h.Signer != "" && such(h.Signer) {
 				return at + i, h, nil
 			}
 		}

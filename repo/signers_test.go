@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"strings"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
+	"github.com/lifeboat-dr/lifeboat/storage/mem"
 )
 
 // successor is the world's writer with a new cluster key that the old one vouches for.
@@ -36,7 +38,12 @@ const signersSystem = postgres.SystemID(7000000000000000001)
 
 func putSegment(t *testing.T, r *Repo, n int) string {
 	t.Helper()
-	key := WALKey(signersSystem, postgres.WALName{Kind: postgres.WALSegment, Timeline: 1, Segment: fmt.Sprintf("00000001000000000000%04X", n)})
+	return putOn(t, r, signersSystem, 1, n)
+}
+
+func putOn(t *testing.T, r *Repo, system postgres.SystemID, tl postgres.Timeline, n int) string {
+	t.Helper()
+	key := WALKey(system, postgres.WALName{Kind: postgres.WALSegment, Timeline: tl, Segment: fmt.Sprintf("%08X00000000%08X", uint32(tl), n)})
 	_, err := r.CreateEnvelope(t.Context(), key, KindWAL, strings.NewReader("wal"), 3)
 	check(t, err)
 	return key
@@ -115,11 +122,7 @@ func TestRetireWithDeadTimelines(t *testing.T) {
 	w := newWorld(t)
 	put := func(r *Repo, system postgres.SystemID, tl postgres.Timeline, n int) string {
 		t.Helper()
-		segment := fmt.Sprintf("%08X00000000%08X", uint32(tl), n)
-		key := WALKey(system, postgres.WALName{Kind: postgres.WALSegment, Timeline: tl, Segment: segment})
-		_, err := r.CreateEnvelope(t.Context(), key, KindWAL, strings.NewReader("wal"), 3)
-		check(t, err)
-		return key
+		return putOn(t, r, system, tl, n)
 	}
 	upgraded := signersSystem + 1
 	check(t, w.writer.RegisterSystem(t.Context(), signersSystem, []byte("{}")))
@@ -145,6 +148,50 @@ func TestRetireWithDeadTimelines(t *testing.T) {
 	}
 	if late := put(w.writer, signersSystem, 3, 11); readable(t, r, late) {
 		t.Error("it is believed behind its cut")
+	}
+}
+
+// WAL that came by a copy looks as if it had come in just now. That of a timeline which
+// is over, signed by the key before the last, does not hide that a server goes on
+// with the last one.
+func TestRetireWhereADeadTimelineWasCopied(t *testing.T) {
+	w := newWorld(t)
+	check(t, w.writer.RegisterSystem(t.Context(), signersSystem, []byte("{}")))
+	first := w.writer
+	w.cluster, w.writer = w.successor(t)
+	last := w.cluster.Signing.Public()
+	_, writer := w.successor(t)
+	putOn(t, w.writer, signersSystem, 1, 7)
+	copied := putOn(t, first, signersSystem, 2, 9)
+	var still *StillSigningError
+	if err := writer.Retire(t.Context(), last, testTime); !errors.As(err, &still) || still.Object != copied {
+		t.Fatalf("retired although a server goes on with it: %v", err)
+	}
+	putOn(t, writer, signersSystem, 1, 8)
+	check(t, writer.Retire(t.Context(), last, testTime))
+}
+
+// Keys were rotated in one of two places alone: what the old one has signed behind its
+// cut is not brought there, where no restore would take it.
+func TestCopyToWhereTheKeyIsRetired(t *testing.T) {
+	w := newWorld(t)
+	check(t, w.writer.RegisterSystem(t.Context(), signersSystem, []byte("{}")))
+	putSegment(t, w.writer, 1)
+	_, writer := w.successor(t)
+	place, err := writer.OpenCopy(t.Context(), mem.New())
+	check(t, err)
+	check(t, w.writer.CopySigners(t.Context(), place))
+	_, err = w.writer.CopyEnvelope(t.Context(), place, putSegment(t, w.writer, 2), KindWAL)
+	check(t, err)
+	putSegment(t, place, 3)
+	check(t, place.Retire(t.Context(), w.cluster.Signing.Public(), testTime))
+	late := putSegment(t, w.writer, 4)
+	var untrusted *UntrustedError
+	if _, err := w.writer.CopyEnvelope(t.Context(), place, late, KindWAL); !errors.As(err, &untrusted) {
+		t.Errorf("copied what is not believed there: %v", err)
+	}
+	if _, err := place.Store().Stat(t.Context(), late); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is there: %v", err)
 	}
 }
 
