@@ -367,3 +367,26 @@ func TestRunWithDamage(t *testing.T) {
 	}
 	sameKeys(t, "with nothing but damaged manifests", w.objects(), before)
 }
+
+// The WAL of a backup may lie on a newer timeline, which came from its own or did not:
+// nothing tells. The backup stays, with the WAL that it would need.
+func TestRunInDoubt(t *testing.T) {
+	w := newWorld(t)
+	doubted := w.backup(20, 100, "")
+	w.backup(3, 120, "")
+	key := func(tl postgres.Timeline) string {
+		n, err := postgres.ParseWALName(postgres.Segment{Timeline: tl, No: 101, Size: seg}.Name())
+		w.check(err)
+		return repo.WALKey(system, n)
+	}
+	w.check(w.store.Delete(t.Context(), key(1)))
+	w.at(19, func() { w.wal(2, 101, 103) })
+	res, err := w.expire(w.store, expire.Policy{KeepLast: 1}, false)
+	w.check(err)
+	if d := res.Plan.Decisions[1]; !slices.Contains(w.labels(), doubted) || !slices.Equal(d.Why, []string{"it is not known whether its WAL is archived"}) {
+		t.Errorf("%v are left, %q", w.labels(), d.Why)
+	}
+	if _, err := w.store.Stat(t.Context(), key(2)); err != nil || res.WAL.Objects == 0 {
+		t.Errorf("what it would need: %v; %d objects went", err, res.WAL.Objects)
+	}
+}
