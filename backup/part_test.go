@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -31,26 +30,12 @@ func TestScatteredPagesAreNotedSooner(t *testing.T) {
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
-	ctx := context.Background()
-	check := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	key, err := repo.NewClusterKey("test", repo.NewID())
-	check(err)
-	to, err := repo.ParseRecipient(key.Recipients()[0])
-	check(err)
-	r, err := repo.Create(ctx, mem.New(), repo.Keys{Cluster: key, Identities: key.Identities, Recipients: []age.Recipient{to}}, "testhost", time.Unix(1800000000, 0))
-	check(err)
-	m := r.NewManifestWriter()
-	defer m.Close()
-	c := &copier{repo: r, manifest: m, label: newLabel(time.Unix(1800000000, 0))}
-	c.files.add(repo.FileEntry{Type: repo.Regular, Path: "base/5/16384", Size: 1 << 30})
+	ctx := t.Context()
+	r := newPartRepo(t)
+	c := newPartCopier(t, r, time.Unix(1800000000, 0))
 	const pages = 128 // of a frame
 	for pack := range partSpans / pages / 64 {
-		e := repo.PackEntry{PackRef: repo.PackRef{ID: fmt.Sprintf("%064x", pack+1), Size: 1000, Head: 100}}
+		e := packOf(pack)
 		for frame := range 64 {
 			f := repo.FrameEntry{FrameRef: repo.FrameRef{At: int64(frame * 10), Len: 10, Raw: repo.FrameSize, Sum: strings.Repeat("0", 32)}}
 			for page := range pages {
@@ -61,14 +46,83 @@ func TestScatteredPagesAreNotedSooner(t *testing.T) {
 		if c.parts != 0 {
 			t.Fatalf("%d packs are noted already", pack)
 		}
-		check(c.note(ctx, e))
+		if err := c.note(ctx, e); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if c.parts != 1 || len(c.stored) != 0 || c.unspans != 0 {
 		t.Fatalf("%d parts are noted, %d packs are not", c.parts, len(c.stored))
 	}
 	p, err := r.Part(ctx, c.label, 1)
-	check(err)
-	if len(p.Packs) != partSpans/pages/64 {
-		t.Errorf("%d packs are in the part", len(p.Packs))
+	if err != nil || len(p.Packs) != partSpans/pages/64 {
+		t.Errorf("%d packs are in the part, %v", len(p.Packs), err)
 	}
+}
+
+// An interrupted backup found more bad pages than it could name. What it has stored
+// since then is not taken up, or these would pass for good; what it noted before is,
+// and the pages that it named are read again.
+func TestMoreBadPagesThanAreNamed(t *testing.T) {
+	at := time.Unix(1800000000, 0)
+	r := newPartRepo(t)
+	c := newPartCopier(t, r, at)
+	pack := 0
+	stored := func(bad int) {
+		t.Helper()
+		for range bad {
+			c.noteBad(badPage{repo.BadPage{Path: "base/5/16384", Block: uint32(c.badCount)}, c.start.LSN - 1})
+		}
+		e := packOf(pack)
+		e.Frames = []repo.FrameEntry{{FrameRef: repo.FrameRef{Len: 10, Raw: 8192, Sum: strings.Repeat("0", 32)}, To: []repo.Span{{Off: int64(pack) << 13, Len: 8192}}}}
+		pack++
+		err := c.note(t.Context(), e)
+		c.noteRest(t.Context()) // as where it is interrupted now
+		if err != nil || len(c.stored) != 0 {
+			t.Fatalf("%d packs are not noted, %v", len(c.stored), err)
+		}
+	}
+	stored(repo.MaxBadPages)
+	stored(1)
+	stored(0)
+
+	next := newPartCopier(t, r, at.Add(time.Hour))
+	found, err := next.interrupted(t.Context(), nil)
+	if err != nil || len(found) != 1 || len(found[0].Packs) != 1 || found[0].Packs[0].ID != packOf(0).ID {
+		t.Fatalf("of %d backups the first packs are not taken up, or more than these: %v", len(found), err)
+	}
+	if n := partLayer(found[0], changes{}).bad.Pages(); n != repo.MaxBadPages {
+		t.Errorf("%d pages are read again", n)
+	}
+}
+
+func newPartRepo(t *testing.T) *repo.Repo {
+	t.Helper()
+	key, err := repo.NewClusterKey("test", repo.NewID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := repo.ParseRecipient(key.Recipients()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := repo.Create(t.Context(), mem.New(), repo.Keys{Cluster: key, Identities: key.Identities, Recipients: []age.Recipient{to}}, "testhost", time.Unix(1800000000, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// newPartCopier is a backup of one large file, as far as notes of what it stores go.
+func newPartCopier(t *testing.T, r *repo.Repo, at time.Time) *copier {
+	t.Helper()
+	m := r.NewManifestWriter()
+	t.Cleanup(m.Close)
+	c := &copier{repo: r, manifest: m, label: newLabel(at), source: "these files", start: position{LSN: 0x2000028, Time: at}}
+	c.o.Now = func() time.Time { return at }
+	c.files.add(repo.FileEntry{Type: repo.Regular, Path: "base/5/16384", Size: 1 << 30})
+	return c
+}
+
+func packOf(n int) repo.PackEntry {
+	return repo.PackEntry{PackRef: repo.PackRef{ID: fmt.Sprintf("%064x", n+1), Size: 1000, Head: 100}}
 }
