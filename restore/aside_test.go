@@ -3,9 +3,11 @@ package restore
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -55,23 +57,32 @@ func chained(rnd *rand.Rand, layers int, share float64, frames []rawFrame) (newe
 
 // TestApplyChain restores what a chain of backups left: with room for the pages
 // that are put aside, with too little and with none, in the order of manifests and
-// in others; on a machine with hardly any memory, so that nothing is kept in it.
+// in others; where their file is not made, or may not grow; on a machine with hardly
+// any memory, so that nothing is kept in it.
 func TestApplyChain(t *testing.T) {
-	tr := smallTree(t)
-	tr["base/1/5000"] = entry{body: pattern(5*repo.FrameSize + 3*testPage)}
-	tr["base/1/5001"] = entry{body: pattern(3 * repo.FrameSize)}
+	plain := smallTree(t)
+	plain["base/1/5000"] = entry{body: pattern(5*repo.FrameSize + 3*testPage)}
+	plain["base/1/5001"] = entry{body: pattern(3 * repo.FrameSize)}
+	folder, file := maps.Clone(plain), maps.Clone(plain)
+	folder[asideFile], folder[asideFile+"/x"] = entry{}, entry{body: []byte("x")}
+	file[asideFile] = entry{body: []byte("y")}
 	const free = 1 << 40
 	for name, c := range map[string]struct {
 		order func(rnd *rand.Rand, newer, older []rawFrame) []rawFrame
 		share float64
 		room  int64
+		tr    tree
+		limit uint64 // of the size of files; 0: none
 	}{
-		"in a manifest's order": {newerFirst, 0.1, free},
-		"newer last":            {olderFirst, 0.1, free},
-		"shuffled":              {shuffled, 0.1, free},
-		"nearly all changed":    {newerFirst, 0.97, free},
-		"no room":               {newerFirst, 0.1, 0},
-		"little room":           {newerFirst, 0.1, 5 * repo.FrameSize},
+		"in a manifest's order": {newerFirst, 0.1, free, plain, 0},
+		"newer last":            {olderFirst, 0.1, free, plain, 0},
+		"shuffled":              {shuffled, 0.1, free, plain, 0},
+		"nearly all changed":    {newerFirst, 0.97, free, plain, 0},
+		"no room":               {newerFirst, 0.1, 0, plain, 0},
+		"little room":           {newerFirst, 0.1, 5 * repo.FrameSize, plain, 0},
+		"a folder of its name":  {newerFirst, 0.1, free, folder, 0},
+		"a file of its name":    {newerFirst, 0.1, free, file, 0},
+		"it grows too large":    {newerFirst, 0.97, free, plain, 6 * repo.FrameSize}, // larger than any other file
 	} {
 		for _, jobs := range []int{1, 4} {
 			if testing.Short() && jobs == 1 {
@@ -80,18 +91,39 @@ func TestApplyChain(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, %d workers", name, jobs), func(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(1, uint64(jobs)))
 				r, _, _ := newTestRepo(t)
-				info := build(t, r, backupA, tr, built{frames: func(all []rawFrame) []rawFrame {
+				info := build(t, r, backupA, c.tr, built{frames: func(all []rawFrame) []rawFrame {
 					newer, older := chained(rnd, 3, c.share, all)
 					return c.order(rnd, newer, older)
 				}})
 				p := planFor(info, t.TempDir())
 				p.Disks = []Disk{{Paths: []string{p.DataDir}, Free: c.room}}
+				limitFiles(t, c.limit)
 				if err := Apply(context.Background(), r, p, Options{Jobs: jobs, memory: int64(jobs)}); err != nil {
 					t.Fatal(err)
 				}
-				applied(t, p, tr)
+				applied(t, p, c.tr)
 			})
 		}
+	}
+}
+
+// limitFiles sets how large a file may be that this process writes, for one test.
+func limitFiles(t *testing.T, limit uint64) {
+	t.Helper()
+	if limit == 0 {
+		return
+	}
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: old.Max}); err != nil {
+		t.Fatal(err)
 	}
 }
 

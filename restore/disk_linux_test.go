@@ -3,10 +3,13 @@ package restore
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
 // The disk fills up while files are written, in the data directory or in a
@@ -53,4 +56,40 @@ func TestApplyDiskFull(t *testing.T) {
 			applied(t, p, tr)
 		})
 	}
+}
+
+// What is put aside fills the disk on which it lies, and nothing that has to be there
+// still needs room: the rest is written where it belongs at once.
+func TestApplyDiskFullOfPagesAside(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a small file system")
+	}
+	r, _, _ := newTestRepo(t)
+	tr := smallTree(t)
+	delete(tr, "base/1/1259") // all that is large lies in the tablespace
+	tr["pg_tblspc/16400/PG_15_202209061/5/2001"] = entry{body: pattern(5 * repo.FrameSize)}
+	rnd := rand.New(rand.NewPCG(1, 1))
+	info := build(t, r, backupA, tr, built{frames: func(all []rawFrame) []rawFrame {
+		newer, older := chained(rnd, 5, 0.9, all) // five frames of a MiB, and what is left
+		return olderFirst(rnd, newer, older)
+	}})
+	dir := t.TempDir()
+	p := planFor(info, dir)
+	if err := os.Mkdir(p.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", p.DataDir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Skipf("no file system can be mounted here: %v", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(p.DataDir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	p.Disks = []Disk{{Paths: []string{p.DataDir}, Free: 1 << 40}} // others took it since
+	if err := Apply(t.Context(), r, p, Options{Jobs: 1, memory: 1}); err != nil {
+		t.Fatal(err)
+	}
+	applied(t, p, tr)
 }
