@@ -250,3 +250,32 @@ func (w realWAL) load(t *testing.T, a *archive, of [2]postgres.LSN) *blocks.Set 
 	check(t, err)
 	return s.Set
 }
+
+// A segment that changes more pages than a summary may name is archived, and remembered
+// as one that needs no other push. Who asks what has changed is told of the hole.
+func TestSummaryTooLarge(t *testing.T) {
+	a := newArchive(t, mem.New())
+	d := newDataDir(t, "000000010000000000000003", "000000010000000000000004", "000000010000000000000005")
+	ahead := a.ahead(d)
+	ahead.Blocks = true
+	l := newLookAhead(t.Context(), a.Repo, PushOptions{System: testSystem}, ahead)
+	defer l.stop()
+	close(l.durable)
+	for i, pages := range []uint32{1, 4<<20 + 1, 1} {
+		seg := segment(t, d.names[i], 1<<20)
+		sum := l.sums.begin(seg)
+		set := new(blocks.Set)
+		set.Add(blocks.Fork{RelFile: postgres.RelFile{Tablespace: 1663, Database: 5, Number: 16384}}, 0, pages)
+		sum.made = &blocks.Summary{From: seg.Start(), To: seg.End(), Set: set} // of the file none can be made
+		l.push(walName(t, d.names[i]), tokens{}, sum)
+	}
+	if n := a.expectTrueMemory(t, d); n != len(d.names) {
+		t.Errorf("%d segments are remembered, not %d", n, len(d.names))
+	}
+	first, last := segment(t, d.names[0], 1<<20), segment(t, d.names[2], 1<<20)
+	_, got, err := blocks.Collect(t.Context(), a.Repo, blocks.Range{System: testSystem, Size: 1 << 20, Path: postgres.History{Timeline: 1}.Path(),
+		From: first.Start(), To: last.End(), Workers: 1})
+	if hole, ok := errors.AsType[*blocks.HoleError](err); !ok || hole.At != first.End() {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

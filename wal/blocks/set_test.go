@@ -1,6 +1,7 @@
 package blocks
 
 import (
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -45,7 +46,7 @@ func TestSetAgainstAMap(t *testing.T) {
 			}
 		}
 		one.Merge(&two)
-		text, err := Summary{From: 1, To: 2, Set: &one}.marshal()
+		text, err := Summary{From: 1, To: 2, Set: &one}.marshal(maxPages, maxSummary)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +127,7 @@ func TestSummaryText(t *testing.T) {
 	s.Add(Fork{postgres.RelFile{Tablespace: 1663, Database: 5, Number: 16384}, postgres.ForkMain}, 12, 13)
 	s.Cut(Fork{postgres.RelFile{Tablespace: 1663, Database: 5, Number: 16384}, postgres.ForkVM}, 0)
 	s.ReplaceFolder(Folder{1663, 9})
-	text, err := Summary{From: 0x1000028, To: 0x2000000, Set: &s}.marshal()
+	text, err := Summary{From: 0x1000028, To: 0x2000000, Set: &s}.marshal(maxPages, maxSummary)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +145,25 @@ func TestSummaryText(t *testing.T) {
 	}
 }
 
+// What nobody would read is not written.
+func TestTooLarge(t *testing.T) {
+	var s Set
+	s.Add(Fork{RelFile: postgres.RelFile{Tablespace: 1663, Database: 5, Number: 16384}}, 7, 12)
+	text, err := Summary{From: 1, To: 2, Set: &s}.marshal(5, maxSummary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		pages int64
+		size  int
+		fits  bool
+	}{{5, len(text), true}, {4, len(text), false}, {5, len(text) - 1, false}} {
+		if _, err := (Summary{From: 1, To: 2, Set: &s}).marshal(c.pages, c.size); (err == nil) != c.fits || err != nil && !errors.Is(err, ErrTooLarge) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 // What comes from the bucket is signed, and still must not make a reader fail
 // or fill the memory by a few bytes.
 func FuzzParse(f *testing.F) {
@@ -151,7 +171,7 @@ func FuzzParse(f *testing.F) {
 	s.Add(Fork{postgres.RelFile{Tablespace: 1, Database: 2, Number: 3}, 0}, 5, 9)
 	s.Cut(Fork{postgres.RelFile{Tablespace: 1, Database: 2, Number: 3}, 2}, 7)
 	s.ReplaceFolder(Folder{1, 4})
-	text, err := Summary{From: 1, To: 2, Set: &s}.marshal()
+	text, err := Summary{From: 1, To: 2, Set: &s}.marshal(maxPages, maxSummary)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -161,7 +181,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := s.marshal()
+		again, err := s.marshal(maxPages, maxSummary)
 		if err != nil {
 			t.Fatal(err)
 		}

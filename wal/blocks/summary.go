@@ -48,7 +48,7 @@ var ErrTooLarge = errors.New("the block summary is too large")
 // Store puts a summary into the repository. The same one again is a success.
 // ErrTooLarge for one that nobody would read.
 func (s Summary) Store(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline) error {
-	text, err := s.marshal()
+	text, err := s.marshal(maxPages, maxSummary)
 	if err != nil {
 		return err
 	}
@@ -62,9 +62,10 @@ func (s Summary) Store(ctx context.Context, r *repo.Repo, system postgres.System
 	return err
 }
 
-func (s Summary) marshal() ([]byte, error) {
-	if pages := s.Set.Pages(); pages > maxPages {
-		return nil, fmt.Errorf("%w: %d pages", ErrTooLarge, pages)
+// marshal refuses what holds more pages or takes more bytes: nobody would read it.
+func (s Summary) marshal(pages int64, size int) ([]byte, error) {
+	if n := s.Set.Pages(); n > pages {
+		return nil, fmt.Errorf("%w: %d pages", ErrTooLarge, n)
 	}
 	f := file{Format: repo.Format, From: s.From, To: s.To}
 	for d := range s.Set.folders {
@@ -85,6 +86,9 @@ func (s Summary) marshal() ([]byte, error) {
 	text, err := json.Marshal(f)
 	if err != nil {
 		return nil, fmt.Errorf("encode block summary: %w", err)
+	}
+	if len(text) > size {
+		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(text))
 	}
 	return text, nil
 }
