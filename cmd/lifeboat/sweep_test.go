@@ -108,7 +108,7 @@ func newSweepSite(t *testing.T) *sweepSite {
 }
 
 // readKeys reads the keys that init made.
-func (s *sweepSite) readKeys(t *testing.T) repo.Keys {
+func (s *site) readKeys(t *testing.T) repo.Keys {
 	t.Helper()
 	cluster, err := readKeyFile(filepath.Join(s.dir, "test-cluster.key"), "cluster key")
 	if err != nil {

@@ -261,9 +261,13 @@ func (v *systemView) load(ctx context.Context) error {
 	if err := errors.Join(v.learnSegmentSize(ctx, ix), learnHistories(ctx, v.repo, v.cfg, ix)); err != nil {
 		return err
 	}
-	v.lasting = expire.Continuous(v.cfg.Expire, v.backups, nil, nil, v.now())
 	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
-	return nil
+	if !slices.ContainsFunc(v.standing.Gaps, func(g wal.Gap) bool { return len(g.NeededBy) > 0 }) {
+		return nil // nobody asks
+	}
+	learn := func(ctx context.Context, ix *wal.Index) error { return learnHistories(ctx, v.repo, v.cfg, ix) }
+	v.lasting, err = expire.ReadContinuous(ctx, v.repo, v.cfg.Expire, v.walStatus.backups, learn, v.now())
+	return err
 }
 
 // learnSegmentSize is for an archive in which there is no whole segment yet: its

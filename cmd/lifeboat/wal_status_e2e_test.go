@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage/file"
 )
 
 // statusOf runs "wal status --json" and returns the report on the only system.
@@ -161,6 +164,27 @@ func TestWALStatusGaps(t *testing.T) {
 	if len(r.Windows) != 2 || r.Windows[1].EndLSN <= r.Windows[0].EndLSN || r.Windows[1].EndTime == nil {
 		t.Errorf("windows: %+v", r.Windows)
 	}
+	// Once the cluster was upgraded the policy goes by backups of the new one, and
+	// wants no WAL after those of before.
+	store, err := file.New(filepath.Join(s.dir, "repository"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	upgraded, err := repo.Open(t.Context(), store, s.readKeys(t), "db1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Now().Add(time.Hour)
+	m := upgraded.NewManifestWriter()
+	defer m.Close()
+	info := repo.Info{Label: at.UTC().Format("20060102T150405Z") + "-000000", System: r.System + 1, Timeline: 1, StartLSN: 0x100028, StopLSN: 0x100100,
+		StartTime: at, StopTime: at, SegSize: 1 << 20, BlockSize: 8192}
+	if err := m.Commit(t.Context(), &info, nil); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ = s.statusOf(t, 0, "--keep-last", "2"); slices.ContainsFunc(r.Gaps, func(g gapReport) bool { return g.State != gapUnused }) {
+		t.Errorf("gaps of the cluster before an upgrade: %+v", r.Gaps)
+	}
 }
 
 // A backup without the WAL that makes it consistent cannot be restored at all.
@@ -268,6 +292,13 @@ func TestWALStatusTimelines(t *testing.T) {
 	}
 	if len(r.Notes) == 0 || !strings.Contains(r.Notes[0], "old primary") || len(r.Gaps) != 2 || r.Gaps[0].State != gapLoss || r.Gaps[0].First != old {
 		t.Errorf("notes %q, gaps %+v", r.Notes, r.Gaps)
+	}
+	// So it does while the backup before it is the one that leads to the new timeline,
+	// though the policy would go by a later one of the old primary.
+	s.run(t, "backup")
+	r, _ = s.statusOf(t, 1, "--identity", s.identity, "--keep-last", "1")
+	if len(r.Gaps) != 2 || r.Gaps[0].State != gapLoss || r.Gaps[0].First != old || r.Gaps[1].State != gapUnused {
+		t.Errorf("gaps %+v", r.Gaps)
 	}
 }
 

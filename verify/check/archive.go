@@ -74,23 +74,13 @@ func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 	for _, b := range w.backups {
 		all = append(all, b.Info)
 	}
-	wanted := expire.Continuous(w.options.Policy, all, w.uses, w.ancestry, w.result.Began)
+	wanted := expire.Continuous(w.options.Policy, all, w.uses, expire.ArchivedAncestry(w.indexes), w.result.Began)
 	for _, b := range own {
 		if wanted[b.Label] {
 			lasting = append(lasting, b)
 		}
 	}
 	return w.follow(ctx, ix, lasting)
-}
-
-// ancestry is that of a timeline. Where it is not known nothing is made of
-// it here: that is a finding of its own, or unproven without an identity.
-func (w *work) ancestry(p expire.Place) (postgres.History, bool) {
-	h, err := w.indexes[p.System].History(p.Timeline)
-	if err != nil {
-		h = postgres.History{Timeline: p.Timeline}
-	}
-	return h, true
 }
 
 // damage is an object of the archive that was found damaged on the way.
@@ -156,14 +146,8 @@ func (w *work) loadIndex(ctx context.Context, id postgres.SystemID) (*wal.Index,
 }
 
 func (w *work) noteUse(id postgres.SystemID, o storage.Info) {
-	name, ok := repo.ParseWALKey(id, o.Key)
-	if !ok {
+	if !w.uses.Note(id, o) {
 		w.result.Unknown = append(w.result.Unknown, o.Key)
-		return
-	}
-	p := expire.Place{System: id, Timeline: name.Timeline}
-	if name.Kind != postgres.WALHistory && o.ModTime.After(w.uses[p]) {
-		w.uses[p] = o.ModTime
 	}
 }
 

@@ -81,7 +81,7 @@ type work struct {
 	byPack  map[string]*Finding
 	backups []*backup // those that can be read, oldest first
 	indexes map[postgres.SystemID]*wal.Index
-	uses    map[expire.Place]time.Time
+	uses    expire.Uses
 	live    repo.PackSet
 	sealed  bool     // a manifest was not read to its end, so any pack may be its
 	hidden  []damage // objects of the archive that the listing leaves out now
@@ -112,7 +112,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 		return nil, fmt.Errorf("check the marker: %w", err)
 	}
 	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(),
-		indexes: map[postgres.SystemID]*wal.Index{}, uses: map[expire.Place]time.Time{}}
+		indexes: map[postgres.SystemID]*wal.Index{}, uses: expire.Uses{}}
 	res.Listed = Count{int64(len(list.packs) + len(list.objects)), list.bytes}
 	for _, step := range []func(context.Context) error{w.checkBackups, w.checkSmall, w.checkWAL, w.read, w.recheck} {
 		if err := step(ctx); err != nil {

@@ -69,9 +69,12 @@ func (r *run) random(ctx context.Context, labels []string) (string, error) {
 	if r.o.Policy.Check() != nil { // there is none
 		return labels[rand.IntN(len(labels))], nil
 	}
-	lasting, unread := r.lasting(ctx, labels)
+	lasting, unread, err := r.lasting(ctx, labels)
 	if len(unread) > 0 {
 		return unread[0], nil // such a one is what a drill must find
+	}
+	if err != nil {
+		return "", err
 	}
 	labels = slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return !lasting[l] })
 	return labels[rand.IntN(len(labels))], nil
@@ -79,7 +82,7 @@ func (r *run) random(ctx context.Context, labels []string) (string, error) {
 
 // lasting are the backups from which the policy wants all WAL to the end, and
 // unread those that cannot be read.
-func (r *run) lasting(ctx context.Context, labels []string) (lasting map[string]bool, unread []string) {
+func (r *run) lasting(ctx context.Context, labels []string) (lasting map[string]bool, unread []string, err error) {
 	var infos []repo.Info
 	for _, label := range labels {
 		info, err := r.repo.Info(ctx, label)
@@ -89,7 +92,8 @@ func (r *run) lasting(ctx context.Context, labels []string) (lasting map[string]
 		}
 		infos = append(infos, info)
 	}
-	return expire.Continuous(r.o.Policy, infos, nil, nil, r.o.Now()), unread
+	lasting, err = expire.ReadContinuous(ctx, r.repo, r.o.Policy, infos, nil, r.o.Now())
+	return lasting, unread, err
 }
 
 // point is how far to recover: to the end of the archive, if no time was given. Of
@@ -106,8 +110,9 @@ func (r *run) point(ctx context.Context, label string) (restore.Point, error) {
 	if err != nil {
 		return restore.Point{}, err
 	}
-	if lasting, unread := r.lasting(ctx, labels); lasting[label] || slices.Contains(unread, label) {
-		return restore.Point{}, nil
+	lasting, unread, err := r.lasting(ctx, labels)
+	if err != nil || lasting[label] || slices.Contains(unread, label) {
+		return restore.Point{}, err
 	}
 	return restore.Point{Kind: restore.Immediate}, nil
 }

@@ -182,28 +182,3 @@ func keepCounted(l line, rule count, whole bool) {
 		}
 	}
 }
-
-// Continuous says of which backups the policy wants all WAL up to the end of
-// the archive: a gap after another one is no loss. Without a policy it is all
-// of them. Without ancestry, which may be nil, those do not count that are kept
-// because they lead to another timeline.
-func Continuous(p Policy, backups []repo.Info, uses map[Place]time.Time, ancestry Ancestry, now time.Time) map[string]bool {
-	out := map[string]bool{}
-	in := Input{Now: now, Policy: p, Uses: uses}
-	for _, b := range backups {
-		in.Backups = append(in.Backups, &Backup{Info: b})
-	}
-	if p.Check() != nil {
-		for _, b := range backups {
-			out[b.Label] = true
-		}
-		return out
-	}
-	if ancestry != nil {
-		in.markLeading(ancestry)
-	}
-	for _, d := range retain(in) {
-		out[d.Info.Label] = d.Whole
-	}
-	return out
-}

@@ -44,7 +44,7 @@ func (in Input) overSince() time.Time {
 //
 // all is sorted, newest first, and so is each line. Backups that cannot be read
 // are in none. Lines are over that ended before a time, but not the last of all.
-func lines(all []*Decision, uses map[Place]time.Time, overSince time.Time) []line {
+func lines(all []*Decision, uses Uses, overSince time.Time) []line {
 	type use struct {
 		Place
 		from, to time.Time

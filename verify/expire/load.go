@@ -33,7 +33,7 @@ const manifestsAtOnce = 2
 // load gathers what the plan needs. What is damaged is noted and is no error; a
 // store that fails is one.
 func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
-	s := &scene{Input: Input{Now: o.Now(), Policy: o.Policy, Uses: map[Place]time.Time{},
+	s := &scene{Input: Input{Now: o.Now(), Policy: o.Policy, Uses: Uses{},
 		SegSizes: map[postgres.SystemID]postgres.SegmentSize{}},
 		running: map[string]bool{}, indexes: map[postgres.SystemID]*wal.Index{}, sizes: map[string]int64{}}
 	lease, err := repo.LookAtLease(ctx, r.Store(), "backup", s.Now)
@@ -246,7 +246,7 @@ func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Co
 		}
 	}
 	for id := range s.indexes {
-		ix, err := wal.LoadIndexSeeing(ctx, r, id, func(o storage.Info) { s.noteUse(id, o) })
+		ix, err := wal.LoadIndexSeeing(ctx, r, id, func(o storage.Info) { s.Uses.Note(id, o) })
 		if err != nil {
 			return fmt.Errorf("look at the archive of system %s: %w", id, err)
 		}
@@ -279,18 +279,6 @@ func historyFailure(ix *wal.Index) error {
 		}
 	}
 	return nil
-}
-
-// noteUse notes when the newest WAL of a timeline was stored.
-func (s *scene) noteUse(id postgres.SystemID, o storage.Info) {
-	name, ok := repo.ParseWALKey(id, o.Key)
-	if !ok || name.Kind == postgres.WALHistory {
-		return
-	}
-	p := Place{id, name.Timeline}
-	if o.ModTime.After(s.Uses[p]) {
-		s.Uses[p] = o.ModTime
-	}
 }
 
 // ancestry is that of a timeline, from the archive of its system. A timeline

@@ -16,9 +16,7 @@ type Input struct {
 	Policy  Policy
 	Backups []*Backup // all that are committed, in any order
 
-	// Uses is when the newest WAL of each timeline was stored, by the store's
-	// clock.
-	Uses map[Place]time.Time
+	Uses Uses
 	// SegSizes are the sizes of WAL segments that are known; WAL of a system
 	// without one stays.
 	SegSizes map[postgres.SystemID]postgres.SegmentSize

@@ -98,30 +98,6 @@ func TestRun(t *testing.T) {
 	sameKeys(t, "after a second run", w.objects(), left)
 }
 
-// After a restore to an earlier point nothing but its history file says from which
-// backup the new timeline came, while that has none of its own.
-func TestRunKeepsWhatLeadsToANewTimeline(t *testing.T) {
-	w := newWorld(t)
-	var labels []string
-	for i, ago := range []float64{20, 10, 3} {
-		labels = append(labels, w.backup(ago, []int{100, 110, 130}[i], ""))
-	}
-	w.at(1, func() {
-		history := fmt.Sprintf("1\t%s\tx\n", postgres.LSN(115*seg)) // past the second backup, and before the third
-		_, err := w.repo.CreateEnvelope(t.Context(), repo.WALKey(system, postgres.WALName{Kind: postgres.WALHistory, Timeline: 2}), repo.KindWAL,
-			strings.NewReader(history), int64(len(history)))
-		w.check(err)
-		w.wal(2, 115, 117)
-	})
-	p := expire.Policy{KeepLast: 1}
-	_, err := w.expire(w.store, p, false)
-	w.check(err)
-	if got := w.labels(); !slices.Equal(got, labels[1:]) {
-		t.Errorf("%v are left, not %v", got, labels[1:])
-	}
-	w.sound("after it", p)
-}
-
 // The store dies at the n-th operation, for every n: what is left is sound, and
 // the next run ends where one that was not disturbed does.
 func TestRunDiesAnywhere(t *testing.T) {
@@ -366,27 +342,4 @@ func TestRunWithDamage(t *testing.T) {
 		t.Errorf("with nothing but damaged manifests: %v", err)
 	}
 	sameKeys(t, "with nothing but damaged manifests", w.objects(), before)
-}
-
-// The WAL of a backup may lie on a newer timeline, which came from its own or did not:
-// nothing tells. The backup stays, with the WAL that it would need.
-func TestRunInDoubt(t *testing.T) {
-	w := newWorld(t)
-	doubted := w.backup(20, 100, "")
-	w.backup(3, 120, "")
-	key := func(tl postgres.Timeline) string {
-		n, err := postgres.ParseWALName(postgres.Segment{Timeline: tl, No: 101, Size: seg}.Name())
-		w.check(err)
-		return repo.WALKey(system, n)
-	}
-	w.check(w.store.Delete(t.Context(), key(1)))
-	w.at(19, func() { w.wal(2, 101, 103) })
-	res, err := w.expire(w.store, expire.Policy{KeepLast: 1}, false)
-	w.check(err)
-	if d := res.Plan.Decisions[1]; !slices.Contains(w.labels(), doubted) || !slices.Equal(d.Why, []string{"it is not known whether its WAL is archived"}) {
-		t.Errorf("%v are left, %q", w.labels(), d.Why)
-	}
-	if _, err := w.store.Stat(t.Context(), key(2)); err != nil || res.WAL.Objects == 0 {
-		t.Errorf("what it would need: %v; %d objects went", err, res.WAL.Objects)
-	}
 }
