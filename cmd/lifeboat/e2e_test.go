@@ -14,7 +14,7 @@ import (
 // underLoad runs pgbench in the background until stop is called.
 func underLoad(t *testing.T, c *servertest.Cluster) (stop func()) {
 	t.Helper()
-	cmd := c.Cmd(t, "pgbench", "-n", "-c", "4", "-T", "600")
+	cmd := c.Cmd(t, "pgbench", "-n", "-c", "4", "-R", "500", "-T", "600")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func TestIncrementalChain(t *testing.T) {
 func (s *site) load(t *testing.T) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := s.Cmd(t, "pgbench", "-n", "-c", "2", "-T", "600")
+	cmd := s.Cmd(t, "pgbench", "-n", "-c", "2", "-R", "500", "-T", "600")
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
