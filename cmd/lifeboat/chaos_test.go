@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	chaosRuns = flag.Int("chaos", 4, "how many runs TestWALChaos makes")
+	chaosRuns = flag.Int("chaos", 3, "how many runs TestWALChaos makes")
 	chaosSeed = flag.Uint64("chaos-seed", 0, "seed of the first run of TestWALChaos, the next ones count on from it; 0 is a new one")
 )
 

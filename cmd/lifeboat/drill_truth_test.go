@@ -16,7 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
 
-var truthDrills = flag.Int("drills", 8, "drills that TestDrillFiguresAreTrue looks at")
+var truthDrills = flag.Int("drills", 6, "drills that TestDrillFiguresAreTrue looks at")
 
 // TestDrillFiguresAreTrue holds what a drill reports to what an outside observer
 // saw: he knows each commit that was acknowledged and when, and the moment at

@@ -109,6 +109,9 @@ func endToEnd(t *testing.T, o siteOptions) {
 	}
 
 	for kind, p := range points {
+		if o.s3 && kind != "time" {
+			continue // what leads to a target does not hang on the store
+		}
 		t.Run(kind, func(t *testing.T) {
 			c := s.restoreTo(t, p.flags...)
 			sameContent(t, c, p.content)

@@ -141,7 +141,7 @@ func TestExpireDiesAnywhere(t *testing.T) {
 	}
 }
 
-var besideEvery = flag.Int64("beside-every", 6, "TestExpireBesideBackup looks at every n-th operation")
+var besideEvery = flag.Int64("beside-every", 10, "TestExpireBesideBackup looks at every n-th operation")
 
 // A real backup and an expiry at once: the one runs as a whole before an operation
 // of the other. What the backup builds on is what the policy does not keep, since
