@@ -92,6 +92,10 @@ func TestNoOtherSnapshotIsDeleted(t *testing.T) {
 		"with another name":   func(s *Snapshot) { s.ID = "before-the-migration" },
 		"without an attempt":  func(s *Snapshot) { delete(s.Tags, TagAttempt) },
 		"of a cluster":        func(s *Snapshot) { s.Kind = Cluster },
+		"that a person named like ours": func(s *Snapshot) {
+			s.Tags[TagAttempt] = "before-the-migration"
+			s.ID = snapshotName("orders", "before-the-migration")
+		},
 	} {
 		s := good()
 		change(s)
@@ -115,6 +119,7 @@ func TestSuperfluous(t *testing.T) {
 	}
 	bad := func(s Snapshot) Snapshot { s.Tags[TagWait] = "yes"; return s }
 	done := func(s Snapshot) Snapshot { s.Tags[TagDone] = stamp(now); return bad(s) }
+	others := func(s Snapshot) Snapshot { s.Type = "automated"; return s }
 	list := []Snapshot{at(1, available, ""), at(2, available, ""), at(3, "creating", ""), at(4, available, ""), at(9, available, ""), at(20, available, ""), at(21, "failed", "")}
 	days := func(s Source, list []Snapshot, busy map[string]bool) (out []int) {
 		for _, e := range superfluous(list, s, busy, now) {
@@ -142,6 +147,9 @@ func TestSuperfluous(t *testing.T) {
 		{2, 0, []Snapshot{done(at(1, available, "")), bad(at(2, available, "")), done(at(3, available, ""))}, nil, nil},
 		{0, time.Hour, []Snapshot{bad(at(1, available, "")), bad(at(2, available, ""))}, nil, nil},
 		{1, 0, []Snapshot{at(1, "failed", ""), at(30, available, "")}, nil, []int{1}},
+		{1, 0, []Snapshot{at(1, available, ""), at(2, deleting, "")}, nil, nil}, // it goes already
+		// What is not ours takes no place either, and never goes.
+		{1, 0, []Snapshot{others(at(1, available, "")), at(2, available, ""), others(at(3, available, ""))}, nil, nil},
 	} {
 		s := base
 		s.Keep, s.KeepFor = c.keep, c.age
