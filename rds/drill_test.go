@@ -46,6 +46,17 @@ func TestDrillFromSnapshot(t *testing.T) {
 	if !slices.Equal(differs, []string{"class", "subnet group", "security groups", "backup retention"}) {
 		t.Errorf("the copy differs in %v", differs)
 	}
+	var required, more []string // what is not required fails no drill
+	for _, c := range d.Checks {
+		if c.Required {
+			required = append(required, c.Name)
+		} else {
+			more = append(more, c.Name)
+		}
+	}
+	if !slices.Equal(required, []string{"server opens", "isolation", "catalogue", "orders", "amcheck", "every block read"}) || !slices.Equal(more, []string{"configuration", "checksums"}) {
+		t.Errorf("required are %q, and not %q", required, more)
+	}
 	if !d.Cleanup.Done || !slices.Equal(s.Names(home), []string{"orders-prod"}) {
 		t.Errorf("clean-up %+v, there is %v", d.Cleanup, s.Names(home))
 	}

@@ -37,7 +37,7 @@ func TestSnapshotAndCopies(t *testing.T) {
 	if create.Region != home || create.Form["Tags.Tag.1.Key"] != "lifeboat" || create.Form["Tags.Tag.1.Value"] != "snapshot" {
 		t.Errorf("the request: %+v", create)
 	}
-	if c := s.Calls("CopyDBSnapshot")[0]; c.Region != away || !strings.HasPrefix(c.Form["SourceDBSnapshotIdentifier"], "arn:aws:rds:"+home) || c.Form["KmsKeyId"] != key {
+	if c := s.Calls("CopyDBSnapshot")[0]; c.Region != away || !strings.HasPrefix(c.Form["SourceDBSnapshotIdentifier"], "arn:aws:rds:"+home) || c.Form["KmsKeyId"] != key || c.Form["OptionGroupName"] != s.source.DR[0].Staging.OptionGroup {
 		t.Errorf("the copy was asked for by %+v", c)
 	}
 	time.Sleep(time.Second) // attempts have seconds in their names, and order by them
