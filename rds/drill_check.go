@@ -89,7 +89,7 @@ func (d *drill) opens(ctx context.Context) (evidence.Verdict, string) {
 		return evidence.Failed, "it is still in recovery"
 	}
 	if _, err := d.conn.Value(ctx, d.o.Source.Login.Database, "create temporary table lifeboat_drill (x int); insert into lifeboat_drill values (1)"); err != nil {
-		return evidence.Failed, "it cannot be written to: " + err.Error()
+		return provedBy(err), "it cannot be written to: " + err.Error()
 	}
 	d.doc.Host.PostgreSQL = *version
 	return evidence.Passed, "PostgreSQL " + *version + ", out of recovery, writable"

@@ -28,10 +28,32 @@ func TestDeepWithoutRights(t *testing.T) {
 			if d.Verdict != evidence.Unknown {
 				t.Errorf("the drill is %s: %v", d.Verdict, d.Reasons)
 			}
+			// Nothing was hydrated that was not read, and nothing is lost for want of a heartbeat.
+			if d.RDS.Hydrated != nil || d.RPO.Upper != nil || d.RPO.Basis != "none" || !strings.Contains(d.RPO.Reason, "there is no heartbeat in the copy") {
+				t.Errorf("hydrated %v, RPO %+v", d.RDS.Hydrated, d.RPO)
+			}
 			for check, detail := range map[string]string{"amcheck": c.amcheck, "every block read": c.blocks} {
 				if got := checkOf(d, check); got.Verdict != evidence.Unknown || !regexp.MustCompile(detail).MatchString(got.Detail) {
 					t.Errorf("%s is %s: %s; want unknown: %s", check, got.Verdict, got.Detail, detail)
 				}
+			}
+		})
+	}
+}
+
+// A role that may make no temporary tables proves nothing of the copy; a copy that
+// takes no writes is none.
+func TestDrillThatCannotWrite(t *testing.T) {
+	for sql, want := range map[string]evidence.Verdict{
+		"revoke temporary on database postgres from public":         evidence.Unknown,
+		"alter role master set default_transaction_read_only to on": evidence.Failed,
+	} {
+		t.Run(sql, func(t *testing.T) {
+			s := newSite(t, rdstest.Options{}, rdstest.Source{SQL: sql})
+			s.take(t)
+			d, _ := s.drill(t, nil)
+			if c := checkOf(d, "server opens"); d.Verdict != want || c.Verdict != want || !strings.HasPrefix(c.Detail, "it cannot be written to: ") {
+				t.Errorf("%s; %+v", d.Verdict, c)
 			}
 		})
 	}
