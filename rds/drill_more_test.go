@@ -3,6 +3,7 @@ package rds_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,8 @@ func TestDrillToTime(t *testing.T) {
 		}
 	}
 	beat := s.beat(t)
-	before := time.Now()
+	before := beat.Add(2 * time.Millisecond) // RDS is asked in whole milliseconds
+	time.Sleep(time.Until(before.Add(time.Millisecond)))
 	s.SQL(t, home, "orders-prod", "delete from orders") // the mistake
 	restorable := s.Advance(t, home, "orders-prod")
 	lost := s.beat(t)
@@ -37,12 +39,12 @@ func TestDrillToTime(t *testing.T) {
 	if d.RPO.Commit == nil || !d.RPO.Commit.Equal(beat) || *d.RPO.Upper < lost.Sub(beat).Seconds() {
 		t.Errorf("RPO %+v; the heartbeat of %s came back, that of %s did not", d.RPO, beat, lost)
 	}
-	if x := d.RDS; x.Restorable == nil || !x.Restorable.Equal(restorable.Truncate(time.Millisecond)) || x.Exposure == nil || *x.Exposure <= 0 {
+	if x := d.RDS; x.Restorable == nil || !x.Restorable.Equal(restorable.Truncate(time.Millisecond)) || x.Exposure == nil || math.Abs(*x.Exposure-d.Started.Sub(restorable).Seconds()) > 0.01 {
 		t.Errorf("exposure %v to %v, want %s", x.Exposure, x.Restorable, restorable)
 	}
-	d, err = s.drill(t, func(o *rds.DrillOptions) { count("10")(o); o.Time = before })
+	d, err = s.drill(t, func(o *rds.DrillOptions) { count("10")(o); o.Time, o.Source.RPO = before, time.Second })
 	passed(t, d, err)
-	if d.RPO.Upper != nil || d.RPO.Objective != nil || d.Target.Kind != "time" {
+	if d.RPO.Upper != nil || d.RPO.Objective != nil || d.RPO.Reason != "recovery was to a point in time" || d.Target.Kind != "time" {
 		t.Errorf("RPO of a point in time: %+v", d.RPO)
 	}
 	d, err = s.drill(t, func(o *rds.DrillOptions) { o.Time = restorable.Add(time.Second) })
@@ -128,6 +130,10 @@ func TestDrillsThatFail(t *testing.T) {
 		d, _ := s.drill(t, c.change)
 		if reasons := strings.Join(d.Reasons, "; "); d.Verdict != c.want || !strings.Contains(reasons, c.reason) {
 			t.Errorf("%s: %s: %s; want %s: %s", c.name, d.Verdict, reasons, c.want, c.reason)
+		}
+		// There is a figure only once all that is required has passed.
+		if proven := c.want == evidence.Passed || c.name == "the objective is missed"; (d.RDS.Checked != nil) != proven || (d.RTO.Achieved != nil) != proven {
+			t.Errorf("%s: checked after %v, RTO %v", c.name, d.RDS.Checked, d.RTO.Achieved)
 		}
 		if !d.Cleanup.Done || !slices.Equal(s.Names(home), []string{"orders-prod"}) {
 			t.Errorf("%s: clean-up %+v, there is %v", c.name, d.Cleanup, s.Names(home))

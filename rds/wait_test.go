@@ -138,3 +138,34 @@ func TestGone(t *testing.T) {
 		}
 	}
 }
+
+// Whatever an attempt has made, one thing of it is enough to have left something.
+func TestNothingOf(t *testing.T) {
+	for name, left := range map[string][]*Database{"": nil, "its instance": {{Kind: Instance, ID: stagingName(own)}}, "its cluster": {{Kind: Cluster, ID: stagingName(own)}}, "the cluster's instance": {{Kind: Instance, ID: memberName(own)}}} {
+		d := &drill{api: &listed{databases: left}}
+		if got := d.nothingOf(context.Background(), own); got != (name == "") {
+			t.Errorf("%q is left: nothing %t", name, got)
+		}
+	}
+	if d := (&drill{api: &answers{errs: []error{ErrDenied}}}); d.nothingOf(context.Background(), own) {
+		t.Error("what may not be looked at is not there")
+	}
+}
+
+// A copy is as old as its data, not as its copying; RDS tells that of instances alone.
+func TestTakenOfCopies(t *testing.T) {
+	at := attemptTime(own)
+	for name, c := range map[string]struct {
+		s    Snapshot
+		want time.Time
+	}{
+		"a copy of a day later":   {Snapshot{CopyOf: "arn", Created: at.AddDate(0, 0, 1), Tags: Tags{TagAttempt: own}}, at},
+		"a snapshot":              {Snapshot{Created: at.Add(time.Minute), Tags: Tags{TagAttempt: own}}, at.Add(time.Minute)},
+		"somebody's copy":         {Snapshot{CopyOf: "arn", Created: at.AddDate(0, 0, 1)}, at.AddDate(0, 0, 1)},
+		"a copy that says better": {Snapshot{CopyOf: "arn", Created: at.Add(-time.Minute), Tags: Tags{TagAttempt: own}}, at.Add(-time.Minute)},
+	} {
+		if got := c.s.Taken(); !got.Equal(c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
