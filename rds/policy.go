@@ -46,8 +46,9 @@ func Policies(sources []Source, account string) []Policy {
 // policies gathers what the sources name.
 type policies struct {
 	account                            string
-	sources, owned, copies, keys       []string
+	sources, owned, keys               []string
 	staging, groups, secrets, connects []string
+	memberGroups                       []string // of the instances of clusters
 }
 
 func (p *policies) arn(region, kind, name string) string {
@@ -70,13 +71,9 @@ func (p *policies) add(s Source) {
 	if s.KMSKey != "" {
 		p.keys = append(p.keys, s.KMSKey)
 	}
-	for i, region := range s.regions() {
+	for _, region := range s.regions() {
 		r, _ := s.In(region)
-		own := p.arn(region, snapshotKind(s.Kind), Prefix+strings.ToLower(s.Name)+"-*")
-		p.owned = append(p.owned, own)
-		if i > 0 {
-			p.copies = append(p.copies, own)
-		}
+		p.owned = append(p.owned, p.arn(region, snapshotKind(s.Kind), Prefix+strings.ToLower(s.Name)+"-*"))
 		if r.KMSKey != "" {
 			p.keys = append(p.keys, r.KMSKey)
 		}
@@ -86,8 +83,12 @@ func (p *policies) add(s Source) {
 		}
 		g := r.Staging
 		for _, x := range [][2]string{{"subgrp", g.SubnetGroup}, {"pg", g.ParameterGroup}, {"cluster-pg", g.ClusterParameterGroup}, {"og", g.OptionGroup}} {
-			if x[1] != "" {
-				p.groups = append(p.groups, p.arn(region, x[0], x[1]))
+			if x[1] == "" {
+				continue
+			}
+			p.groups = append(p.groups, p.arn(region, x[0], x[1]))
+			if s.Kind == Cluster && (x[0] == "subgrp" || x[0] == "pg") {
+				p.memberGroups = append(p.memberGroups, p.arn(region, x[0], x[1]))
 			}
 		}
 	}
@@ -141,14 +142,16 @@ func (p *policies) reap() Statement {
 
 func (p *policies) drills(read, keep Statement) Policy {
 	from := p.statement("RestoreFrom", "Allow", slices.Concat(p.sources, p.anySnapshots(), p.groups),
-		"rds:RestoreDBInstanceFromDBSnapshot", "rds:RestoreDBInstanceToPointInTime", "rds:RestoreDBClusterFromSnapshot", "rds:RestoreDBClusterToPointInTime", "rds:CreateDBInstance")
-	into := p.statement("RestoreInto", "Allow", p.staging, from.Action...)
+		"rds:RestoreDBInstanceFromDBSnapshot", "rds:RestoreDBInstanceToPointInTime", "rds:RestoreDBClusterFromSnapshot", "rds:RestoreDBClusterToPointInTime")
+	into := p.statement("RestoreInto", "Allow", p.staging, append(slices.Clone(from.Action), "rds:CreateDBInstance")...)
 	into.Condition = map[string]map[string]string{"StringEquals": {"aws:RequestTag/" + TagKind: tagDrill}}
+	// An instance is added to what was restored, never to a source: that is not named.
+	add := p.statement("AddInstanceWith", "Allow", p.memberGroups, "rds:CreateDBInstance")
 	tag := p.statement("TagWhatIsRestored", "Allow", p.staging, "rds:AddTagsToResource")
 	tag.Condition = into.Condition
 	secret := p.statement("ReadPasswords", "Allow", p.secrets, "secretsmanager:GetSecretValue")
 	connect := p.statement("LogIn", "Allow", p.connects, "rds-db:connect")
-	return p.policy("drills", "rds status, rds drill, rds heartbeat: for the drill host", append([]Statement{read, from, into, tag, p.reap(), secret, connect, keep}, p.useKeys()...)...)
+	return p.policy("drills", "rds status, rds drill, rds heartbeat: for the drill host", append([]Statement{read, from, into, add, tag, p.reap(), secret, connect, keep}, p.useKeys()...)...)
 }
 
 // anySnapshots are those that a drill may restore from: automated ones too.

@@ -214,6 +214,9 @@ func productionIsBeyond(t *testing.T, s *site, roles map[string]rds.Policy, tags
 				}
 			}
 		}
+		if allows(p, access{"rds:CreateDBInstance", arn(home, kind, "orders-prod"), ours, nil}) {
+			t.Errorf("role %s may add an instance to production", role)
+		}
 		if allows(p, access{reboot, arn(home, kind, "orders-prod"), nil, nil}) != (role == "failover") {
 			t.Errorf("role %s and a failover of production", role)
 		}
