@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/rds/aws"
 	"github.com/lifeboat-dr/lifeboat/rds/rdstest"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 func (s *site) failover(t *testing.T, change func(*rds.FailoverOptions)) (*rds.FailoverPlan, *evidence.Drill, error) {
@@ -148,5 +150,30 @@ func TestFailoverBeforeTheFailover(t *testing.T) {
 	}
 	if r.Err == nil || !strings.Contains(r.Err.Error(), "another server has taken over") || r.Document.Drill.Verdict == evidence.Passed || len(s.Calls("RebootDBInstance")) != before || before != 1 {
 		t.Errorf("%s, %v; %d calls, then %d", r.Document.Drill.Verdict, r.Err, before, len(s.Calls("RebootDBInstance")))
+	}
+}
+
+// Without a write that succeeds before, nothing that follows would be the failover's:
+// none is begun.
+func TestFailoverWithoutWrites(t *testing.T) {
+	s := newSite(t, rdstest.Options{}, rdstest.Source{MultiAZ: true})
+	var seconds atomic.Int64 // that went by: one for each look at the clock
+	o := rds.FailoverOptions{Source: s.source, Connect: s.connect, Lookup: aws.Resolver(s.DNS), Waiting: s.wait, Key: s.key, Interval: 10 * time.Millisecond,
+		Now: func() time.Time { return time.Unix(1800000000+seconds.Add(1), 0) }}
+	plan, err := rds.PlanFailover(context.Background(), s.cloud.RDS, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Connect = func(d *rds.Database, region string) (probe.Conn, error) {
+		c, err := s.connect(d, region)
+		c.Password = func(context.Context) (string, error) { return "wrong", nil }
+		return c, err
+	}
+	r, err := rds.Failover(context.Background(), s.cloud.RDS, s.repo, o, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := &r.Document.Drill; r.Err == nil || !strings.Contains(r.Err.Error(), "no write succeeds before the failover, and nothing was begun") || d.Verdict != evidence.Unknown || d.Failover.DowntimeUpper != nil || len(s.Calls("RebootDBInstance")) > 0 {
+		t.Errorf("%s, %v; %d calls", d.Verdict, r.Err, len(s.Calls("RebootDBInstance")))
 	}
 }
