@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/rds"
+	"github.com/lifeboat-dr/lifeboat/rds/rdstest"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/report"
 )
@@ -112,5 +113,24 @@ func TestRDSWarnings(t *testing.T) {
 		if known := !s.Database.Restorable.IsZero(); (r.Exposure != nil) != known || known && *r.Exposure != 300 || *r.Regions[0].Age != 3600 {
 			t.Errorf("%q: exposure %v, age %v", want, r.Exposure, r.Regions[0].Age)
 		}
+	}
+}
+
+// A dry run deletes nothing; what could not be deleted is told, and is no success.
+func TestRDSExpire(t *testing.T) {
+	t.Parallel()
+	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{NoServer: true})
+	for range 3 { // two are kept
+		c.must(t, "rds", "snapshot", "--wait")
+	}
+	if out := c.must(t, "rds", "expire", "--dry-run"); !strings.HasPrefix(out, "Would delete lifeboat-orders-") || len(c.SnapshotNames("eu-central-1")) != 3 {
+		t.Errorf("a dry run says\n%s", out)
+	}
+	c.Inject("DeleteDBSnapshot", "AccessDenied", 1)
+	if code, out, stderr := c.exec(t, "rds", "expire"); code != 1 || !strings.HasPrefix(out, "NOT deleted lifeboat-orders-") || !strings.Contains(stderr, "rds:DeleteDBSnapshot") {
+		t.Errorf("without the right it leaves with %d: %s%s", code, out, stderr)
+	}
+	if out := c.must(t, "rds", "expire"); !strings.HasPrefix(out, "Deleted lifeboat-orders-") || len(c.SnapshotNames("eu-central-1")) != 2 {
+		t.Errorf("it says\n%s; there is %v", out, c.SnapshotNames("eu-central-1"))
 	}
 }
