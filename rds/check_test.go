@@ -2,8 +2,10 @@ package rds
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
@@ -60,6 +62,30 @@ func TestConfigured(t *testing.T) {
 		d.doc.RDS = &evidence.RDS{}
 		if verdict, detail := d.configured(context.Background()); verdict != c.want || !strings.Contains(detail, c.detail) {
 			t.Errorf("%s: %s, %s", name, verdict, detail)
+		}
+	}
+}
+
+// A failover has passed once another server has taken over and writes came back, and
+// not for less.
+func TestFailoverVerdicts(t *testing.T) {
+	a, b, no := server{zone: "a"}, server{zone: "b"}, errors.New("no write succeeds after the failover")
+	for name, c := range map[string]struct {
+		now  server
+		done bool
+		err  error
+		want evidence.Verdict
+	}{
+		"as it should be":         {b, true, nil, evidence.Passed},
+		"writes do not come back": {b, false, no, evidence.Unknown},
+		"nothing was seen":        {server{}, false, no, evidence.Unknown},
+		"it stays where it was":   {a, false, &WaitError{What: "x"}, evidence.Failed},
+		"it was asked and denied": {a, false, no, evidence.Unknown},
+	} {
+		f := &failover{o: FailoverOptions{Now: time.Now}, plan: &FailoverPlan{from: a}, now: c.now, done: c.done}
+		f.doc.Failover = &evidence.Failover{}
+		if f.conclude(c.err); f.doc.Verdict != c.want || len(f.doc.Checks) != 2 {
+			t.Errorf("%s: %s, %+v", name, f.doc.Verdict, f.doc.Checks)
 		}
 	}
 }

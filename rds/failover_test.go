@@ -45,7 +45,7 @@ func TestFailover(t *testing.T) {
 			t.Errorf("plan %+v, %s to %s", plan, f.ZoneBefore, f.ZoneAfter)
 		}
 		// Between stop and start the fake waits 2 s.
-		if f.DowntimeLower == nil || *f.DowntimeLower < 0.5 || *f.DowntimeUpper < *f.DowntimeLower || *f.DowntimeUpper > 60 || f.Failures == 0 || *d.RTO.Achieved != *f.DowntimeUpper {
+		if f.DowntimeLower == nil || *f.DowntimeLower < 0.5 || *f.DowntimeUpper < *f.DowntimeLower || *f.DowntimeUpper > 60 || f.Failures == 0 || *d.RTO.Achieved != *f.DowntimeUpper || d.RTO.Verdict != evidence.Passed {
 			t.Errorf("downtime %v to %v, %d of %d failed, RTO %v", f.DowntimeLower, f.DowntimeUpper, f.Failures, f.Probes, d.RTO.Achieved)
 		}
 		if !slices.Equal(f.Addresses, []string{"127.0.0.1", "127.0.0.2"}) || len(f.Events) != 2 {
@@ -84,6 +84,10 @@ func TestFailoversThatCannotBe(t *testing.T) {
 	}
 	if len(s.Calls("RebootDBInstance")) > 0 {
 		t.Error("it was rebooted")
+	}
+	alone := newSiteIn(t, rdstest.Options{}, rdstest.Source{Cluster: true, NoServer: true})
+	if _, _, err := alone.failover(t, nil); !as[*rds.StandbyError](err) {
+		t.Errorf("a cluster of one instance: %v", err)
 	}
 }
 
