@@ -134,3 +134,12 @@ func TestRDSExpire(t *testing.T) {
 		t.Errorf("it says\n%s; there is %v", out, c.SnapshotNames("eu-central-1"))
 	}
 }
+
+// A source that could not be asked for is not one that is not there.
+func TestRDSUnknownIsNotMissing(t *testing.T) {
+	for want, s := range map[string]*rds.Status{"missing": {}, "unknown": {Err: rds.ErrDenied}, "available": {Database: &rds.Database{Status: "available"}}} {
+		if r := newRDSStatus(s, rdsNoon); r.State != want || (r.Error != "") != (s.Err != nil) || r.Exposure != nil {
+			t.Errorf("%s: %+v", want, r)
+		}
+	}
+}
