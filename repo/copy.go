@@ -60,7 +60,7 @@ func (r *Repo) copyMarker(ctx context.Context, store storage.Store) error {
 // CopyEnvelope brings the envelope under key to the same key of another place, as
 // it is. Its signature and the hash of its sealed bytes are verified first; it is
 // not opened. Plain content that is there already is a success with Existed set,
-// other content is *ConflictError, and what is believed here alone *UntrustedError.
+// other content is *ConflictError, and what is believed here alone *DisbelievedError.
 // fs.ErrNotExist only when this repository does not hold it. After an error nothing
 // partial is there.
 func (r *Repo) CopyEnvelope(ctx context.Context, to *Repo, key string, kind Kind) (Stored, error) {
@@ -83,8 +83,12 @@ func (r *Repo) CopyEnvelope(ctx context.Context, to *Repo, key string, kind Kind
 		return Stored{}, err
 	}
 	defer sealed.Close()
-	if err := to.believe(h, key); err != nil { // as where keys were rotated there alone
-		return Stored{}, fmt.Errorf("where it goes: %w", err)
+	err = to.believe(h, key)
+	if untrusted, ok := errors.AsType[*UntrustedError](err); ok {
+		return Stored{}, &DisbelievedError{key, untrusted.Reason}
+	}
+	if err != nil {
+		return Stored{}, err
 	}
 	return to.storeAsIs(ctx, key, h, sealed)
 }

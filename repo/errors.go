@@ -81,6 +81,17 @@ func (e *UntrustedError) Error() string {
 	return fmt.Sprintf("object %s is not to be trusted: %s", e.Object, e.Reason)
 }
 
+// DisbelievedError says that an object is believed here, and not in the place to
+// which it was to be copied. Nothing was written.
+type DisbelievedError struct {
+	Object string
+	Reason string
+}
+
+func (e *DisbelievedError) Error() string {
+	return fmt.Sprintf("object %s would not be trusted where it goes: %s", e.Object, e.Reason)
+}
+
 // ForeignError says that the repository belongs to somebody else.
 type ForeignError struct {
 	What string // "cluster" or "repository"

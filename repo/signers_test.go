@@ -186,8 +186,8 @@ func TestCopyToWhereTheKeyIsRetired(t *testing.T) {
 	putSegment(t, place, 3)
 	check(t, place.Retire(t.Context(), w.cluster.Signing.Public(), testTime))
 	late := putSegment(t, w.writer, 4)
-	var untrusted *UntrustedError
-	if _, err := w.writer.CopyEnvelope(t.Context(), place, late, KindWAL); !errors.As(err, &untrusted) {
+	var disbelieved *DisbelievedError
+	if _, err := w.writer.CopyEnvelope(t.Context(), place, late, KindWAL); !errors.As(err, &disbelieved) {
 		t.Errorf("copied what is not believed there: %v", err)
 	}
 	if _, err := place.Store().Stat(t.Context(), late); !errors.Is(err, fs.ErrNotExist) {

@@ -166,6 +166,9 @@ func failures() []failure {
 		{as(func(e *repo.UntrustedError) string {
 			return "somebody may have tampered with the repository: check who can write to it, and that signer is the right key"
 		}), exitFailed},
+		{as(func(e *repo.DisbelievedError) string {
+			return "keys were retired there and not here: do the same here (docs/keys.md), and copy again"
+		}), exitFailed},
 		{as(func(e *repo.CorruptError) string {
 			return "the object was damaged in the store: fetch it again; if it stays so, use another backup and look at the store"
 		}), exitFailed},
