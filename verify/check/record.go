@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
@@ -48,7 +50,7 @@ const (
 	partAge    = 5 * time.Minute // and how long its first one waits: a check that is killed loses no more
 	maxPart    = 8 << 20         // bytes
 	maxSummary = 4 << 20
-	// summariesRead is how many of the newest summaries are read at least, and
+	// summariesRead is how many of the newest summaries are read at once, and
 	// mostSummaries at most, when none of those read every byte: a week of hourly
 	// checks must not hide the one that did.
 	summariesRead = 10
@@ -196,21 +198,43 @@ func Summaries(ctx context.Context, r *repo.Repo) ([]Summary, error) {
 	slices.Sort(keys)
 	slices.Reverse(keys)
 	var out []Summary
-	whole := false
-	for i, key := range keys[:min(len(keys), mostSummaries)] {
-		if whole && i >= summariesRead {
-			break
-		}
-		raw, _, err := r.ReadEnvelope(ctx, key, repo.KindCheck, maxSummary)
-		var s Summary
-		switch {
-		case err == nil && json.Unmarshal(raw, &s) == nil:
-			out = append(out, s)
-			whole = whole || s.Read && s.Sample == 1
-		case err == nil || repo.AboutObject(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrWrongIdentity):
-		default:
+	for some := range slices.Chunk(keys[:min(len(keys), mostSummaries)], summariesRead) {
+		read, err := readSummaries(ctx, r, some)
+		if err != nil {
 			return nil, err
+		}
+		out = append(out, read...)
+		if slices.ContainsFunc(read, func(s Summary) bool { return s.Read && s.Sample == 1 }) {
+			break
 		}
 	}
 	return out, nil
+}
+
+// readSummaries reads some at the same time, as the store may be far.
+func readSummaries(ctx context.Context, r *repo.Repo, keys []string) ([]Summary, error) {
+	read := make([]*Summary, len(keys))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, key := range keys {
+		g.Go(func() error {
+			raw, _, err := r.ReadEnvelope(ctx, key, repo.KindCheck, maxSummary)
+			s := new(Summary)
+			switch {
+			case err == nil && json.Unmarshal(raw, s) == nil:
+				read[i] = s
+			case err == nil || repo.AboutObject(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, repo.ErrWrongIdentity):
+			default:
+				return err
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	var out []Summary
+	for _, s := range read {
+		if s != nil {
+			out = append(out, *s)
+		}
+	}
+	return out, err
 }
