@@ -194,7 +194,7 @@ func (l *lookAhead) run(own postgres.WALName, free tokens) {
 	if err != nil {
 		return // no data directory that archives
 	}
-	ready := map[string]bool{own.String(): true}
+	ready := map[string]bool{own.String(): true, own.Timeline.HistoryName(): true} // PushHistory asks for the latter
 	for _, name := range names {
 		ready[name.String()] = true
 	}

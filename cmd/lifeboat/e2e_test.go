@@ -184,3 +184,28 @@ func TestTimelines(t *testing.T) {
 		stopAll(t, r)
 	})
 }
+
+// A restored server that opened on timeline 2 while it did not archive, and archives
+// later: PostgreSQL never hands the history of that timeline over.
+func TestArchivingIsSwitchedOnLater(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, siteOptions{})
+	s.run(t, "backup")
+	s.flush(t)
+	s.Kill9(t)
+	dir := filepath.Join(t.TempDir(), "second")
+	s.run(t, "restore", "--to", dir, "--identity", s.identity)
+	c := s.open(t, dir)
+	c.WaitPromoted(t)
+	c.Exec(t, "alter system reset archive_mode")
+	c.Restart(t)
+	c.Exec(t, "create table second as select 2 x")
+	second := &site{Cluster: c, dir: s.dir, config: s.config, identity: s.identity, env: s.env}
+	second.flush(t)
+	c.Kill9(t)
+	r := s.restoreTo(t)
+	if got := r.QueryString(t, "select x from second"); got != "2" {
+		t.Errorf("there is %q", got)
+	}
+	stopAll(t, r)
+}

@@ -145,6 +145,9 @@ func (p *push) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := wal.PushHistory(ctx, r, p.path, p.options, p.memory); err != nil {
+		return err
+	}
 	stored, others, err := wal.PushAhead(ctx, r, p.path, p.options, p.ahead())
 	if err != nil {
 		return err
