@@ -16,12 +16,13 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
 )
 
-// flaky is a store whose Create fails now and then, sometimes after it has
-// stored the object.
+// flaky is a store whose Create fails at first and then now and then, sometimes
+// after it has stored the object.
 type flaky struct {
 	storage.Store
 	rnd   chan *rand.Rand // holds the one there is
 	share float64         // of the calls that fail
+	calls atomic.Int64
 	fails atomic.Int64
 }
 
@@ -35,7 +36,7 @@ var errFlaky = errors.New("the store is out of sorts")
 
 func (f *flaky) Create(ctx context.Context, key string, body io.ReadSeeker) error {
 	rnd := <-f.rnd
-	fail, after := rnd.Float64() < f.share, rnd.IntN(2) == 0
+	fail, after := rnd.Float64() < f.share || f.calls.Add(1) == 1, rnd.IntN(2) == 0
 	f.rnd <- rnd
 	if fail && !after {
 		f.fails.Add(1)

@@ -89,7 +89,11 @@ func TestPostgresOnPushCodes(t *testing.T) {
 			t.Parallel()
 			cluster := servertest.New(t, servertest.Options{Settings: map[string]string{"archive_mode": "on", "archive_command": command}})
 			const archiver = "select pid from pg_stat_activity where backend_type = 'archiver'"
-			before := cluster.QueryString(t, archiver)
+			var before string
+			waitFor(t, "there is an archiver", func() bool {
+				before = cluster.QueryString(t, archiver)
+				return before != ""
+			})
 			segment := cluster.QueryString(t, "select pg_walfile_name(pg_switch_wal())")
 			waitFor(t, "two tries have failed", func() bool {
 				return cluster.QueryString(t, "select failed_count >= 2 and last_failed_wal = '"+segment+"' from pg_stat_archiver") == "t"

@@ -98,7 +98,7 @@ func (s *walStatus) look(ctx context.Context, named string) (*walStatusReport, e
 	if err != nil {
 		return nil, err
 	}
-	report := &walStatusReport{Name: s.cfg.Name, Repository: s.cfg.Repository, Heartbeat: s.heartbeat.Seconds(), Systems: []systemReport{}, Unreadable: s.unread}
+	report := &walStatusReport{Name: s.cfg.Name, Repository: s.cfg.Repository, Heartbeat: s.heartbeat.Seconds(), Systems: []systemReport{}, Unreadable: s.unread, rpo: s.cfg.Drill.RPO}
 	for _, id := range systems {
 		one, err := s.system(ctx, id)
 		if err != nil {

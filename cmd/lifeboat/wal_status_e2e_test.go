@@ -341,7 +341,8 @@ func TestWALStatusSlicesAlone(t *testing.T) {
 	st.stop(t)
 	id := s.QueryString(t, "select system_identifier from pg_control_system()")
 	flags := []string{"--system", id, "--identity", s.identity}
-	r, _ := s.statusOf(t, 0, flags...)
+	// Without a backup nothing can be restored, which is a failure.
+	r, _ := s.statusOf(t, 1, flags...)
 	if len(r.Timelines) != 1 || len(r.Timelines[0].Ranges) != 1 || !r.Timelines[0].Ranges[0].InSlices {
 		t.Fatalf("%+v", r)
 	}
@@ -349,11 +350,11 @@ func TestWALStatusSlicesAlone(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	// The data directory tells the segment size as well, else it is unknown.
-	r, _ = s.statusOf(t, 0, flags[:2]...)
+	r, _ = s.statusOf(t, 1, flags[:2]...)
 	if len(r.Timelines[0].Ranges) != 1 || r.Exposure.Bytes == nil {
 		t.Errorf("without an identity: %+v", r)
 	}
-	r, _ = s.statusOf(t, 0, append(flags[:2:2], "--pgdata", t.TempDir())...)
+	r, _ = s.statusOf(t, 1, append(flags[:2:2], "--pgdata", t.TempDir())...)
 	if len(r.Timelines[0].Ranges) != 0 || !strings.Contains(strings.Join(r.Notes, "\n"), "no whole one") {
 		t.Errorf("with neither: %+v", r)
 	}
@@ -376,5 +377,28 @@ func TestWALStatusStandby(t *testing.T) {
 	e := r.Exposure
 	if !e.Standby || e.Timeline != 1 || e.Server == 0 || e.Server > e.Archived || *e.Bytes != 0 || e.Most == nil || *e.Most <= 0 || *e.Least != 0 {
 		t.Errorf("the exposure is %+v", e)
+	}
+}
+
+// What is proven to be lost is held against the objective; what may be lost is not.
+func TestWALStatusObjective(t *testing.T) {
+	least, most := 90.0, 100.0
+	for name, c := range map[string]struct {
+		rpo      time.Duration
+		exposure exposureReport
+		windows  int
+		code     exitCode
+	}{
+		"missed":             {time.Minute, exposureReport{Least: &least, Most: &most}, 1, exitMissed},
+		"met":                {2 * time.Minute, exposureReport{Least: &least, Most: &most}, 1, 0},
+		"not proven":         {time.Minute, exposureReport{Most: &most}, 1, 0},
+		"no objective":       {0, exposureReport{Least: &least, Most: &most}, 1, 0},
+		"nothing to restore": {2 * time.Minute, exposureReport{}, 0, exitFailed},
+	} {
+		r := walStatusReport{rpo: c.rpo, Systems: []systemReport{{Exposure: c.exposure, Windows: make([]windowReport, c.windows)}}}
+		err := r.verdict()
+		if code, _ := classify(err); err == nil && c.code != 0 || err != nil && code != c.code {
+			t.Errorf("%s: %v, want code %d", name, err, c.code)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,8 @@ type walStatusReport struct {
 	Systems    []systemReport   `json:"systems"`
 	Unreadable []unusableReport `json:"unreadable_backups,omitempty"` // of which system, nobody can tell
 	Error      string           `json:"error,omitempty"`              // of one of several repositories that told nothing
+
+	rpo time.Duration // the objective; 0 for none
 }
 
 type systemReport struct {
@@ -253,7 +256,32 @@ func (r *walStatusReport) verdict() error {
 			}
 		}
 	}
-	return unknown
+	if unknown != nil {
+		return unknown
+	}
+	return cmp.Or(r.nothing(), r.missed())
+}
+
+// nothing is the error of an archive out of which nobody could restore.
+func (r *walStatusReport) nothing() error {
+	if slices.ContainsFunc(r.Systems, func(s systemReport) bool { return len(s.Windows) > 0 }) {
+		return nil
+	}
+	return failed(exitFailed, "nothing can be restored from %s", r.Repository).
+		hinted("take a backup with \"lifeboat backup\"; the report says what is wrong with those that are there")
+}
+
+// missed is the error of commits that would be lost now and are older than the
+// objective for that allows. What may be lost, and may be nothing, is in the report.
+func (r *walStatusReport) missed() error {
+	for _, s := range r.Systems {
+		least := s.Exposure.Least
+		if r.rpo > 0 && least != nil && *least > r.rpo.Seconds() {
+			return failed(exitMissed, "the commits of the last %s at least would be lost now; the objective, drill.rpo, is %s", span(time.Duration(*least*float64(time.Second))), span(r.rpo)).
+				hinted("see why the server cannot archive: pg_stat_archiver, and the server's log")
+		}
+	}
+	return nil
 }
 
 // gapError names the first gap, and as a hint what can be restored all the same.
