@@ -103,6 +103,9 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	if err != nil {
 		return nil, err
 	}
+	if err := srv.checkTablespaces(ctx, facts.tablespaces, tree.spaces); err != nil {
+		return nil, err
+	}
 	m := r.NewManifestWriter()
 	defer m.Close()
 	c := newCopier(r, m, tree, facts, label, start, o)

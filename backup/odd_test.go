@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/backup"
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
@@ -50,6 +51,39 @@ func TestTablespaces(t *testing.T) {
 	}
 	if !strings.Contains(info.TablespaceMap, outside) {
 		t.Errorf("tablespace_map is %q", info.TablespaceMap)
+	}
+}
+
+// A tablespace whose disk is not mounted, while the server runs on: what is in it is
+// not left out in silence. A database on another disk is followed there.
+func TestLostTablespace(t *testing.T) {
+	b := newBench(t, servertest.Options{})
+	dir := t.TempDir()
+	outside, away := filepath.Join(dir, "ts"), filepath.Join(dir, "away")
+	check(t, os.Mkdir(outside, 0o700))
+	b.Exec(t, "create tablespace outside location '"+outside+"'")
+	b.Exec(t, "create table o tablespace outside as select 1 x; checkpoint")
+	try := func(what string) {
+		t.Helper()
+		_, err := backup.Run(context.Background(), b.repo, b.options())
+		if lost, ok := errors.AsType[*backup.LostTablespaceError](err); !ok || lost.Path != outside {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	check(t, os.Rename(outside, away))
+	try("without its folder")
+	check(t, os.Mkdir(outside, 0o700))
+	try("with the empty folder on which it is mounted")
+	check(t, os.Remove(outside))
+	check(t, os.Rename(away, outside))
+	b.Stop(t, server.Fast)
+	base := filepath.Join(b.DataDir(), "base")
+	check(t, os.Rename(filepath.Join(base, "1"), away))
+	check(t, os.Symlink(away, filepath.Join(base, "1")))
+	b.Start(t)
+	info := b.run(t)
+	if got := b.contents(t, info.Label); len(got["base/1/PG_VERSION"]) == 0 || len(got[b.QueryString(t, "select pg_relation_filepath('o')")]) != 8192 {
+		t.Error("the database behind the link, or the tablespace, is not in the backup")
 	}
 }
 

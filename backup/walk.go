@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -39,6 +40,7 @@ type tree struct {
 	files   []source
 	control source
 	bytes   int64
+	spaces  map[uint32]bool // the tablespaces of which there are files
 }
 
 // walker lists a data directory. What vanishes while it looks was removed
@@ -53,6 +55,7 @@ type walker struct {
 // of the server's own base backup (backup/basebackup.c).
 func walk(dataDir string, f facts, warn func(string, ...any)) (*tree, error) {
 	w := &walker{facts: f, warn: warn}
+	w.spaces = map[uint32]bool{}
 	root, err := filepath.EvalSymlinks(dataDir)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dataDir, err)
@@ -143,9 +146,14 @@ func (w *walker) folder(from, p string, fi fs.FileInfo) error {
 // machine is whole.
 func (w *walker) link(from, p string) error {
 	target, err := filepath.EvalSymlinks(from)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && path.Dir(p) == "pg_tblspc":
+		return nil // checkTablespaces tells of it
+	case err != nil && !ofServer(p) && !errors.Is(err, fs.ErrPermission):
 		w.warn("left out %s: its link leads nowhere", p)
 		return nil
+	case err != nil:
+		return fmt.Errorf("follow %s: %w", from, err)
 	}
 	fi, err := os.Stat(target)
 	if err != nil {
@@ -159,15 +167,24 @@ func (w *walker) link(from, p string) error {
 			return nil
 		}
 		return w.tablespace(target, p) // the link itself is among the tablespaces
-	case fi.IsDir() && path.Dir(p) == ".":
+	case fi.IsDir() && (path.Dir(p) == "." || path.Dir(p) == "base"):
 		w.warn("%s is a link to %s: its content is backed up as a folder of the data directory", p, target)
 		return w.folder(target, p, fi)
 	case fi.Mode().IsRegular():
 		w.file(target, p, fi)
+	case ofServer(p):
+		return fmt.Errorf("%s is a link to %s: what is there cannot be backed up", from, target)
 	default:
 		w.warn("left out %s: a link to %s", p, target)
 	}
 	return nil
+}
+
+// ofServer says whether a path lies within a folder of PostgreSQL's own, of which
+// nothing can be left out.
+func ofServer(p string) bool {
+	top, _, below := strings.Cut(p, "/")
+	return below && (top == "base" || top == "global" || strings.HasPrefix(top, "pg_") && top != "pg_log")
 }
 
 // tablespace lists the one folder of a tablespace that is this cluster's.
@@ -179,6 +196,9 @@ func (w *walker) tablespace(from, p string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("list tablespace %s: %w", path.Base(p), err)
+	}
+	if oid, err := strconv.ParseUint(path.Base(p), 10, 32); err == nil {
+		w.spaces[uint32(oid)] = true
 	}
 	return w.folder(filepath.Join(from, version), path.Join(p, version), fi)
 }

@@ -98,6 +98,9 @@ func failures() []failure {
 		}), exitFailed},
 		{as(func(e *restore.TargetError) string { return "\"lifeboat restore --help\" explains targets" }), exitUsage},
 		// backup
+		{as(func(e *backup.LostTablespaceError) string {
+			return "see that its disk is mounted and that this account may read it: without these files there would be no backup of what is in it"
+		}), exitFailed},
 		{as(func(e *backup.MismatchError) string {
 			return "pgdata and conn must be the data directory and the address of one running primary: \"lifeboat config\" prints what counts"
 		}), exitFailed},
