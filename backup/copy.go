@@ -2,8 +2,12 @@ package backup
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"iter"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -81,6 +85,7 @@ type copier struct {
 	bad      []repo.BadPage
 	badCount int64
 	written  []badPage // bad, but perhaps just being written
+	late     []source  // small files that are longer than they were
 }
 
 // newCopier reads everything, unless takeOver says otherwise.
@@ -100,14 +105,48 @@ func newCopier(r *repo.Repo, m *repo.ManifestWriter, t *tree, f facts, label str
 
 // run copies what is wanted of everything but the control file.
 func (c *copier) run(ctx context.Context) error {
-	for _, f := range c.plan {
+	if err := c.copyFiles(ctx, c.plan); err != nil {
+		return err
+	}
+	late, err := c.listAgain()
+	if err != nil || len(late) == 0 {
+		return err
+	}
+	c.plan = append(c.plan, late...)
+	return c.copyFiles(ctx, late)
+}
+
+// listAgain lists small files that were longer when they were read than when they
+// were listed. What came later of a relation is in the WAL; what came of the server's
+// settings, or of the state that it keeps beside the WAL, is nowhere else, and such a
+// file that is cut off may keep a server from starting. They are read once more, to
+// the length that they have now: a log may grow for ever.
+func (c *copier) listAgain() ([]*copyFile, error) {
+	var late []*copyFile
+	for _, s := range c.late {
+		fi, err := os.Stat(s.from)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %s again: %w", s.path, err)
+		}
+		s.size, s.mtime, s.id = fi.Size(), fi.ModTime(), fileID(s.from)
+		late = append(late, &copyFile{source: s, index: -1, want: whole(s.size), sums: make([]string, s.slices()), listedAgain: true})
+	}
+	return late, nil
+}
+
+// copyFiles copies what is wanted of files.
+func (c *copier) copyFiles(ctx context.Context, files []*copyFile) error {
+	for _, f := range files {
 		c.wanted += f.want.bytes()
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	jobs := make(chan job, 2*c.o.Jobs)
 	g.Go(func() error {
 		defer close(jobs)
-		return c.makeJobs(ctx, jobs)
+		return makeJobs(ctx, files, jobs)
 	})
 	for range c.o.Jobs {
 		w, err := c.newWorker(g)
@@ -121,7 +160,7 @@ func (c *copier) run(ctx context.Context) error {
 
 // makeJobs cuts what is wanted of large files into slices, and gathers what is
 // small. A job holds at most a frame.
-func (c *copier) makeJobs(ctx context.Context, jobs chan<- job) error {
+func makeJobs(ctx context.Context, files []*copyFile, jobs chan<- job) error {
 	send := func(j job) error {
 		if len(j) == 0 {
 			return nil
@@ -135,7 +174,7 @@ func (c *copier) makeJobs(ctx context.Context, jobs chan<- job) error {
 	}
 	var small job
 	var gathered int64
-	for _, f := range c.plan {
+	for _, f := range files {
 		for p := range f.pieces() {
 			n := p.to - p.from
 			if n == repo.FrameSize {

@@ -18,14 +18,15 @@ import (
 // over from layers.
 type copyFile struct {
 	source
-	once     sync.Once // it is opened the first time
-	index    int       // of its record; -1 while it has none
-	recorded bool      // it has its record since something of it was taken over
-	gone     bool      // it was gone when it was first opened
-	want     runs      // what is read: no layer had it so far
-	holds    runs      // of want, what the layer at hand still holds
-	other    []run     // of holds, what is not taken over after all; or what is: see settle
-	sums     []string  // of its slices, if it is compared by content; "" where not known
+	once        sync.Once // it is opened the first time
+	index       int       // of its record; -1 while it has none
+	recorded    bool      // it has its record since something of it was taken over
+	listedAgain bool      // see copier.listAgain
+	gone        bool      // it was gone when it was first opened
+	want        runs      // what is read: no layer had it so far
+	holds       runs      // of want, what the layer at hand still holds
+	other       []run     // of holds, what is not taken over after all; or what is: see settle
+	sums        []string  // of its slices, if it is compared by content; "" where not known
 }
 
 // takeOver decides for each file what of the layer can be kept, and puts that

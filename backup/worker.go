@@ -130,6 +130,9 @@ func (w *worker) readPiece(p piece, b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if longer, err := w.isLonger(p.file, file); err != nil || longer {
+		return 0, err
+	}
 	got := 0
 	if file != nil {
 		if got, err = readFull(file, b, p.from); err != nil {
@@ -166,6 +169,25 @@ func (w *worker) readPiece(p piece, b []byte) (int, error) {
 	clear(b[got:])
 	p.file.noteSum(p.from, b)
 	return len(b), nil
+}
+
+// isLonger says whether a small file, which is no relation, has become longer since it
+// was listed, and notes it.
+func (w *worker) isLonger(f *copyFile, file *os.File) (bool, error) {
+	if file == nil || f.listedAgain || f.byPages() || !f.small() {
+		return false, nil
+	}
+	fi, err := file.Stat()
+	if err != nil {
+		return false, fmt.Errorf("look at %s: %w", f.path, err)
+	}
+	if fi.Size() <= f.size {
+		return false, nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.late = append(w.late, f.source)
+	return true, nil
 }
 
 // small says whether all of the file is in one piece.
