@@ -177,6 +177,17 @@ func (s PackSet) Join(o PackSet) {
 	}
 }
 
-// On is the same repository, with the same keys, on another store: one that
-// watches, or that answers from a listing.
-func (r *Repo) On(s storage.Store) (*Repo, error) { return newRepo(s, r.marker, r.keys, r.host) }
+// On is the same repository, with the same keys and believing the same signers, on
+// another store: one that watches, or that answers from a listing.
+func (r *Repo) On(s storage.Store) (*Repo, error) {
+	on, err := newRepo(s, r.marker, r.keys, r.host)
+	if err != nil {
+		return nil, err
+	}
+	if r.settled != nil {
+		<-r.settled
+	}
+	on.believed.Store(r.believed.Load())
+	on.retired.Store(r.retired.Load())
+	return on, nil
+}
