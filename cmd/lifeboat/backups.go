@@ -252,7 +252,8 @@ func reach(ix *wal.Index, own []repo.Info, at map[string]*listedBackup) {
 }
 
 // addChecks takes what the newest checks said; one that read every byte says
-// more than a later one that did not.
+// more than a later one that did not. One that could not prove a backup says
+// nothing of it.
 func addChecks(ctx context.Context, r *repo.Repo, at map[string]*listedBackup) error {
 	all, err := check.Summaries(ctx, r)
 	if err != nil {
@@ -261,7 +262,7 @@ func addChecks(ctx context.Context, r *repo.Repo, at map[string]*listedBackup) e
 	for label, b := range at {
 		for _, s := range all {
 			j := slices.IndexFunc(s.Backups, func(b check.BackupResult) bool { return b.Label == label })
-			if j < 0 {
+			if j < 0 || s.Backups[j].Unproven {
 				continue
 			}
 			c := &listedCheck{At: s.Began.UTC().Format(timeForm), Read: s.Read && s.Sample == 1, OK: s.Backups[j].OK}

@@ -235,13 +235,19 @@ func (v *verifyReport) write(w io.Writer) {
 	if v.Strange > 0 {
 		say("%s of a kind that Lifeboat does not know, the first is %s; left alone\n", plural(v.Strange, "object"), v.Unknown[0])
 	}
-	good := 0
+	good, open := 0, ""
 	for _, b := range v.Backups {
-		if b.OK {
+		switch {
+		case b.OK:
 			good++
+		case b.Unproven:
+			open += ", " + b.Label
 		}
 	}
-	say("checked: %s, of which %d without a finding; %s listed (%s)\n", plural(len(v.Backups), "backup"), good, plural(int(v.Listed.Objects), "object"), sizeText(v.Listed.Bytes))
+	if open != "" {
+		say("neither ok nor damaged, as not all of them could be checked: %s\n", open[2:])
+	}
+	say("checked: %s, of which %d ok; %s listed (%s)\n", plural(len(v.Backups), "backup"), good, plural(int(v.Listed.Objects), "object"), sizeText(v.Listed.Bytes))
 	v.writeRead(say)
 	if len(v.Findings) == 0 && len(v.Unproven) == 0 {
 		say("no findings, in %s\n", span(time.Duration(v.Seconds*float64(time.Second))))

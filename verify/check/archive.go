@@ -154,7 +154,7 @@ func (w *work) noteUse(id postgres.SystemID, o storage.Info) {
 func (w *work) lacks(id postgres.SystemID, b repo.Info, err error) {
 	gap, ok := errors.AsType[*wal.BackupGapError](err)
 	if ok && gap.Doubt != nil {
-		w.unproven("backup %s: %v", b.Label, err)
+		w.unprovenOf(b.Label, "backup %s: %v", b.Label, err)
 		return
 	}
 	object := repo.SystemWALPrefix(id)
@@ -193,7 +193,7 @@ func (w *work) follow(ctx context.Context, ix *wal.Index, backups []repo.Info) e
 			continue // told already, or below as a gap
 		}
 		if errors.Is(u.Err, repo.ErrNoIdentity) || errors.Is(u.Err, repo.ErrWrongIdentity) {
-			w.unproven("backup %s: the way from it is not known: %v", u.Label, u.Err)
+			w.unprovenOf(u.Label, "backup %s: the way from it is not known: %v", u.Label, u.Err)
 		}
 	}
 	for _, g := range s.Gaps {

@@ -300,7 +300,7 @@ func (rd *reader) tell(err error, key string, size int64, thorough bool, finding
 	case errors.Is(err, fs.ErrNotExist):
 		return nil // expired, or merged, since the listing
 	case errors.Is(err, repo.ErrWrongIdentity):
-		rd.unproven("%s was not sealed to this identity, so only its hash could be compared", key)
+		rd.notOpened(key)
 		return nil
 	case !wal.AboutObject(err):
 		return err

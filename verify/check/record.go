@@ -45,6 +45,11 @@ type Summary struct {
 	Backups  []BackupResult `json:"backups"`
 }
 
+// unproven says whether a backup is neither ok nor damaged by it.
+func (s *Summary) unproven() bool {
+	return slices.ContainsFunc(s.Backups, func(b BackupResult) bool { return b.Unproven })
+}
+
 const (
 	partKeys   = 20000           // keys of a part, at most
 	partAge    = 5 * time.Minute // and how long its first one waits: a check that is killed loses no more
@@ -184,7 +189,7 @@ func Record(ctx context.Context, r *repo.Repo, res *Result, o Options) error {
 }
 
 // Summaries reads the newest summaries, the newest first, back to one that read
-// every byte. One that cannot be used is left out.
+// every byte and proved all. One that cannot be used is left out.
 func Summaries(ctx context.Context, r *repo.Repo) ([]Summary, error) {
 	var keys []string
 	for o, err := range r.Store().List(ctx, repo.ChecksPrefix) {
@@ -204,7 +209,7 @@ func Summaries(ctx context.Context, r *repo.Repo) ([]Summary, error) {
 			return nil, err
 		}
 		out = append(out, read...)
-		if slices.ContainsFunc(read, func(s Summary) bool { return s.Read && s.Sample == 1 }) {
+		if slices.ContainsFunc(read, func(s Summary) bool { return s.Read && s.Sample == 1 && !s.unproven() }) {
 			break
 		}
 	}

@@ -50,8 +50,9 @@ func (c *Count) add(bytes int64) { c.Objects++; c.Bytes += bytes }
 
 // BackupResult is what is known of one backup.
 type BackupResult struct {
-	Label string `json:"label"`
-	OK    bool   `json:"ok"` // no finding spoils it
+	Label    string `json:"label"`
+	OK       bool   `json:"ok"`                 // no finding spoils it, and all could be checked
+	Unproven bool   `json:"unproven,omitempty"` // no finding spoils it, and not all could be checked
 }
 
 // Result is what a check found.
@@ -83,8 +84,9 @@ type work struct {
 	indexes map[postgres.SystemID]*wal.Index
 	uses    expire.Uses
 	live    repo.PackSet
-	sealed  bool     // a manifest was not read to its end, so any pack may be its
-	hidden  []damage // objects of the archive that the listing leaves out now
+	sealed  bool            // a manifest was not read to its end, so any pack may be its
+	hidden  []damage        // objects of the archive that the listing leaves out now
+	doubted map[string]bool // labels of backups of which not all could be checked
 }
 
 // backup is a committed backup whose manifest was read to its end.
@@ -111,7 +113,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 	if err := on.CheckPresent(ctx); err != nil {
 		return nil, fmt.Errorf("check the marker: %w", err)
 	}
-	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(),
+	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(), doubted: map[string]bool{},
 		indexes: map[postgres.SystemID]*wal.Index{}, uses: expire.Uses{}}
 	res.Listed = Count{int64(len(list.packs) + len(list.objects)), list.bytes}
 	for _, step := range []func(context.Context) error{w.checkBackups, w.checkSmall, w.checkWAL, w.read, w.recheck} {
@@ -154,14 +156,6 @@ func (w *work) find(c Code, object string, err error, backups ...string) *Findin
 	return f
 }
 
-func (w *work) unproven(format string, args ...any) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if text := fmt.Sprintf(format, args...); !slices.Contains(w.result.Unproven, text) {
-		w.result.Unproven = append(w.result.Unproven, text)
-	}
-}
-
 // manifestsAtOnce bounds the manifests in memory, each with the names of all
 // files of its backup.
 const manifestsAtOnce = 2
@@ -200,9 +194,10 @@ func (w *work) checkBackup(ctx context.Context, f repo.Folder) error {
 		if _, _, err := w.repo.CheckEnvelope(ctx, key, repo.KindManifest); err != nil {
 			return w.spoiled(err, key, f.Label)
 		}
-		w.unproven("backup %s: its manifest cannot be opened: %v", f.Label, err)
+		w.unprovenOf(f.Label, "backup %s: its manifest cannot be opened: %v", f.Label, err)
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		w.result.Backups = append(w.result.Backups, BackupResult{Label: f.Label})
 		w.sealed = true
 		return nil
 	default:
@@ -278,7 +273,8 @@ func (w *work) badPack(c Code, p repo.PackEntry, files []repo.FileEntry, label, 
 	}
 }
 
-// conclude says of each backup whether a finding spoils it.
+// conclude says of each backup whether a finding spoils it. One of which not all
+// could be checked is neither ok nor damaged.
 func (w *work) conclude(context.Context) {
 	res := w.result
 	sortFindings(res.Findings)
@@ -292,7 +288,9 @@ func (w *work) conclude(context.Context) {
 	})
 	for i := range res.Backups {
 		b := &res.Backups[i]
-		b.OK = !slices.ContainsFunc(res.Findings, func(f *Finding) bool { return slices.Contains(f.Backups, b.Label) })
+		spoiled := slices.ContainsFunc(res.Findings, func(f *Finding) bool { return slices.Contains(f.Backups, b.Label) })
+		b.OK = !spoiled && !w.doubted[b.Label]
+		b.Unproven = !spoiled && w.doubted[b.Label]
 	}
 	res.Ended = w.options.Now()
 }
