@@ -23,6 +23,13 @@ import (
 // besideSuffix is behind the key of what is to take an object's place.
 const besideSuffix = ".next"
 
+// ManifestPlaces are the keys under which a backup's manifest may lie, in the order in
+// which they are to be removed: while one is there, the backup exists, and the last
+// must be the one that readers look for first.
+func ManifestPlaces(label string) []string {
+	return []string{ManifestKey(label) + besideSuffix, ManifestKey(label)}
+}
+
 // mayLieBeside says whether a reader who finds nothing under the key looks beside
 // it: for metadata. WAL and packs are never sealed anew.
 func mayLieBeside(key string) bool {

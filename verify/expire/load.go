@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,8 +78,8 @@ func (s *scene) readBackups(ctx context.Context, r *repo.Repo, folders []repo.Fo
 			continue
 		}
 		for _, o := range f.Objects {
-			if o.Key == repo.ManifestKey(f.Label) {
-				s.sizes[f.Label] = o.Size
+			if slices.Contains(repo.ManifestPlaces(f.Label), o.Key) {
+				s.sizes[f.Label] += o.Size
 			}
 		}
 		g.Go(func() error {

@@ -72,14 +72,13 @@ func (w *work) removeManifests() error {
 	plan := w.result.Plan
 	locked := false
 	for _, d := range plan.Going() {
-		key := repo.ManifestKey(d.Info.Label)
-		until, err := w.remove(key)
+		lock, err := w.removeManifest(d.Info.Label)
 		if err != nil {
 			return err
 		}
-		if !until.IsZero() {
-			d.keep(false, "the store keeps it until %s (Object Lock)", until.UTC().Format(time.DateOnly))
-			w.result.Locked = append(w.result.Locked, Locked{key, until})
+		if lock != nil {
+			d.keep(false, "the store keeps it until %s (Object Lock)", lock.Until.UTC().Format(time.DateOnly))
+			w.result.Locked = append(w.result.Locked, *lock)
 			locked = true
 			continue
 		}
@@ -92,6 +91,16 @@ func (w *work) removeManifests() error {
 		plan.decideWAL(w.scene.Input)
 	}
 	return nil
+}
+
+// removeManifest removes the manifest from each place. A lock on any keeps the backup.
+func (w *work) removeManifest(label string) (*Locked, error) {
+	for _, key := range repo.ManifestPlaces(label) {
+		if until, err := w.remove(key); err != nil || !until.IsZero() {
+			return &Locked{key, until}, err
+		}
+	}
+	return nil, nil
 }
 
 // lookAgain lists the backups once more: what was committed meanwhile is live,
@@ -197,7 +206,7 @@ func (w *work) removeFolders() error {
 			if err != nil {
 				return fmt.Errorf("list what lies beside backup %s: %w", label, err)
 			}
-			if info.Key != repo.ManifestKey(label) { // in a dry run it is there
+			if !slices.Contains(repo.ManifestPlaces(label), info.Key) { // in a dry run they are there
 				all = append(all, info)
 			}
 		}
