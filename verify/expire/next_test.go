@@ -100,3 +100,26 @@ func TestRunUnderObjectLockOfTheNewManifest(t *testing.T) {
 		}
 	}
 }
+
+// The manifest of a backup that is to go is damaged, and locked: nobody knows which
+// packs are its, and they stay with it.
+func TestRunUnderObjectLockOfADamagedManifest(t *testing.T) {
+	w := newWorld(t)
+	old := w.backup(10, 100, "")
+	w.backup(3, 110, "")
+	key := repo.ManifestKey(old)
+	w.check(w.store.Delete(t.Context(), key))
+	w.check(w.store.Create(t.Context(), key, strings.NewReader("garbage")))
+	w.store.lock[key] = w.now.Add(5 * day)
+	for _, dry := range []bool{true, false} {
+		res, err := w.expire(w.store, expire.Policy{KeepLast: 1}, dry)
+		w.check(err)
+		if len(res.Locked) != 1 || res.Packs.Objects != 0 || !strings.Contains(res.Plan.Unswept, old) {
+			t.Errorf("dry %v: locked %+v, packs %+v, %q", dry, res.Locked, res.Packs, res.Plan.Unswept)
+		}
+	}
+	clear(w.store.lock)
+	if res, err := w.expire(w.store, expire.Policy{KeepLast: 1}, false); err != nil || res.Packs.Objects != 2 || len(w.labels()) != 1 {
+		t.Errorf("after the lock: %v, %+v, %v", err, res.Packs, w.labels())
+	}
+}

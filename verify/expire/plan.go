@@ -64,9 +64,7 @@ func NewPlan(in Input) (*Plan, error) {
 	proven := false
 	for _, d := range p.Decisions {
 		proven = proven || d.restorable()
-		if d.Keep && d.Packs == nil && p.Unswept == "" {
-			p.Unswept = fmt.Sprintf("backup %s stays and its manifest cannot be read, so it is not known which packs are its", d.Info.Label)
-		}
+		p.leavePacksOf(d)
 	}
 	if !proven {
 		for _, d := range p.Decisions {
@@ -79,6 +77,14 @@ func NewPlan(in Input) (*Plan, error) {
 		return p, ErrNoneRestorable
 	}
 	return p, nil
+}
+
+// leavePacksOf leaves all packs that nobody names while a backup stays that may name
+// any.
+func (p *Plan) leavePacksOf(d *Decision) {
+	if d.Keep && d.Packs == nil && p.Unswept == "" {
+		p.Unswept = fmt.Sprintf("backup %s stays and its manifest cannot be read, so it is not known which packs are its", d.Info.Label)
+	}
 }
 
 func (in Input) young() time.Time {

@@ -78,6 +78,7 @@ func (w *work) removeManifests() error {
 		}
 		if lock != nil {
 			d.keep(false, "the store keeps it until %s (Object Lock)", lock.Until.UTC().Format(time.DateOnly))
+			plan.leavePacksOf(d)
 			w.result.Locked = append(w.result.Locked, *lock)
 			locked = true
 			continue
