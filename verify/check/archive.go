@@ -70,17 +70,28 @@ func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 			w.lacks(id, b, err)
 		}
 	}
-	var all []repo.Info
-	for _, b := range w.backups {
-		all = append(all, b.Info)
-	}
-	wanted := expire.Continuous(w.options.Policy, all, w.uses, expire.ArchivedAncestry(w.indexes), w.result.Began)
+	wanted := expire.Continuous(w.options.Policy, w.known(), w.uses, expire.ArchivedAncestry(w.indexes), w.result.Began)
 	for _, b := range own {
 		if wanted[b.Label] {
 			lasting = append(lasting, b)
 		}
 	}
 	return w.follow(ctx, ix, lasting)
+}
+
+// known is what an expiry would know of the backups before anything is read.
+func (w *work) known() []*expire.Backup {
+	var all []*expire.Backup
+	for _, b := range w.backups {
+		e := &expire.Backup{Info: b.Info, Broken: expire.LacksWAL(w.indexes[b.System], b.Info)}
+		for _, f := range w.byPack {
+			if slices.Contains(f.Backups, b.Label) {
+				e.Broken = errors.New(f.Problem)
+			}
+		}
+		all = append(all, e)
+	}
+	return all
 }
 
 // damage is an object of the archive that was found damaged on the way.

@@ -8,6 +8,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/waltest"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
+	"github.com/lifeboat-dr/lifeboat/verify/expire"
 )
 
 const day = 24 * time.Hour
@@ -43,5 +44,42 @@ func TestSegmentOfAnotherTimelineIsNoHelp(t *testing.T) {
 	want := []string{"wal-missing " + repo.WALKey(system, waltest.Name(t, "000000010000000000000004"))}
 	if got := found(s.run(check.Options{})); !slices.Equal(got, want) {
 		t.Errorf("%v", got)
+	}
+}
+
+// The window of the policy begins with the newest backup before it that is
+// restorable. With one that is not, it begins with the one before, as for an expiry:
+// a gap after that one is wanted filled.
+func TestGapBeforeADamagedBackup(t *testing.T) {
+	gap := "wal-gap " + repo.WALKey(system, waltest.Name(t, "000000010000000000000007"))
+	segment := repo.WALKey(system, waltest.Name(t, "00000001000000000000000B"))
+	for what, remove := range map[string]func(pack string) string{
+		"nothing": func(string) string { return "" },
+		"a pack":  func(pack string) string { return pack },
+		"WAL":     func(string) string { return segment },
+	} {
+		s := newSite(t)
+		s.wal(1, 3, 6)
+		s.wal(1, 8, 24)
+		first, _ := s.backup(10*day, 3, 1)
+		_, packs := s.backup(6*day, 10, 1)
+		s.backup(day, 20, 1)
+		if key := remove(packs[0]); key != "" {
+			s.check(s.store.Delete(t.Context(), key))
+		}
+		s.now = s.now.Add(time.Hour)
+		o := check.Options{Policy: expire.Policy{Window: 5 * day}}
+		res := s.run(o)
+		if got := slices.Contains(found(res), gap); got != (what != "nothing") {
+			t.Errorf("%s is missing: the gap is found %v, of %v", what, got, found(res))
+		}
+		if what == "nothing" && len(res.Findings) > 0 {
+			t.Errorf("%v", found(res))
+		}
+		for _, f := range res.Findings {
+			if f.Code == check.WALGap && !slices.Contains(f.Backups, first) {
+				t.Errorf("%s is missing: %+v", what, f)
+			}
+		}
 	}
 }

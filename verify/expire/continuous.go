@@ -2,6 +2,7 @@ package expire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,19 +15,17 @@ import (
 // Continuous says of which backups the policy wants all WAL up to the end of
 // the archive: a gap after another one is no loss. Without a policy it is all
 // of them, and what the archives tell is not asked for. Backups of all systems
-// are to be given, since they count together.
-func Continuous(p Policy, backups []repo.Info, uses Uses, ancestry Ancestry, now time.Time) map[string]bool {
+// are to be given, since they count together, with Broken where that is known: the
+// window begins before a backup that cannot be restored.
+func Continuous(p Policy, backups []*Backup, uses Uses, ancestry Ancestry, now time.Time) map[string]bool {
 	out := map[string]bool{}
 	if p.Check() != nil {
 		for _, b := range backups {
-			out[b.Label] = true
+			out[b.Info.Label] = true
 		}
 		return out
 	}
-	in := Input{Now: now, Policy: p, Uses: uses}
-	for _, b := range backups {
-		in.Backups = append(in.Backups, &Backup{Info: b})
-	}
+	in := Input{Now: now, Policy: p, Uses: uses, Backups: backups}
 	in.markLeading(ancestry)
 	for _, d := range retain(in) {
 		out[d.Info.Label] = d.Whole
@@ -35,7 +34,8 @@ func Continuous(p Policy, backups []repo.Info, uses Uses, ancestry Ancestry, now
 }
 
 // ReadContinuous is Continuous for who has not looked at the archives: it lists
-// those of the backups' systems, unless there is no policy. learn gives an index
+// those of the backups' systems, unless there is no policy. Which packs are missing
+// it does not know. learn gives an index
 // what the host knows; it may be nil.
 func ReadContinuous(ctx context.Context, r *repo.Repo, p Policy, backups []repo.Info, learn func(context.Context, *wal.Index) error, now time.Time) (map[string]bool, error) {
 	uses, indexes := Uses{}, map[postgres.SystemID]*wal.Index{}
@@ -44,6 +44,9 @@ func ReadContinuous(ctx context.Context, r *repo.Repo, p Policy, backups []repo.
 			continue
 		}
 		ix, err := wal.LoadIndexSeeing(ctx, r, b.System, func(o storage.Info) { uses.Note(b.System, o) })
+		if err == nil {
+			err = ix.LearnSegmentSize(b.SegSize)
+		}
 		if err == nil && learn != nil {
 			err = learn(ctx, ix)
 		}
@@ -52,7 +55,24 @@ func ReadContinuous(ctx context.Context, r *repo.Repo, p Policy, backups []repo.
 		}
 		indexes[b.System] = ix
 	}
-	return Continuous(p, backups, uses, ArchivedAncestry(indexes), now), nil
+	var known []*Backup
+	for _, b := range backups {
+		known = append(known, &Backup{Info: b, Broken: LacksWAL(indexes[b.System], b)})
+	}
+	return Continuous(p, known, uses, ArchivedAncestry(indexes), now), nil
+}
+
+// LacksWAL is why a backup is not restorable for want of WAL, nil without an index.
+// A doubt is none, for the reason that ArchivedAncestry gives.
+func LacksWAL(ix *wal.Index, b repo.Info) error {
+	if ix == nil {
+		return nil
+	}
+	err := ix.LacksWAL(b)
+	if gap, ok := errors.AsType[*wal.BackupGapError](err); ok && gap.Doubt != nil {
+		return nil
+	}
+	return err
 }
 
 // ArchivedAncestry is what the archives tell. Where that cannot be known it makes

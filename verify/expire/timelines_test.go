@@ -68,3 +68,30 @@ func TestRunInDoubt(t *testing.T) {
 		t.Errorf("what it would need: %v; %d objects went", err, res.WAL.Objects)
 	}
 }
+
+// A backup that lacks WAL begins no window: what is wanted is what an expiry keeps.
+func TestContinuousFromBeforeADamagedBackup(t *testing.T) {
+	w := newWorld(t)
+	var infos []repo.Info
+	for i, ago := range []float64{20, 10, 3} {
+		info, err := w.repo.Info(t.Context(), w.backup(ago, 100+10*i, ""))
+		w.check(err)
+		infos = append(infos, info)
+	}
+	n, err := postgres.ParseWALName(postgres.Segment{Timeline: 1, No: 111, Size: seg}.Name())
+	w.check(err)
+	w.check(w.store.Delete(t.Context(), repo.WALKey(system, n)))
+	p := expire.Policy{Window: 5 * day}
+	wanted, err := expire.ReadContinuous(t.Context(), w.repo, p, infos, nil, w.now)
+	w.check(err)
+	res, err := w.expire(w.store, p, true)
+	w.check(err)
+	for _, d := range res.Plan.Decisions {
+		if l := d.Info.Label; wanted[l] != d.Whole {
+			t.Errorf("%s: WAL to the end is wanted: %v, kept: %v", l, wanted[l], d.Whole)
+		}
+	}
+	if !wanted[infos[0].Label] {
+		t.Error("the window does not begin with the oldest backup")
+	}
+}
