@@ -135,6 +135,9 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	if err := checkTimeline(ctx, o.DataDir, facts, start, stop); err != nil {
 		return nil, err
 	}
+	if err := facts.checkState(o.DataDir, c.state); err != nil {
+		return nil, err
+	}
 	needed := stop.LSN
 	if o.Fingerprints && facts.standby {
 		o.warn("this backup has no fingerprints of tables: they are taken from a primary")

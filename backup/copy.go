@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
@@ -63,8 +64,9 @@ type copier struct {
 	facts    facts
 	start    position
 	label    string
-	source   string // see sourceID
-	day      int    // when its packs are stored
+	source   string           // see sourceID
+	day      int              // when its packs are stored
+	state    postgres.DBState // in the control file that was copied
 	o        Options
 	buffers  *repo.PackBuffers
 	files    fileTable
@@ -216,12 +218,15 @@ func (f *copyFile) pieces() iter.Seq[piece] {
 	}
 }
 
-// copyControlFile puts the control file into a pack of its own.
+// copyControlFile puts the control file into a pack of its own, and notes the
+// state in it: whether that fits is asked after the stop, which knows better
+// than we why it does not.
 func (c *copier) copyControlFile(ctx context.Context) error {
-	raw, _, err := readControlFrom(ctx, c.tree.control.from)
+	raw, control, err := readControlFrom(ctx, c.tree.control.from)
 	if err != nil {
 		return err
 	}
+	c.state = control.State
 	g, ctx := errgroup.WithContext(ctx)
 	w, err := c.newWorker(g)
 	if err != nil {

@@ -79,6 +79,23 @@ var recoverySettings = []string{
 // match makes sure that the server is the one of the data directory and that
 // it can be backed up, and gathers the facts.
 func (s *server) match(ctx context.Context, dataDir string) (facts, error) {
+	f, err := s.settle(ctx, dataDir)
+	if err != nil {
+		return f, err
+	}
+	if err := s.checkStarted(ctx, dataDir); err != nil {
+		return f, err
+	}
+	if f.settings, err = s.readSettings(ctx); err != nil {
+		return f, err
+	}
+	f.owner, f.group = owner(dataDir)
+	return f, nil
+}
+
+// identify reads the control file, and asks the server whether it is of the
+// same system.
+func (s *server) identify(ctx context.Context, dataDir string) (facts, error) {
 	var f facts
 	var err error
 	if f.control, err = readControlFile(ctx, dataDir); err != nil {
@@ -98,10 +115,6 @@ func (s *server) match(ctx context.Context, dataDir string) (facts, error) {
 	case !v.Supported():
 		return f, &MismatchError{fmt.Sprintf("the server is PostgreSQL %s; %d to %d are supported", v, postgres.MinMajor, postgres.MaxMajor)}
 	}
-	if f.settings, err = s.readSettings(ctx); err != nil {
-		return f, err
-	}
-	f.owner, f.group = owner(dataDir)
 	return f, nil
 }
 
@@ -323,10 +336,8 @@ func readControlFrom(ctx context.Context, path string) ([]byte, postgres.Control
 			}
 			return raw, c, err
 		}
-		select {
-		case <-ctx.Done():
-			return nil, c, context.Cause(ctx)
-		case <-time.After(20 * time.Millisecond):
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return nil, c, err
 		}
 	}
 }

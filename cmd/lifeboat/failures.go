@@ -102,7 +102,7 @@ func failures() []failure {
 			return "see that its disk is mounted and that this account may read it: without these files there would be no backup of what is in it"
 		}), exitFailed},
 		{as(func(e *backup.MismatchError) string {
-			return "pgdata and conn must be the data directory and the address of one running primary: \"lifeboat config\" prints what counts"
+			return "conn must lead to the server that runs on pgdata, not to another one of its cluster: \"lifeboat config\" prints what counts"
 		}), exitFailed},
 		// wal
 		{as(func(e *wal.GapError) string {
