@@ -78,7 +78,7 @@ func (o Options) machineMemory() int64 {
 // so no server starts on it; a plan for the same folders then removes what is
 // there, by the marker file that lies in each.
 //
-// Errors: *FolderError, *IncompleteError, *repo.CorruptError,
+// Errors: *FolderError, *IncompleteError, *BackupError, *repo.CorruptError,
 // *repo.UntrustedError, repo.ErrNoIdentity, repo.ErrWrongIdentity,
 // ErrUnsafeManifest, and those of the store and the file system.
 func Apply(ctx context.Context, r *repo.Repo, p *Plan, o Options) error {
@@ -154,8 +154,8 @@ func sameBackup(manifest, info repo.Info) error {
 	return nil
 }
 
-// checkControl makes sure that the control file of the backup is one, and of
-// the system that the plan is about.
+// checkControl makes sure that the control file of the backup is one, of the
+// system that the plan is about and of the server that the label is of.
 func checkControl(data []byte, p *Plan) error {
 	c, err := postgres.ParseControlFile(data)
 	if err == nil && c.SystemID != p.Backup.System {
@@ -164,5 +164,17 @@ func checkControl(data []byte, p *Plan) error {
 	if err != nil {
 		return &repo.CorruptError{Object: repo.ManifestKey(p.Label), Reason: "its " + postgres.ControlPath + " cannot be used", Err: err}
 	}
-	return nil
+	return checkStandbyState(c.State, p)
+}
+
+// checkStandbyState refuses what InitWalRecovery in access/transam/xlogrecovery.c
+// does: the label of a standby with the control file of another server. A label
+// that we cannot read is left to PostgreSQL.
+func checkStandbyState(state postgres.DBState, p *Plan) error {
+	l, err := postgres.ParseBackupLabel([]byte(p.Backup.BackupLabel))
+	if err != nil || !l.FromStandby() || state == postgres.DBInArchiveRecovery || state == postgres.DBShutdownedInRecovery {
+		return nil
+	}
+	return &BackupError{Label: p.Label, Reason: fmt.Sprintf("it was taken from a standby, but its %s is that of a server %q: "+
+		"PostgreSQL does not start from it", postgres.ControlPath, state)}
 }

@@ -3,7 +3,9 @@ package restore
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -172,6 +174,45 @@ func TestApplyManifestIsNotTheInfo(t *testing.T) {
 			t.Errorf("error %v", err)
 		}
 	}
+}
+
+// PostgreSQL refuses the label of a standby with a control file that is not one
+// of a standby: such a restore is no success.
+func TestApplyControlFileOfAnotherServer(t *testing.T) {
+	t.Parallel()
+	const label = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000060\nBACKUP FROM: "
+	for _, c := range []struct {
+		from  string
+		state postgres.DBState
+		ok    bool
+	}{
+		{"standby", postgres.DBInProduction, false},
+		{"standby", postgres.DBShutdowned, false},
+		{"standby", postgres.DBInArchiveRecovery, true},
+		{"standby", postgres.DBShutdownedInRecovery, true},
+		{"primary", postgres.DBInProduction, true},
+	} {
+		r, _, _ := newTestRepo(t)
+		tr := smallTree(t)
+		tr[postgres.ControlPath] = entry{body: inState(controlFile(t), c.state)}
+		info := build(t, r, backupA, tr, built{info: func(i *repo.Info) { i.BackupLabel = label + c.from + "\n" }})
+		p := planFor(info, t.TempDir())
+		err := Apply(context.Background(), r, p, Options{})
+		if _, refused := errors.AsType[*BackupError](err); refused == c.ok || c.ok && err != nil {
+			t.Errorf("%s, %s: error %v", c.from, c.state, err)
+		}
+		if !c.ok {
+			notStartable(t, p)
+		}
+	}
+}
+
+// inState is a control file of PostgreSQL 13 to 17 in another state.
+func inState(control []byte, state postgres.DBState) []byte {
+	out := slices.Clone(control)
+	binary.LittleEndian.PutUint32(out[16:], uint32(state))
+	binary.LittleEndian.PutUint32(out[288:], crc32.Checksum(out[:288], crc32.MakeTable(crc32.Castagnoli)))
+	return out
 }
 
 func TestApplyKeys(t *testing.T) {
