@@ -75,6 +75,9 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	if err != nil {
 		return nil, err
 	}
+	if facts.otherStart != "" {
+		o.warn("%s", facts.otherStart)
+	}
 	if err := registerSystem(ctx, r, facts); err != nil {
 		return nil, err
 	}

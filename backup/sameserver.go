@@ -73,23 +73,24 @@ const (
 	startedAfter  = time.Minute
 )
 
-// checkStarted makes sure that the server that answers is the one that
-// postmaster.pid tells of: two standbys, or a primary and its clone, differ in
-// nothing else that every role may ask. Without such a file it says nothing.
-func (s *server) checkStarted(ctx context.Context, dataDir string) error {
+// otherStart says when server and postmaster.pid differ in when the server was
+// started: two standbys, or a primary and its clone, differ in nothing else that every
+// role may ask. It is no proof, as a clock may have been set while the server started;
+// "" for nothing to say.
+func (s *server) otherStart(ctx context.Context, dataDir string) (string, error) {
 	noted, ok := postmasterStart(dataDir)
 	if !ok {
-		return nil
+		return "", nil
 	}
 	var said time.Time
 	if err := s.conn.QueryRow(ctx, "select pg_postmaster_start_time()").Scan(&said); err != nil {
-		return fmt.Errorf("ask the server when it was started: %w", err)
+		return "", fmt.Errorf("ask the server when it was started: %w", err)
 	}
 	if d := said.Sub(noted); d < -startedBefore || d > startedAfter {
-		return &MismatchError{fmt.Sprintf("the server was started at %s, but that of %s at %s: these are not the files that the server works on",
-			said.UTC().Format(time.RFC3339), dataDir, noted.UTC().Format(time.RFC3339))}
+		return fmt.Sprintf("the server was started at %s, but that of %s at %s: see that conn leads to the server that runs on pgdata",
+			said.UTC().Format(time.RFC3339), dataDir, noted.UTC().Format(time.RFC3339)), nil
 	}
-	return nil
+	return "", nil
 }
 
 // postmasterStart is line 3 of postmaster.pid (src/include/utils/pidfile.h).

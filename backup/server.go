@@ -33,6 +33,7 @@ type facts struct {
 	tablespaces []repo.Tablespace // after the start
 	owner       string
 	group       string
+	otherStart  string // see otherStart
 }
 
 // checksums says whether pages have checksums.
@@ -83,7 +84,7 @@ func (s *server) match(ctx context.Context, dataDir string) (facts, error) {
 	if err != nil {
 		return f, err
 	}
-	if err := s.checkStarted(ctx, dataDir); err != nil {
+	if f.otherStart, err = s.otherStart(ctx, dataDir); err != nil {
 		return f, err
 	}
 	if f.settings, err = s.readSettings(ctx); err != nil {
