@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"net/url"
-	"regexp"
 	"strings"
 	"time"
 
@@ -60,44 +59,4 @@ func maskURL(v string) string {
 		}
 	}
 	return v
-}
-
-// maskConn hides the passwords in a libpq connection string, which is either
-// a URI or a list of "keyword=value" where a value may stand in quotes
-// (PostgreSQL manual, "Connection Strings"). What cannot be told apart is
-// hidden whole.
-func maskConn(conn string) string {
-	if strings.HasPrefix(conn, "postgres://") || strings.HasPrefix(conn, "postgresql://") {
-		return maskURI(conn)
-	}
-	// The patterns are not at package level: most runs never need them.
-	if !regexp.MustCompile(`(?i)password\s*=`).MatchString(conn) {
-		return conn
-	}
-	pair := regexp.MustCompile(`(?i)(password\s*=\s*)('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)+)`)
-	out := pair.ReplaceAllString(conn, "${1}"+masked)
-	if out == conn || strings.Count(out, "'")%2 != 0 {
-		return masked
-	}
-	return out
-}
-
-// maskURI does it for a URI. It may name several hosts and ports, which
-// net/url does not take.
-func maskURI(conn string) string {
-	scheme, rest, _ := strings.Cut(conn, "://")
-	end := strings.IndexAny(rest, "/?#")
-	if end < 0 {
-		end = len(rest)
-	}
-	authority, rest := rest[:end], rest[end:]
-	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
-		if user, _, has := strings.Cut(authority[:at], ":"); has {
-			authority = user + ":" + masked + authority[at:]
-		}
-	} else if strings.ContainsRune(rest, '@') && !strings.Contains(rest, "?") {
-		return masked // a "/" in the password that should have been %2F
-	}
-	query := regexp.MustCompile(`(?i)(password=)[^&]+`)
-	return scheme + "://" + authority + query.ReplaceAllString(rest, "${1}"+masked)
 }

@@ -322,7 +322,8 @@ func inDir(dir, path string) string {
 
 // warnReadablePassword warns of a password that others can read.
 func (a *app) warnReadablePassword(c *Config) {
-	if maskConn(c.Conn) == c.Conn {
+	// What is hidden whole leads nowhere, and whether it holds one is not known.
+	if shown := maskConn(c.Conn); shown == c.Conn || shown == masked {
 		return
 	}
 	switch o := c.origins["conn"]; o.kind {

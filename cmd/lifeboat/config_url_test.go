@@ -97,7 +97,12 @@ func TestMaskConn(t *testing.T) {
 		"password=s3\\ cret user=u":               "password=******** user=u",
 		"sslpassword=s3cret":                      "sslpassword=********",
 		"password='s3cret":                        "********",
-		"host=h password=":                        "********",
+		"host=h password=":                        "host=h password=********",
+		"host=h password= s3cret":                 "host=h password= ********",
+		"password=s3'cr'et user=u":                "password=******** user=u",
+		"oauth_client_secret=s3cret":              "oauth_client_secret=********",
+		"dbname=postgres://u:s3cret@h/db":         "dbname=********",
+		"host=/run user=o'brien":                  "host=/run user=o'brien",
 		"dbname=passwords":                        "dbname=passwords",
 		"postgresql://h/db":                       "postgresql://h/db",
 		"postgresql://u@h/db":                     "postgresql://u@h/db",
@@ -107,6 +112,23 @@ func TestMaskConn(t *testing.T) {
 		"postgres://h?sslpassword=s3cret&x=y":     "postgres://h?sslpassword=********&x=y",
 		"postgres://u:s3/cret@h/db":               "********",
 		"postgres://u:s3cret@h/db?password=s3cre": "postgres://u:********@h/db?password=********",
+		"postgres://u@[::1]:5432,h/db?user=a@b":   "postgres://u@[::1]:5432,h/db?user=a@b",
+		// What is neither is hidden whole.
+		"u:s3cret@h/db":                    "********",
+		"u:s3cret@h/db?sslmode=disable":    "********",
+		"POSTGRES://u:s3cret@h/db?a=b":     "********",
+		"mysql://u:s3cret@h/db":            "********",
+		"host=h s3cret":                    "********",
+		"host=h s3 cret=x":                 "********",
+		"s3cret":                           "********",
+		"host=h 'password=s3cret'":         "********",
+		"postgres://u:s3cret/db":           "********",
+		"postgres://u:12/s3cret@h/db?a=b":  "********",
+		"postgres://u:12?s3cret@h/db":      "********",
+		"postgres://u:12#s3cret@h/db":      "********",
+		"postgres://u:s3cret,h/db":         "********",
+		"postgres://h/db?a=b&s3cret":       "********",
+		"postgres://u:s3?cret=x@h/db?y&z=": "********",
 	} {
 		if got := maskConn(in); got != want {
 			t.Errorf("maskConn(%q) = %q, want %q", in, got, want)
@@ -131,6 +153,9 @@ func TestPasswordWarning(t *testing.T) {
 		if strings.Contains(stderr, "s3cret") {
 			t.Errorf("mode %04o: the warning shows the password", mode)
 		}
+	}
+	if _, stderr, _ := load(t, dir, []string{"LIFEBOAT_CONN="}, []string{"--conn", "u:s3cret@h"}); strings.Contains(stderr, "password") {
+		t.Errorf("a warning of a password that nobody can tell is there: %q", stderr)
 	}
 	if _, stderr, _ := load(t, dir, nil, []string{"--conn", "password=s3cret"}); !strings.Contains(stderr, "--conn") {
 		t.Errorf("no warning of a password in a flag: %q", stderr)
