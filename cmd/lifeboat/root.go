@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -135,7 +136,10 @@ func (a *app) finish(c *cli.Command) {
 	if action := c.Action; action != nil {
 		c.Flags = append(c.Flags, globalFlags()...)
 		c.Action = func(ctx *cli.Context) error {
-			err := action(ctx)
+			err := noneEmpty(ctx)
+			if err == nil {
+				err = action(ctx)
+			}
 			a.done = err == nil
 			return err
 		}
@@ -174,6 +178,23 @@ func (a *app) runner(root *cli.Command) *cli.App {
 		Compiled:                  time.Unix(1, 0), // else the library stats the binary
 		ExitErrHandler:            func(*cli.Context, error) {},
 	}
+}
+
+// noneEmpty refuses flags of the command and operands that are given and empty.
+// A script with a variable that is not set would get the default: of a restore
+// the newest backup instead of the one that was chosen.
+func noneEmpty(c *cli.Context) error {
+	for _, f := range c.Command.Flags {
+		text, ok := f.(*cli.StringFlag)
+		if ok && text.Category == "" && c.IsSet(text.Name) && c.String(text.Name) == "" {
+			return usage("--%s is given and empty", text.Name).
+				hinted("leave the flag out for what it is by default; in a script, the variable is perhaps not set")
+		}
+	}
+	if slices.Contains(c.Args().Slice(), "") {
+		return usage("%s: an empty operand", c.Command.HelpName).hinted("in a script, the variable is perhaps not set")
+	}
+	return nil
 }
 
 // operands returns the operands of a command, one for each name, or a usage
