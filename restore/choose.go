@@ -2,6 +2,7 @@ package restore
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,25 +29,23 @@ func choose(in *Inputs, t Target) ([]candidate, []string, error) {
 	}
 	notes := unreadNotes(in, t)
 	var out []candidate
-	var first error
+	var first, unread error
 	for _, info := range slices.Backward(early) {
 		if info.System != system {
 			continue
 		}
 		path, err := archive.Path(t.Timeline, info.Timeline, info.StopLSN)
 		if err != nil {
-			if first == nil {
-				first = err
+			first = cmp.Or(first, err)
+			if !knownOff(err) {
+				unread = cmp.Or(unread, err)
 			}
 			continue
 		}
 		out = append(out, candidate{info, archive, path})
 	}
 	if len(out) == 0 {
-		if t.Backup != "" {
-			return nil, nil, &BackupError{Label: t.Backup, Reason: "it does not lie on the timeline", Err: first}
-		}
-		return nil, nil, &BackupError{Reason: "no backup lies on the timeline", Err: first}
+		return nil, nil, offTimeline(t.Backup, first, unread)
 	}
 	if out, err = onNewest(out, t); err != nil {
 		return nil, nil, err
@@ -55,6 +54,27 @@ func choose(in *Inputs, t Target) ([]candidate, []string, error) {
 		notes = append(notes, fmt.Sprintf("timeline %d is not followed: it does not descend from backup %s", tl, out[0].info.Label))
 	}
 	return out, notes, nil
+}
+
+// knownOff says whether the error is the archive's answer that the timeline does
+// not lead through a backup. Any other means that a history could not be opened.
+func knownOff(err error) bool {
+	_, off := errors.AsType[*wal.NotAncestorError](err)
+	return off || errors.Is(err, wal.ErrNoHistory)
+}
+
+// offTimeline is the error when no backup, or not the one with the label, can
+// be brought to the timeline; unread is why that is not even known, nil when it is.
+func offTimeline(label string, first, unread error) error {
+	switch {
+	case label != "" && unread != nil:
+		return &BackupError{Label: label, Reason: "whether it lies on the timeline is not known", Err: unread}
+	case label != "":
+		return &BackupError{Label: label, Reason: "it does not lie on the timeline", Err: first}
+	case unread != nil:
+		return &BackupError{Reason: "which backups lie on the timeline is not known", Err: unread}
+	}
+	return &BackupError{Reason: "no backup lies on the timeline", Err: first}
 }
 
 // named filters by the label and the system that were asked for.

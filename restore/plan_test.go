@@ -28,6 +28,7 @@ var update = flag.Bool("update", false, "write the expected plans in testdata an
 //	backup A tl=1 start=0/200028 stop=0/300000 time=02:00 tablespace=16400:/ts
 //	wal 000000010000000000000002 000000010000000000000008
 //	history 2 1:0/500000
+//	bad-history 3
 //	contents A bytes=1000,20 error=...
 //	survey A end=0/700000 last=0/6FFF00 commit=05:00 reached newest=06:00 made=16500:/new broken=SEGMENT
 //	folder /restore/data exists names=a,b pid=1 ...
@@ -209,6 +210,8 @@ func (w *world) read(verb string, f []string) {
 			h.Entries = append(h.Entries, postgres.HistoryEntry{Timeline: postgres.Timeline(w.number(parent)), Switch: w.lsn(lsn)})
 		}
 		putWAL(w.t, w.repo, h.Timeline.HistoryName(), h.Marshal())
+	case "bad-history":
+		putWAL(w.t, w.repo, postgres.Timeline(w.number(f[0])).HistoryName(), []byte("damaged"))
 	case "contents":
 		w.contents(f[0], args(f[1:]))
 	case "survey":

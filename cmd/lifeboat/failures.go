@@ -93,9 +93,7 @@ func failures() []failure {
 			return "this is a defect of Lifeboat: please report it; nothing that was written can be started"
 		}), exitFailed},
 		{is(wal.ErrNoHistory, "name the timeline to recover along with --target-timeline: \"current\" is the backup's own"), exitFailed},
-		{as(func(e *restore.BackupError) string {
-			return "use another backup: \"lifeboat backups\" lists them"
-		}), exitFailed},
+		{backupHint, exitFailed},
 		{as(func(e *restore.TargetError) string { return "\"lifeboat restore --help\" explains targets" }), exitUsage},
 		// backup
 		{as(func(e *backup.LostTablespaceError) string {

@@ -1,10 +1,28 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
+	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
+
+// backupHint is for a backup that cannot be used. Where a key does not fit or the
+// store fails, no other backup helps, and the rows after this one say what does.
+func backupHint(err error) (string, bool) {
+	if _, ok := errors.AsType[*restore.BackupError](err); !ok {
+		return "", false
+	}
+	for _, other := range []error{repo.ErrNoIdentity, repo.ErrWrongIdentity,
+		storage.ErrNoStore, storage.ErrDenied, storage.ErrCredentials, storage.ErrUnavailable} {
+		if errors.Is(err, other) {
+			return "", false
+		}
+	}
+	return "use another backup: \"lifeboat backups\" lists them", true
+}
 
 // unreachableHint says which target would do instead.
 func unreachableHint(e *restore.UnreachableError) string {
