@@ -81,6 +81,24 @@ func (e *UntrustedError) Error() string {
 	return fmt.Sprintf("object %s is not to be trusted: %s", e.Object, e.Reason)
 }
 
+// OtherKeyError says that a repository is not trusted, and that the key at hand
+// is of another one than it claims to be.
+type OtherKeyError struct {
+	Cluster, Repository         string // of the key file
+	HaveCluster, HaveRepository string // what the repository says of itself
+	Err                         error  // *UntrustedError
+}
+
+func (e *OtherKeyError) Error() string {
+	s := fmt.Sprintf("this is the recovery key of cluster %q, repository %s; the repository is %s", e.Cluster, e.Repository, e.HaveRepository)
+	if e.HaveCluster != e.Cluster {
+		s += fmt.Sprintf(" of cluster %q", e.HaveCluster)
+	}
+	return s
+}
+
+func (e *OtherKeyError) Unwrap() error { return e.Err }
+
 // DisbelievedError says that an object is believed here, and not in the place to
 // which it was to be copied. Nothing was written.
 type DisbelievedError struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -149,4 +150,34 @@ func TestSignedLies(t *testing.T) {
 	// What is larger than expected is refused before it is fetched.
 	w.put(t, "x/m", w.signed(t, "x/m", KindManifest, nil, func(h *Header) { h.Size = maxPlain }))
 	mustRefuse(t, w.reader, "x/m", KindManifest, "a huge size")
+}
+
+// A key that is another cluster's is told as such. It stays an error of trust,
+// and a file that says nothing of itself, or names this repository, explains
+// nothing.
+func TestOtherKey(t *testing.T) {
+	w, stranger := newWorld(t), newWorld(t)
+	open := func(file *KeyFile) error {
+		keys := Keys{Identities: stranger.recovery.Identities, Trusted: stranger.cluster.Signers, IdentityFile: file}
+		_, err := Open(t.Context(), w.store, keys, "x")
+		return err
+	}
+	facts := func(cluster, repository string) *KeyFile { return &KeyFile{Cluster: cluster, Repository: repository} }
+	ours, theirs := w.cluster, stranger.cluster
+	for _, c := range []struct {
+		file *KeyFile
+		told bool
+	}{
+		{nil, false},
+		{facts("", ""), false},
+		{facts(ours.Cluster, ours.Repository), false},
+		{facts(ours.Cluster, theirs.Repository), true},
+		{facts("orders", theirs.Repository), true},
+	} {
+		err := open(c.file)
+		_, told := errors.AsType[*OtherKeyError](err)
+		if _, untrusted := errors.AsType[*UntrustedError](err); !untrusted || told != c.told {
+			t.Errorf("with the file of %+v: %v; told as another's key: %t, want %t", c.file, err, told, c.told)
+		}
+	}
 }

@@ -30,6 +30,10 @@ type Keys struct {
 	Recipients []age.Recipient
 	Identities []age.Identity
 	Trusted    []PublicKey
+
+	// IdentityFile is where Identities come from, nil when it is not known. What
+	// it says of its cluster only explains why a repository is not trusted.
+	IdentityFile *KeyFile
 }
 
 // Repo is an opened repository: a store, what its marker says, and the keys.
@@ -91,7 +95,8 @@ func Create(ctx context.Context, store storage.Store, keys Keys, host string, no
 
 // Open reads and checks the marker. ErrNoRepository when there is none;
 // *ForeignError when the cluster key is of another cluster or repository;
-// *UntrustedError when no trusted key signed it; *FormatError when it is of
+// *UntrustedError when no trusted key signed it, in an *OtherKeyError when the
+// identity file is of another repository than this claims to be; *FormatError when it is of
 // another format; ErrNoTrust without an anchor. The host is written into what
 // is stored, to tell writers apart.
 func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Repo, error) {
@@ -131,9 +136,19 @@ func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Re
 		return nil, err
 	}
 	if err := raw.verify(m, r.who().keys); err != nil {
-		return nil, err
+		return nil, explained(err, m, keys.IdentityFile)
 	}
 	return r, nil
+}
+
+// explained is an *OtherKeyError when the identity file is, by its own word, of
+// another cluster or repository than the marker names. Nobody vouches for that
+// marker: nothing but the message depends on it.
+func explained(err error, m Marker, file *KeyFile) error {
+	if file == nil || file.Cluster == "" || file.Repository == "" || file.Cluster == m.Cluster && file.Repository == m.Repository {
+		return err
+	}
+	return &OtherKeyError{Cluster: file.Cluster, Repository: file.Repository, HaveCluster: m.Cluster, HaveRepository: m.Repository, Err: err}
 }
 
 func newRepo(store storage.Store, m Marker, keys Keys, host string) (*Repo, error) {

@@ -89,6 +89,8 @@ func TestClassify(t *testing.T) {
 		{wrapped(usage("x").hinted("read it")), exitUsage, "read it"},
 		{wrapped(&repo.LeasedError{Name: "backup", Holder: "db1"}), exitBusy, "db1"},
 		{wrapped(repo.ErrNoIdentity), exitFailed, "--identity"},
+		{wrapped(&repo.OtherKeyError{Err: &repo.UntrustedError{}}), exitFailed, "use the key of that cluster"},
+		{wrapped(&repo.UntrustedError{}), exitFailed, "tampered"},
 		{wrapped(storage.ErrDenied), exitFailed, "policy"},
 		{wrapped(fs.ErrPermission), exitFailed, "postgres"},
 		{wrapped(&drill.UnfencedError{Path: "/ts", Reason: "no"}), exitUnknown, "namespaces"},

@@ -164,6 +164,9 @@ func failures() []failure {
 			}
 			return "check repository, cluster and keys in the configuration: one of them is another cluster's"
 		}), exitFailed},
+		{as(func(e *repo.OtherKeyError) string {
+			return "use the key of that cluster, or check repository; if it should be that one, somebody may have tampered with it"
+		}), exitFailed},
 		{as(func(e *repo.UntrustedError) string {
 			return "somebody may have tampered with the repository: check who can write to it, and that signer is the right key"
 		}), exitFailed},

@@ -117,7 +117,7 @@ func loadKeys(cfg *Config) (repo.Keys, error) {
 		if err != nil {
 			return k, err
 		}
-		k.Identities, k.Trusted = f.Identities, f.Signers
+		k.Identities, k.Trusted, k.IdentityFile = f.Identities, f.Signers, f
 	}
 	for _, s := range cfg.Signers {
 		p, err := repo.ParsePublicKey(s)
