@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/storage/s3"
 )
 
 // location is a repository URL taken apart.
@@ -145,4 +147,14 @@ func (l location) url() string {
 		u.Path = "/" + l.prefix
 	}
 	return u.String()
+}
+
+// optionHint says what the option is for that cannot work.
+func optionHint(e *s3.OptionsError) string {
+	for _, k := range keys() {
+		if k.url == e.Option || k.url == "" && k.name == "repository" && slices.Contains([]string{"bucket", "prefix"}, e.Option) {
+			return fmt.Sprintf("%s: %s", k.name, k.help)
+		}
+	}
+	return "\"lifeboat config\" prints what counts"
 }

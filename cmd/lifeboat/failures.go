@@ -190,6 +190,7 @@ func failures() []failure {
 			return "this host may not delete: run \"lifeboat expire\" on another one, whose credentials allow s3:DeleteObject (docs/storage.md, \"Rights\")"
 		}), exitFailed},
 		// storage
+		{as(optionHint), exitUsage},
 		{is(storage.ErrNoStore, "check the repository URL: the bucket or folder must exist and be mounted"), exitFailed},
 		{is(storage.ErrDenied, "the credentials are valid and lack a right: look at what the policy of the bucket allows: reading, writing and listing are needed"), exitFailed},
 		{is(storage.ErrCredentials, "check AWS_PROFILE, AWS_ACCESS_KEY_ID or the instance role; expired ones must be renewed"), exitFailed},

@@ -21,6 +21,19 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
+// OptionsError says that the options of a store cannot work. It wraps nothing: a
+// file that is missing here is none of the store's objects.
+type OptionsError struct {
+	Option string // such as endpoint, sse_kms_key or object_lock_days
+	Reason string
+}
+
+func (e *OptionsError) Error() string { return "S3 options: " + e.Reason }
+
+func wrongOption(option, format string, args ...any) error {
+	return &OptionsError{option, fmt.Sprintf(format, args...)}
+}
+
 // Error is what a request to the server failed with, in one line. Ask with
 // errors.Is for fs.ErrExist, fs.ErrNotExist and the errors of package storage.
 type Error struct {

@@ -88,14 +88,15 @@ var _ storage.Store = (*Store)(nil)
 
 // New prepares a store. It sends nothing to the server: a bucket that is
 // missing, or credentials that are wrong, show with the first operation.
+// *OptionsError when the options cannot work.
 func New(ctx context.Context, o Options) (*Store, error) {
 	o, err := o.checked()
 	if err != nil {
-		return nil, fmt.Errorf("S3 options: %w", err)
+		return nil, err
 	}
 	client, err := newHTTPClient(o)
 	if err != nil {
-		return nil, fmt.Errorf("S3 options: %w", err)
+		return nil, wrongOption("ca_file", "%v", err)
 	}
 	load := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
@@ -135,47 +136,47 @@ func New(ctx context.Context, o Options) (*Store, error) {
 // checked refuses what cannot work and fills in the defaults.
 func (o Options) checked() (Options, error) {
 	if o.Bucket == "" || strings.ContainsAny(o.Bucket, "/ ") {
-		return o, fmt.Errorf("bucket %q is no bucket name", o.Bucket)
+		return o, wrongOption("bucket", "bucket %q is no bucket name", o.Bucket)
 	}
 	if prefix := strings.Trim(o.Prefix, "/"); prefix != "" {
 		if err := storage.CheckKey(prefix); err != nil {
-			return o, fmt.Errorf("prefix: %w", err)
+			return o, wrongOption("prefix", "prefix: %v", err)
 		}
 	}
 	if o.Endpoint != "" && !strings.HasPrefix(o.Endpoint, "https://") && !strings.HasPrefix(o.Endpoint, "http://") {
-		return o, fmt.Errorf("endpoint %q does not begin with https:// or http://", o.Endpoint)
+		return o, wrongOption("endpoint", "endpoint %q does not begin with https:// or http://", o.Endpoint)
 	}
 	switch o.SSE {
 	case "", "AES256":
 		if o.SSEKMSKey != "" {
-			return o, errors.New("a KMS key needs the encryption aws:kms")
+			return o, wrongOption("sse_kms_key", "a KMS key needs the encryption aws:kms")
 		}
 	case "aws:kms", "aws:kms:dsse":
 	default:
-		return o, fmt.Errorf("encryption %q is none of AES256, aws:kms, aws:kms:dsse", o.SSE)
+		return o, wrongOption("sse", "encryption %q is none of AES256, aws:kms, aws:kms:dsse", o.SSE)
 	}
 	switch o.ObjectLockMode {
 	case "":
 		if o.ObjectLockDays != 0 {
-			return o, errors.New("the days of Object Lock need a mode: GOVERNANCE or COMPLIANCE")
+			return o, wrongOption("object_lock_mode", "the days of Object Lock need a mode: GOVERNANCE or COMPLIANCE")
 		}
 	case "GOVERNANCE", "COMPLIANCE":
 		if o.ObjectLockDays < 1 {
-			return o, fmt.Errorf("the Object Lock mode %s needs 1 day at least", o.ObjectLockMode)
+			return o, wrongOption("object_lock_days", "the Object Lock mode %s needs 1 day at least", o.ObjectLockMode)
 		}
 	default:
-		return o, fmt.Errorf("the Object Lock mode %q is neither GOVERNANCE nor COMPLIANCE", o.ObjectLockMode)
+		return o, wrongOption("object_lock_mode", "the Object Lock mode %q is neither GOVERNANCE nor COMPLIANCE", o.ObjectLockMode)
 	}
 	switch o.StorageClass {
 	case "GLACIER", "DEEP_ARCHIVE":
-		return o, fmt.Errorf("objects of storage class %s cannot be read without a wait of hours", o.StorageClass)
+		return o, wrongOption("storage_class", "objects of storage class %s cannot be read without a wait of hours", o.StorageClass)
 	}
 	switch o.Checksum {
 	case "":
 		o.Checksum = checksumCRC32C
 	case checksumCRC32C, checksumMD5, checksumNone:
 	default:
-		return o, fmt.Errorf("checksum %q is none of %s, %s, %s", o.Checksum, checksumCRC32C, checksumMD5, checksumNone)
+		return o, wrongOption("checksum", "checksum %q is none of %s, %s, %s", o.Checksum, checksumCRC32C, checksumMD5, checksumNone)
 	}
 	if o.Attempts <= 0 {
 		o.Attempts = defaultAttempts
