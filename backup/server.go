@@ -42,7 +42,7 @@ func (f facts) checksums() bool { return f.control.DataChecksumVersion != 0 }
 func connect(ctx context.Context, conn string) (*server, error) {
 	cfg, err := pgx.ParseConfig(conn)
 	if err != nil {
-		return nil, errors.New("the connection string cannot be parsed") // its text may hold a password
+		return nil, wal.ErrConnString
 	}
 	cfg.RuntimeParams["application_name"] = "lifeboat"
 	// A backup may wait long between statements, and must not be cut off.

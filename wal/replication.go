@@ -29,16 +29,16 @@ type walMessage struct {
 	reply     bool         // an answer is wanted at once
 }
 
-// errConnString hides the text of a connection string, which may hold a
-// password.
-var errConnString = errors.New("the connection string cannot be parsed")
+// ErrConnString says that a connection string is none. It hides the text, which
+// may hold a password.
+var ErrConnString = errors.New("the connection string cannot be parsed")
 
 // dialReplication connects for physical replication, under this name, which
 // is what synchronous_standby_names names.
 func dialReplication(ctx context.Context, conn, name string) (*replication, error) {
 	cfg, err := pgconn.ParseConfig(conn)
 	if err != nil {
-		return nil, errConnString
+		return nil, ErrConnString
 	}
 	// Not "true": then the server takes no SQL, and the driver needs some to
 	// find the primary among several hosts (target_session_attrs).

@@ -203,7 +203,7 @@ func hopeless(err error) bool {
 	_, slot := errors.AsType[*MissingSlotError](err)
 	_, lost := errors.AsType[*LostSlotError](err)
 	_, removed := errors.AsType[*RemovedError](err)
-	return other || slot || lost || removed || lasting(err) || errors.Is(err, errConnString)
+	return other || slot || lost || removed || lasting(err) || errors.Is(err, ErrConnString)
 }
 
 // tend takes the results of what was stored and stores what is due.

@@ -54,7 +54,7 @@ func readSlot(ctx context.Context, conn *pgx.Conn, slot string) (slotState, erro
 func connectSQL(ctx context.Context, conn string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(conn)
 	if err != nil {
-		return nil, errConnString
+		return nil, ErrConnString
 	}
 	cfg.RuntimeParams["application_name"] = "lifeboat stream"
 	if cfg.ConnectTimeout == 0 {

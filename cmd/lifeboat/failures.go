@@ -211,6 +211,7 @@ func failures() []failure {
 		{sqlState("58P01", "the slot no longer keeps that WAL: drop it, start with --create-slot, and take a backup"), exitFailed},
 		{sqlState("55006", "another stream uses the slot, or one that died has not timed out: each needs a slot of its own"), exitFailed},
 		{sqlState("42501", "the role of conn lacks a right: grant it pg_read_all_settings and the execution of pg_backup_start, pg_backup_stop and pg_switch_wal, or use a superuser"), exitFailed},
+		{is(wal.ErrConnString, "conn: host=… dbname=…, or a URI, postgresql://user@host/dbname; \"lifeboat config\" prints where it comes from"), exitUsage},
 		{as(func(e *pgconn.ConnectError) string {
 			return "check that PostgreSQL runs, and conn: \"lifeboat config\" prints what counts; psql with the same string must work"
 		}), exitFailed},

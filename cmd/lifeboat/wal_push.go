@@ -150,11 +150,19 @@ func (p *push) run(ctx context.Context) error {
 	}
 	stored, others, err := wal.PushAhead(ctx, r, p.path, p.options, p.ahead())
 	if err != nil {
-		return err
+		return p.explained(err)
 	}
 	p.report = pushReport{Name: filepath.Base(p.path), SHA256: stored.Header.SHA256, RawBytes: stored.Header.Size,
 		StoredBytes: stored.Bytes, Existed: stored.Existed, Others: others}
 	return nil
+}
+
+// explained tells a person who pushes by hand what belongs there.
+func (p *push) explained(err error) error {
+	if _, bad := postgres.ParseWALName(filepath.Base(p.path)); bad == nil && exists(p.path) || storeFails(err) {
+		return err
+	}
+	return failed(exitFailed, "%w", err).hinted("PostgreSQL gives %%p, the path relative to pgdata: \"lifeboat wal push pg_wal/000000010000000000000001\"")
 }
 
 // remembered is what this data directory remembers about a repository.
