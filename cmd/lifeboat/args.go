@@ -164,10 +164,17 @@ func (l *line) unknownFlag(name string) error {
 	if near := nearest(name, names); near != "" {
 		return err.hinted("did you mean %s?", dashes(near))
 	}
-	if len(l.command().Subcommands) > 0 {
+	if below(l.command(), name) {
 		return err.hinted("flags of a command go after its name")
 	}
 	return err.hinted("\"%s --help\" lists its flags", l.name())
+}
+
+// below says whether a command under c has a flag of that name.
+func below(c *cli.Command, name string) bool {
+	return slices.ContainsFunc(c.Subcommands, func(sub *cli.Command) bool {
+		return below(sub, name) || slices.ContainsFunc(sub.Flags, func(f cli.Flag) bool { return slices.Contains(f.Names(), name) })
+	})
 }
 
 // complete checks that the line names a command that does something.

@@ -22,6 +22,10 @@ func testTree(a *app) *cli.Command {
 			do := func(*cli.Context) error { return nil }
 			return &cli.Command{Name: "wal", Subcommands: []*cli.Command{{Name: "push", Action: do}, {Name: "fetch", Action: do}}}
 		},
+		func(*app) *cli.Command {
+			do := func(*cli.Context) error { return nil }
+			return &cli.Command{Name: "drill", Action: do, Subcommands: []*cli.Command{{Name: "selftest", Action: do, Flags: []cli.Flag{&cli.StringFlag{Name: "seed"}}}}}
+		},
 		versionCommand,
 	}
 	return a.tree()
@@ -77,15 +81,21 @@ func TestParseLine(t *testing.T) {
 
 func TestSuggestions(t *testing.T) {
 	for line, want := range map[string]string{
-		"restroe":        `did you mean "lifeboat restore"?`,
-		"resto":          `did you mean "lifeboat restore"?`,
-		"fetch a b":      `did you mean "lifeboat wal fetch"?`,
-		"wal psuh a":     `did you mean "lifeboat wal push"?`,
-		"wal xyzxyz":     `lists the commands`,
-		"restore --too":  "did you mean --to?",
-		"restore --jsno": "did you mean --json?",
-		"restore --qqqq": `"lifeboat restore --help" lists its flags`,
-		"restore --to":   "write --to DIR",
+		"restroe":                 `did you mean "lifeboat restore"?`,
+		"resto":                   `did you mean "lifeboat restore"?`,
+		"fetch a b":               `did you mean "lifeboat wal fetch"?`,
+		"wal psuh a":              `did you mean "lifeboat wal push"?`,
+		"wal xyzxyz":              `lists the commands`,
+		"restore --too":           "did you mean --to?",
+		"restore --jsno":          "did you mean --json?",
+		"restore --qqqq":          `"lifeboat restore --help" lists its flags`,
+		"restore --to":            "write --to DIR",
+		"wal --qqqq":              `"lifeboat wal --help" lists its flags`,
+		"wal --qqqq push":         `"lifeboat wal --help" lists its flags`,
+		"--qqqq":                  `"lifeboat --help" lists its flags`,
+		"--to x restore":          "flags of a command go after its name",
+		"drill --qqqq":            `"lifeboat drill --help" lists its flags`,
+		"drill --seed 1 selftest": "flags of a command go after its name",
 	} {
 		_, err := parseLine(testTree(&app{ui: &ui{}}), strings.Fields(line))
 		e, ok := errors.AsType[*commandError](err)
