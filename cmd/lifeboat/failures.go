@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -220,6 +219,6 @@ func failures() []failure {
 		{is(syscall.ENOSPC, "the disk is full: make room and run it again"), exitFailed},
 		{is(syscall.EDQUOT, "the disk quota is used up: make room and run it again"), exitFailed},
 		{is(syscall.EROFS, "the file system is mounted read-only"), exitFailed},
-		{is(fs.ErrPermission, "run it as the user that owns the files, mostly postgres"), exitFailed},
+		{deniedHint, exitFailed},
 	}...)
 }
