@@ -88,7 +88,12 @@ func (a *app) run(args []string) (code int) {
 	if err == nil && (contract == contractPush || contract == contractFetch) && !a.done {
 		// Help was printed instead: PostgreSQL must not take that for a
 		// segment that was pushed or fetched.
-		err = usage("PostgreSQL runs this command, and it did nothing but print help")
+		does := "archived"
+		if contract == contractFetch {
+			does = "restored"
+		}
+		err = usage("PostgreSQL runs this command, and it did nothing but print help").
+			hinted("this is the help; exit code 0 would tell PostgreSQL that the file is %s", does)
 	}
 	if err == nil {
 		return int(exitOK)
