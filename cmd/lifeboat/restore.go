@@ -76,7 +76,7 @@ func restoreFlags() []cli.Flag {
 		&cli.StringFlag{Name: "system", Usage: "restore the PostgreSQL system with this identifier, `ID`, where the cluster has been several"},
 		&cli.BoolFlag{Name: "keep-archiving", Usage: "leave archive_mode as it was: for the new primary, never for a copy"},
 		&cli.BoolFlag{Name: "start", Usage: "start the server and wait until recovery is over or paused"},
-		&cli.IntFlag{Name: "port", Usage: "`PORT` of the server that --start starts; it listens on a Unix socket only", Value: server.DefaultPort},
+		&cli.StringFlag{Name: "port", Usage: "`PORT` of the server that --start starts; it listens on a Unix socket only", Value: strconv.Itoa(server.DefaultPort)},
 		&cli.BoolFlag{Name: "dry-run", Usage: "print the plan and stop"},
 	}
 }
@@ -98,15 +98,15 @@ type restoration struct {
 }
 
 func (a *app) newRestoration(c *cli.Context, cfg *Config) (*restoration, error) {
-	r := &restoration{app: a, cfg: cfg, start: c.Bool("start"), port: c.Int("port"), dryRun: c.Bool("dry-run")}
+	r := &restoration{app: a, cfg: cfg, start: c.Bool("start"), dryRun: c.Bool("dry-run")}
 	if c.String("to") == "" {
 		return nil, usage("--to is missing: where to restore to").hinted("name a folder that is missing or empty: --to DIR")
 	}
-	if r.port < 1 || r.port > 65535 {
-		return nil, usage("--port %d is not the number of a port", r.port)
+	var err error
+	if r.port, err = portOf(c, "port"); err != nil {
+		return nil, err
 	}
 	t := &r.target
-	var err error
 	if t.DataDir, err = a.absClean(c.String("to")); err != nil {
 		return nil, err
 	}

@@ -38,8 +38,11 @@ func standbyTime(c *cli.Context) (time.Duration, error) {
 	d := standbyPatience
 	if c.IsSet("give-up-after") {
 		var err error
-		if d, err = time.ParseDuration(c.String("give-up-after")); err != nil || d <= 0 {
-			return 0, usage("--give-up-after: %q is not a length of time such as 10s or 1m", c.String("give-up-after"))
+		if d, err = durationOf(c, "give-up-after"); err != nil {
+			return 0, err
+		}
+		if d == 0 {
+			return 0, usage("--give-up-after: %s is no time at all", c.String("give-up-after"))
 		}
 	}
 	if !c.Bool("standby") {

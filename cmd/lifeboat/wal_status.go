@@ -22,7 +22,7 @@ func (a *app) walStatus() *cli.Command {
 	flags := append([]cli.Flag{
 		&cli.StringFlag{Name: "system", Usage: "system identifier of the cluster whose WAL it is, `ID`; else that of pgdata, or all in the repository"},
 		&cli.StringFlag{Name: "slot", Value: "lifeboat", Usage: "replication slot of \"lifeboat wal stream\", which may still bring what is missing, `NAME`"},
-		&cli.DurationFlag{Name: "heartbeat", Usage: "how often heartbeats are written, if they are: the exposure then has a lower bound too, `TIME`"},
+		&cli.StringFlag{Name: "heartbeat", Usage: "how often heartbeats are written, if they are: the exposure then has a lower bound too, `TIME`"},
 	}, configFlags("pgdata", "conn", "repository", "cluster_key", "identity", "signer")...)
 	return &cli.Command{
 		Name:  "status",
@@ -45,12 +45,12 @@ one that "lifeboat expire" made after a backup that is older than expire.pitr_wi
 			if err != nil {
 				return err
 			}
-			s := &walStatus{app: a, cfg: cfg, slot: c.String("slot"), heartbeat: c.Duration("heartbeat")}
+			s := &walStatus{app: a, cfg: cfg, slot: c.String("slot")}
+			if s.heartbeat, err = durationOf(c, "heartbeat"); err != nil {
+				return err
+			}
 			if err := wal.CheckSlotName(s.slot); err != nil {
 				return usage("--slot: %v", err)
-			}
-			if s.heartbeat < 0 {
-				return usage("--heartbeat: %s is less than nothing", s.heartbeat)
 			}
 			return s.run(c.Context, c.String("system"), c.IsSet("slot"))
 		},

@@ -17,9 +17,9 @@ func (a *app) walStream() *cli.Command {
 		&cli.StringFlag{Name: "slot", Value: "lifeboat", Usage: "physical replication slot to use, and the name in synchronous_standby_names, `NAME`"},
 		&cli.BoolFlag{Name: "create-slot", Usage: "make the slot when the server has none; it keeps WAL from then on"},
 		&cli.BoolFlag{Name: "synchronous", Usage: "store what arrives at once, for synchronous_standby_names: a commit that was acknowledged is in the store"},
-		&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "store what has arrived every `TIME`; nothing while nothing is written"},
-		&cli.Int64Flag{Name: "slice-size", Value: 8 << 20, Usage: "store what has arrived when it is that many `BYTES`"},
-		&cli.DurationFlag{Name: "heartbeat", Value: 30 * time.Second, Usage: "write a heartbeat every `TIME`, where the role may; 0 for never"},
+		&cli.StringFlag{Name: "interval", Value: "1s", Usage: "store what has arrived every `TIME`; nothing while nothing is written"},
+		&cli.StringFlag{Name: "slice-size", Value: "8388608", Usage: "store what has arrived when it is that many `BYTES`"},
+		&cli.StringFlag{Name: "heartbeat", Value: "30s", Usage: "write a heartbeat every `TIME`, where the role may; 0 for never"},
 	}, configFlags("conn", "repository", "cluster_key", "recipients")...)
 	return &cli.Command{
 		Name:  "stream",
@@ -44,14 +44,28 @@ commit waits until it is in the archive. If the store is down, commits wait.`,
 			if err != nil {
 				return err
 			}
-			o := wal.StreamOptions{Conn: cfg.Conn, Slot: c.String("slot"), CreateSlot: c.Bool("create-slot"), Synchronous: c.Bool("synchronous"),
-				Interval: c.Duration("interval"), SliceSize: c.Int64("slice-size"), Heartbeat: c.Duration("heartbeat"), Blocks: cfg.BlockSummaries, Now: a.now}
-			if err := checkStream(o); err != nil {
+			o, err := a.streamOptions(c, cfg)
+			if err != nil {
 				return err
 			}
 			return a.streamWAL(c.Context, cfg, o)
 		},
 	}
+}
+
+func (a *app) streamOptions(c *cli.Context, cfg *Config) (o wal.StreamOptions, err error) {
+	o = wal.StreamOptions{Conn: cfg.Conn, Slot: c.String("slot"), CreateSlot: c.Bool("create-slot"), Synchronous: c.Bool("synchronous"),
+		Blocks: cfg.BlockSummaries, Now: a.now}
+	if o.Interval, err = durationOf(c, "interval"); err != nil {
+		return o, err
+	}
+	if o.SliceSize, err = numberOf(c, "slice-size"); err != nil {
+		return o, err
+	}
+	if o.Heartbeat, err = durationOf(c, "heartbeat"); err != nil {
+		return o, err
+	}
+	return o, checkStream(o)
 }
 
 func checkStream(o wal.StreamOptions) error {
