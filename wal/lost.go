@@ -12,16 +12,30 @@ import (
 // maxLost bounds how much WAL FirstCommitAfter reads from the server, in bytes.
 const maxLost = 256 << 20
 
+// AheadError says that what is archived of a timeline goes on where the primary
+// on it has not come to yet. The archive was listed before the primary was asked,
+// and a server archives only what it has flushed: so another branch is archived,
+// and how much of the server's own, nobody can tell.
+type AheadError struct{ Archived, Flushed postgres.LSN }
+
+func (e *AheadError) Error() string {
+	return fmt.Sprintf("the archive is ahead of the server, at %s and not %s: it was put back, or another server archives here",
+		e.Archived, e.Flushed)
+}
+
 // FirstCommitAfter reads WAL from a running server over the replication
 // protocol, without a slot, and finds the oldest commit between a position, at
 // which a record begins, and what the server had flushed when it was asked. The
 // zero Commit is the proof that there is none.
 //
-// It is an error when the server is another or on another timeline by now, has
+// *AheadError when the position lies behind that. It is an error too when the server is another or on another timeline by now, has
 // removed that WAL, does not let this role replicate, or when it is more than
 // 256 MiB.
 func FirstCommitAfter(ctx context.Context, conn string, asked ServerState, size postgres.SegmentSize, from postgres.LSN) (Commit, error) {
-	if asked.Flushed <= from {
+	switch {
+	case asked.Flushed < from:
+		return Commit{}, &AheadError{from, asked.Flushed}
+	case asked.Flushed == from:
 		return Commit{}, nil
 	}
 	if n := int64(asked.Flushed - from); n > maxLost {

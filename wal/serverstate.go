@@ -114,15 +114,26 @@ type Exposure struct {
 	// The commits that would be lost span a time between these two.
 	Least, Most time.Duration
 	Known       bool // Least and Most are
+
+	// Ahead says why nothing is known, not even Bytes: the archive is not that of
+	// this server.
+	Ahead *AheadError
 }
 
 // Exposure compares the server with an archive that ends at archived on the
 // server's timeline. The newest commit in it may be unknown (zero): then so is
 // the time, unless nothing is missing. Where heartbeats are written at an
 // interval, a commit that the archive lacks is as old as that, at the least;
-// 0 for none.
+// 0 for none. The server must have been asked after the archive was listed.
+//
+// A switched segment counts as flushed to its end, padding and all, so a server
+// that is idle since then is exactly as far as its archive, and not behind it.
 func (s ServerState) Exposure(archived postgres.LSN, newest Commit, heartbeat time.Duration) Exposure {
-	if archived >= s.Flushed && !s.Standby {
+	switch {
+	case s.Standby: // its primary may be further on, and so may the archive
+	case archived > s.Flushed:
+		return Exposure{Ahead: &AheadError{archived, s.Flushed}}
+	case archived == s.Flushed:
 		return Exposure{Known: true} // proven
 	}
 	e := Exposure{Bytes: int64(s.Flushed - min(archived, s.Flushed))}

@@ -2,6 +2,7 @@ package wal
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +99,7 @@ func TestStandingSlices(t *testing.T) {
 func TestExposure(t *testing.T) {
 	now := time.Unix(1800000000, 0)
 	newest := Commit{Time: now.Add(-40 * time.Second)}
+	ahead := &AheadError{1001, 1000}
 	tests := []struct {
 		standby   bool
 		archived  postgres.LSN
@@ -106,18 +108,19 @@ func TestExposure(t *testing.T) {
 		want      Exposure
 	}{
 		{false, 1000, newest, 0, Exposure{Known: true}},
+		{false, 1001, newest, 0, Exposure{Ahead: ahead}},  // the server was put back
 		{false, 1000, Commit{}, 0, Exposure{Known: true}}, // proven without any commit time
-		{false, 900, newest, 0, Exposure{100, 0, 40 * time.Second, true}},
-		{false, 900, newest, 30 * time.Second, Exposure{100, 10 * time.Second, 40 * time.Second, true}},
-		{false, 900, newest, time.Minute, Exposure{100, 0, 40 * time.Second, true}},
+		{false, 900, newest, 0, Exposure{100, 0, 40 * time.Second, true, nil}},
+		{false, 900, newest, 30 * time.Second, Exposure{100, 10 * time.Second, 40 * time.Second, true, nil}},
+		{false, 900, newest, time.Minute, Exposure{100, 0, 40 * time.Second, true, nil}},
 		{false, 900, Commit{}, 0, Exposure{Bytes: 100}},
 		{false, 900, Commit{Time: now.Add(time.Second)}, 0, Exposure{Bytes: 100, Known: true}}, // clocks differ
-		{true, 1000, newest, 0, Exposure{0, 0, 40 * time.Second, true}},                        // its primary may be further on
+		{true, 1000, newest, 0, Exposure{0, 0, 40 * time.Second, true, nil}},                   // its primary may be further on
 		{true, 1100, Commit{}, 0, Exposure{}},
 	}
 	for _, test := range tests {
 		s := ServerState{Standby: test.standby, Flushed: 1000, Now: now}
-		if got := s.Exposure(test.archived, test.newest, test.heartbeat); got != test.want {
+		if got := s.Exposure(test.archived, test.newest, test.heartbeat); !reflect.DeepEqual(got, test.want) {
 			t.Errorf("standby %t, archived to %s, newest %v, heartbeat %s: %+v, want %+v", test.standby, test.archived, test.newest.Time, test.heartbeat, got, test.want)
 		}
 	}

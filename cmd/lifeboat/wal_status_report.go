@@ -201,8 +201,11 @@ func (v *systemView) exposureReport(ctx context.Context) exposureReport {
 	}
 	found := v.newest(ctx, p, end)
 	e := s.Exposure(end, found.Commit, v.heartbeat)
-	r.Archived, r.Bytes = end, &e.Bytes
-	if !e.Known {
+	if r.Archived = end; e.Ahead != nil {
+		r.Unknown = oneLine(e.Ahead.Error())
+		return r
+	}
+	if r.Bytes = &e.Bytes; !e.Known {
 		r.Unknown = unknownText(found.err)
 		return r
 	}

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,9 +44,10 @@ func (r *run) measureLoss(ctx context.Context) {
 		return
 	}
 	rpo.Basis, rpo.Disaster, rpo.Flushed = "primary", at(r.primary.Now), r.primary.Flushed.String()
-	lost := int64(max(0, r.primary.Flushed-min(end, r.primary.Flushed)))
-	rpo.LostBytes = &lost
-	r.lossTo(ctx, end, commit)
+	if r.lossTo(ctx, end, commit); rpo.Upper != nil {
+		lost := int64(r.primary.Flushed - min(end, r.primary.Flushed))
+		rpo.LostBytes = &lost
+	}
 }
 
 // lossTo bounds the loss by the primary's own WAL after the recovered end.
@@ -59,7 +61,10 @@ func (r *run) lossTo(ctx context.Context, end postgres.LSN, commit time.Time) {
 	rctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	first, err := wal.FirstCommitAfter(rctx, r.o.Conn, *r.primary, r.plan.Backup.SegSize, end)
+	_, ahead := errors.AsType[*wal.AheadError](err)
 	switch {
+	case ahead: // what was recovered is not what the primary has
+		rpo.Reason = probe.OneLine(err.Error())
 	case err != nil:
 		rpo.Reason = probe.OneLine("what the primary wrote after the recovered end could not be looked through: " + err.Error())
 		r.bound(since, 0)
