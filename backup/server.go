@@ -217,13 +217,17 @@ func proveWritten(ctx context.Context, r *repo.Repo, s *server, f facts, o Optio
 // archivePoll is how often the archive is asked again, at the longest.
 const archivePoll = 500 * time.Millisecond
 
-// waitArchived waits for all WAL from one position to another. When it does
-// not come, the error says what the server's archiver last said.
+// waitArchived waits for all WAL from one position to another, and sees to it that
+// it is this server's. When it does not come, the error says what the server's
+// archiver last said.
 func waitArchived(ctx context.Context, r *repo.Repo, s *server, f facts, tl postgres.Timeline, from, to postgres.LSN, o Options) error {
 	wctx, cancel := context.WithTimeoutCause(ctx, o.WALTimeout, fmt.Errorf("gave up after %s", o.WALTimeout))
 	defer cancel()
 	err := wal.WaitArchived(wctx, r, f.control.SystemID, tl, from, to, f.control.WALSegmentSize, archivePoll)
-	if err == nil || ctx.Err() != nil {
+	if err == nil {
+		return compareArchived(ctx, r, s, f, tl, from, to, o)
+	}
+	if ctx.Err() != nil {
 		return err
 	}
 	reason := "WAL up to " + to.String() + " is not in the archive"

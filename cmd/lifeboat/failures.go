@@ -155,7 +155,7 @@ func failures() []failure {
 			return fmt.Sprintf("try again when it has ended; if %s died, its lease ends by itself", e.Holder)
 		}), exitBusy},
 		{as(func(e *repo.ConflictError) string {
-			return "two servers archive to this repository: stop the one that is not the primary, or give it a repository of its own"
+			return "two servers archive to this repository, or this one was put back to an older state: stop the one that is not the primary, or give it a repository of its own"
 		}), exitFailed},
 		{as(func(e *repo.ForeignError) string {
 			if e.What == "repository" {
