@@ -59,6 +59,24 @@ func readEarlier(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl
 	return out, nil
 }
 
+// findEarlier finds the slices that earlier runs have stored. All that count must
+// be compared, so they are listed anew when some have gone.
+func (p *part) findEarlier(ctx context.Context, r *repo.Repo, system postgres.SystemID) error {
+	for range replacedTimes {
+		all, err := listSlices(ctx, r, system, p.seg.Timeline, p.seg.Name())
+		if err != nil {
+			return err
+		}
+		use, held := chain(all)
+		p.sliced, p.leftover = held, len(all) > 0
+		p.earlier, err = readEarlier(ctx, r, system, p.seg.Timeline, p.seg.Name(), use)
+		if err != nil || len(p.earlier) == len(use) {
+			return err
+		}
+	}
+	return fmt.Errorf("look at the slices of %s: %w, again and again", p.seg.Name(), errSliceGone)
+}
+
 // compare holds what has arrived against the slices of earlier runs: a server
 // that was put back to an older state writes other WAL in the same place, and
 // the whole segment would silently take the place of what they hold.
@@ -70,6 +88,7 @@ func (p *part) compare() error {
 		if err := e.compare(p.seg.Name(), hex.EncodeToString(sum[:]), "the server that streams now"); err != nil {
 			return err
 		}
+		p.compared = e.to
 	}
 	return nil
 }

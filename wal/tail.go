@@ -65,13 +65,23 @@ type tailPolicy struct {
 type part struct {
 	seg      postgres.Segment
 	buf      []byte  // from its start
-	sliced   int64   // durable in slices, from its start without a hole
+	sliced   int64   // stored in slices, from its start without a hole
 	pieces   []piece // the slices stored by this run, but those merged into another
 	merging  bool
 	storing  bool
-	whole    bool // the whole segment is durable
-	leftover bool // slices are there that the whole segment makes superfluous
-	earlier  []earlierSlice
+	whole    bool           // the whole segment is durable
+	leftover bool           // slices are there that the whole segment makes superfluous
+	earlier  []earlierSlice // not compared yet
+	compared int64          // up to where those of earlier runs were
+}
+
+// durable is how much from the segment's start is stored, and is what the server
+// sends: slices of an earlier run may be of another branch.
+func (p *part) durable() int64 {
+	if len(p.earlier) > 0 {
+		return p.compared
+	}
+	return min(p.sliced, int64(len(p.buf)))
 }
 
 // safe says whether all of the segment is durable.
@@ -112,17 +122,11 @@ func (t *tail) begin(ctx context.Context, tl postgres.Timeline, at, notYet postg
 	return err
 }
 
-// open begins a part. Slices of it that are there already are counted.
+// open begins a part. Slices of it that are there already are not stored again.
 func (t *tail) open(ctx context.Context, seg postgres.Segment) (*part, error) {
 	p := &part{seg: seg}
 	if len(t.parts) == 0 { // only of the first can there be something from an earlier run
-		all, err := listSlices(ctx, t.repo, t.system, seg.Timeline, seg.Name())
-		if err != nil {
-			return nil, err
-		}
-		use, held := chain(all)
-		p.sliced, p.leftover = held, len(all) > 0
-		if p.earlier, err = readEarlier(ctx, t.repo, t.system, seg.Timeline, seg.Name(), use); err != nil {
+		if err := p.findEarlier(ctx, t.repo, t.system); err != nil {
 			return nil, err
 		}
 	}
@@ -141,22 +145,26 @@ func (t *tail) received() postgres.LSN {
 	return t.floor
 }
 
-// durable is the position before which all WAL is acknowledged by the store.
-func (t *tail) durable() postgres.LSN {
+// durable is the position before which all WAL has arrived and is acknowledged
+// by the store.
+func (t *tail) durable() postgres.LSN { return t.upTo((*part).durable) }
+
+func (t *tail) upTo(held func(*part) int64) postgres.LSN {
 	at := t.floor
 	for _, p := range t.parts {
 		if !p.whole {
-			return p.seg.Start() + postgres.LSN(p.sliced)
+			return p.seg.Start() + postgres.LSN(held(p))
 		}
 		at = p.seg.End()
 	}
 	return at
 }
 
-// outstanding says whether something has arrived that could be durable and is
-// not.
+// outstanding says whether something has arrived that could be stored and is
+// not. A slice of an earlier run of which only the beginning has arrived is.
 func (t *tail) outstanding() bool {
-	return t.durable() < t.received() && t.received() >= t.notYet
+	stored := t.upTo(func(p *part) int64 { return p.sliced })
+	return stored < t.received() && t.received() >= t.notYet
 }
 
 // full says that nothing more may be added until something is durable.
