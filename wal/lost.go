@@ -75,6 +75,30 @@ func FirstCommitAfter(ctx context.Context, conn string, asked ServerState, size 
 	}
 }
 
+// Descends says whether the server has all WAL of a timeline before a position,
+// by the history of its own: only then was what it has committed since not
+// archived. The server is asked for it; what the archive has of its timeline may
+// be another's, or not be there yet.
+func Descends(ctx context.Context, conn string, asked ServerState, tl postgres.Timeline, end postgres.LSN) (bool, error) {
+	if tl == asked.Timeline {
+		return end <= asked.Flushed, nil
+	}
+	c, err := dialReplication(ctx, conn, "lifeboat-drill")
+	if err != nil {
+		return false, err
+	}
+	defer c.close()
+	system, _, _, err := c.identify(ctx)
+	if err != nil {
+		return false, err
+	}
+	if system != asked.System {
+		return false, fmt.Errorf("the server is now system %s", system)
+	}
+	_, h, err := c.history(ctx, asked.Timeline)
+	return err == nil && h.Contains(tl, end), err
+}
+
 // endsIncomplete says whether the last record goes on behind what was read: it
 // had not been flushed as a whole.
 func endsIncomplete(err error) bool {

@@ -67,3 +67,28 @@ func TestLossOfServerThatWasPutBack(t *testing.T) {
 		t.Errorf("put back, the RPO is %+v", o)
 	}
 }
+
+// A standby is promoted and cannot archive, and the old primary lives on. As long
+// as what comes back is before they parted, all that the new one has committed
+// since is after it; when the old one has archived more, nobody can tell.
+func TestLossOfPrimaryOfAnotherBranch(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, smallSegments())
+	s.run(t, "backup")
+	two := s.standby(t, "two")
+	s.grow(t, 1)
+	s.caughtUp(t, two)
+	two.Exec(t, "alter system set archive_command = '/bin/false'")
+	two.Exec(t, "select pg_reload_conf()")
+	promote(t, two)
+	two.Exec(t, "insert into t values (2)")
+	d := s.drilled(t, exitOK, "--rpo", "1h", "--conn", two.ConnString())
+	if o := d.RPO; o.Upper == nil || o.LostBytes == nil || !strings.Contains(o.Reason, "timeline 2") {
+		t.Errorf("of one that descends, the RPO is %+v", o)
+	}
+	s.grow(t, 2)
+	d = s.drilled(t, exitUnknown, "--rpo", "1h", "--conn", two.ConnString())
+	if o := d.RPO; o.Zero || o.Upper != nil || o.LostBytes != nil || o.Verdict != evidence.Unknown || !strings.Contains(o.Reason, "two branches") {
+		t.Errorf("of another branch, the RPO is %+v", o)
+	}
+}

@@ -53,13 +53,21 @@ func (r *run) measureLoss(ctx context.Context) {
 // lossTo bounds the loss by the primary's own WAL after the recovered end.
 func (r *run) lossTo(ctx context.Context, end postgres.LSN, commit time.Time) {
 	rpo, since := &r.doc.RPO, r.primary.Now.Sub(commit)
-	if r.primary.Timeline != r.plan.Timeline {
-		rpo.Reason = fmt.Sprintf("the primary is on timeline %s, and recovery followed %s", r.primary.Timeline, r.plan.Timeline)
-		r.bound(since, 0)
-		return
-	}
 	rctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	if r.primary.Timeline != r.plan.Timeline {
+		rpo.Reason = fmt.Sprintf("the primary is on timeline %s, and recovery followed %s", r.primary.Timeline, r.plan.Timeline)
+		has, err := wal.Descends(rctx, r.o.Conn, *r.primary, r.plan.Timeline, end)
+		switch {
+		case err != nil:
+			rpo.Reason += probe.OneLine("; whether it descends from there is not known: " + err.Error())
+		case !has: // what it has committed since they parted is lost too
+			rpo.Reason += fmt.Sprintf(" to %s, which it does not descend from: there are two branches", end)
+		default:
+			r.bound(since, 0)
+		}
+		return
+	}
 	first, err := wal.FirstCommitAfter(rctx, r.o.Conn, *r.primary, r.plan.Backup.SegSize, end)
 	_, ahead := errors.AsType[*wal.AheadError](err)
 	switch {
