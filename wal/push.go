@@ -45,6 +45,10 @@ type TwoPrimariesError struct {
 
 func (e *TwoPrimariesError) Error() string {
 	c := e.ConflictError
+	if c.SHA256 == "" {
+		return fmt.Sprintf("another %s is archived already, by host %s, and %s has not come to its end: "+
+			"two primaries may be archiving to one repository, or one was put back", e.Name, c.HaveHost, c.Host)
+	}
 	return fmt.Sprintf("another %s is archived already; two primaries may be archiving to one repository: "+
 		"host %s stored sha256 %s (%d bytes), host %s has sha256 %s (%d bytes)",
 		e.Name, c.HaveHost, c.HaveSHA256, c.HaveSize, c.Host, c.SHA256, c.WantedSize)

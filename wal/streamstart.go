@@ -100,6 +100,7 @@ func (s *streamer) firstPosition(ctx context.Context, server peer) error {
 	}
 	s.fallback = postgres.SegmentAt(tl, restart, slot.segment).Start()
 	s.tail = newTail(s.repo, s.system, slot.segment, tailPolicy{s.o.Synchronous, s.o.Interval, s.o.SliceSize}, s.waiting.wake)
+	s.tail.behind = primaryBehind(s.o.Conn, s.o.Slot, s.system)
 	if s.o.Blocks {
 		s.tail.sums = newSummaries(s.repo, "")
 	}

@@ -36,7 +36,8 @@ type tail struct {
 	policy  tailPolicy
 	wake    func()
 	results chan stored
-	sums    *summaries // nil for none
+	sums    *summaries                                   // nil for none
+	behind  func(context.Context, postgres.Segment) bool // see taken; nil for never
 
 	timeline postgres.Timeline
 	notYet   postgres.LSN // no slice may end before it; see begin
@@ -70,6 +71,8 @@ type part struct {
 	merging  bool
 	storing  bool
 	whole    bool           // the whole segment is durable
+	looked   bool           // for the whole segment of another,
+	taken    bool           // which is there
 	leftover bool           // slices are there that the whole segment makes superfluous
 	earlier  []earlierSlice // not compared yet
 	compared int64          // up to where those of earlier runs were
@@ -94,6 +97,7 @@ type stored struct {
 	part *part
 	what storedWhat
 	to   int64   // of a slice
+	none bool    // it was not stored, as the whole segment is there
 	of   []piece // of a merge
 	err  error
 }
@@ -126,9 +130,14 @@ func (t *tail) begin(ctx context.Context, tl postgres.Timeline, at, notYet postg
 func (t *tail) open(ctx context.Context, seg postgres.Segment) (*part, error) {
 	p := &part{seg: seg}
 	if len(t.parts) == 0 { // only of the first can there be something from an earlier run
-		if err := p.findEarlier(ctx, t.repo, t.system); err != nil {
+		var err error
+		if p.taken, err = t.taken(ctx, seg); err == nil && !p.taken {
+			err = p.findEarlier(ctx, t.repo, t.system)
+		}
+		if err != nil {
 			return nil, err
 		}
+		p.looked, p.leftover = true, p.leftover || p.taken
 	}
 	if n := len(t.free); n > 0 {
 		p.buf, t.free = t.free[n-1], t.free[:n-1]
@@ -163,7 +172,12 @@ func (t *tail) upTo(held func(*part) int64) postgres.LSN {
 // outstanding says whether something has arrived that could be stored and is
 // not. A slice of an earlier run of which only the beginning has arrived is.
 func (t *tail) outstanding() bool {
-	stored := t.upTo(func(p *part) int64 { return p.sliced })
+	stored := t.upTo(func(p *part) int64 {
+		if p.taken && !p.complete() {
+			return int64(len(p.buf))
+		}
+		return p.sliced
+	})
 	return stored < t.received() && t.received() >= t.notYet
 }
 
@@ -234,7 +248,7 @@ func (t *tail) step(ctx context.Context, now time.Time) (next time.Time) {
 	if t.slicing = p; p == t.parts[len(t.parts)-1] {
 		t.lastCut, t.forced = now, false
 	}
-	go t.storeSlice(ctx, p, p.sliced, p.buf[p.sliced:])
+	go t.storeSlice(ctx, p, !p.looked, p.sliced, p.buf[p.sliced:])
 	return time.Time{}
 }
 
@@ -248,7 +262,7 @@ func (t *tail) toSlice() *part {
 		switch {
 		case p.safe():
 			continue
-		case int64(len(p.buf)) <= p.sliced, end < t.notYet, p.complete() && last && !t.policy.atOnce && !t.forced:
+		case p.taken, int64(len(p.buf)) <= p.sliced, end < t.notYet, p.complete() && last && !t.policy.atOnce && !t.forced:
 			return nil
 		}
 		return p
@@ -292,9 +306,13 @@ func (t *tail) apply(r stored, now time.Time) error {
 		return r.err
 	}
 	t.failures, t.retryAt = 0, time.Time{}
-	if r.what == storedWhole {
+	switch {
+	case r.what == storedWhole:
 		p.whole = true
-	} else {
+	case r.none:
+		p.looked, p.taken = true, true
+	default:
+		p.looked = true
 		p.pieces = append(p.pieces, piece{p.sliced, r.to, 0})
 		p.sliced, p.leftover = r.to, true
 	}
@@ -325,17 +343,6 @@ func lasting(err error) bool {
 	_, header := errors.AsType[*HeaderError](err)
 	_, retired := errors.AsType[*repo.RetiredKeyError](err)
 	return conflict || header || retired
-}
-
-func (t *tail) storeSlice(ctx context.Context, p *part, from int64, raw []byte) {
-	err := t.createSlice(ctx, p.seg, from, raw)
-	t.report(stored{part: p, what: storedSlice, to: from + int64(len(raw)), err: err})
-}
-
-func (t *tail) createSlice(ctx context.Context, seg postgres.Segment, from int64, raw []byte) error {
-	key := repo.SliceKey(t.system, seg.Timeline, seg.Name(), from, from+int64(len(raw)))
-	_, err := t.repo.CreateEnvelope(ctx, key, repo.KindWAL, bytes.NewReader(raw), int64(len(raw)))
-	return storeError("store", "slice of "+seg.Name(), err)
 }
 
 func (t *tail) storeWhole(ctx context.Context, p *part, raw []byte, sum *summary) {

@@ -259,6 +259,59 @@ func TestTailComparesWithEarlierSlices(t *testing.T) {
 	}
 }
 
+// Under a whole segment that is archived no slice is stored, which no restore would
+// look at, and nothing is called durable: also where it comes after the first.
+func TestTailStoresNothingUnderWholeSegments(t *testing.T) {
+	const first, second = "000000010000000000000003", "000000010000000000000004"
+	for what, behind := range map[string]bool{"as the server, which is past it": false, "of another branch": true} {
+		for _, name := range []string{first, second} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				a := newArchive(t, mem.New())
+				a.pushSegment(t, name)
+				var w waiting
+				tl := newTail(a.open(t, a.store, "db2"), testSystem, 1<<20, tailPolicy{atOnce: true}, w.wake)
+				tl.behind = func(_ context.Context, seg postgres.Segment) bool { return behind && seg.Name() == name }
+				now := time.Unix(1800000000, 0)
+				store := func(to postgres.LSN, sent []byte) error {
+					if err := tl.add(t.Context(), to, sent); err != nil {
+						return err
+					}
+					for tl.outstanding() {
+						tl.step(t.Context(), now)
+						w.sleep(t.Context(), 20*time.Millisecond)
+						if err := tl.collect(now); err != nil {
+							return err
+						}
+					}
+					return nil
+				}
+				err := tl.begin(t.Context(), 1, 3*mib, 3*mib)
+				begin := postgres.LSN(3 * mib)
+				if name == second && err == nil {
+					err, begin = store(begin, segmentBytes(segment(t, first, 1<<20), testSystem, 1)), 4*mib
+				}
+				b := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
+				if err == nil {
+					err = store(begin, b[:5000])
+				}
+				if two, ok := errors.AsType[*TwoPrimariesError](err); ok != behind || ok && (!lasting(err) || two.HaveHost != "db1") {
+					t.Fatalf("got %v", err)
+				}
+				if n := len(archivedSlices(t, a.Repo, name)); n > 0 || tl.durable() > begin {
+					t.Errorf("%d slices are there, durable to %s", n, tl.durable())
+				}
+				if behind {
+					return
+				}
+				check(t, store(begin+5000, b[5000:]))
+				if tl.durable() != begin+mib {
+					t.Errorf("complete, durable to %s", tl.durable())
+				}
+			})
+		}
+	}
+}
+
 // orderedStore fails the test when something of a segment is stored before all
 // WAL before it is there.
 type orderedStore struct {
