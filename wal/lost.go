@@ -28,9 +28,9 @@ func (e *AheadError) Error() string {
 // which a record begins, and what the server had flushed when it was asked. The
 // zero Commit is the proof that there is none.
 //
-// *AheadError when the position lies behind that. It is an error too when the server is another or on another timeline by now, has
-// removed that WAL, does not let this role replicate, or when it is more than
-// 256 MiB.
+// *AheadError when the server had not come to the position. It is an error too when
+// the server is another or on another timeline by now, has removed that WAL, does not
+// let this role replicate, or when it is more than 256 MiB.
 func FirstCommitAfter(ctx context.Context, conn string, asked ServerState, size postgres.SegmentSize, from postgres.LSN) (Commit, error) {
 	switch {
 	case asked.Flushed < from:
