@@ -66,11 +66,15 @@ func TestArchivingFailsDuringTheCopy(t *testing.T) {
 	if len(labels) != 0 {
 		t.Errorf("backups %v exist", labels)
 	}
-	stored := len(b.packs(t)) - 1 // nothing is used of the control file's
+	// Nothing is used of the control file's, nor of that of postgresql.conf if it was
+	// copied once more because the setting made it longer.
+	stored := len(b.packs(t)) - 1
 	b.Setting(t, "archive_command", command)
 	info := b.run(t)
-	again := fmt.Sprintf("%d packs of the interrupted", stored)
-	if stored < 1 || !strings.Contains(info.ChangesWhy, again) || info.ChangedBytes > info.RawBytes/20 {
+	again := func(n int) bool {
+		return strings.Contains(info.ChangesWhy, fmt.Sprintf("%d packs of the interrupted", n))
+	}
+	if stored < 2 || !again(stored) && !again(stored-1) || info.ChangedBytes > info.RawBytes/20 {
 		t.Errorf("%d packs were stored; then %d of %d bytes were sent: %s", stored, info.ChangedBytes, info.RawBytes, info.ChangesWhy)
 	}
 }

@@ -30,6 +30,12 @@ func (s *site) pileUp(t *testing.T, n int) []string {
 	t.Helper()
 	s.Setting(t, "archive_command", "false")
 	s.Exec(t, "create table if not exists pile (what text)")
+	// A push that is still at work would look ahead at what is written now.
+	s.Exec(t, "insert into pile values ('')")
+	s.Exec(t, "select pg_switch_wal()")
+	s.Eventually(t, "the archiver fails", func() bool {
+		return s.QueryString(t, "select last_failed_time > coalesce(last_archived_time, '-infinity') from pg_stat_archiver") == "t"
+	})
 	for {
 		s.Exec(t, "insert into pile select md5(random()::text) from generate_series(1, 12000) i")
 		s.Exec(t, "select pg_switch_wal()")

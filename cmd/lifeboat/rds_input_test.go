@@ -42,7 +42,7 @@ func TestRDSBadInput(t *testing.T) {
 		{"unknown region", nil, "drill --region us-east-1", 2, "source orders has no region us-east-1", "eu-central-1, eu-west-1"},
 		{"its own region", nil, "snapshot --copy-to eu-central-1", 2, "the source's own region", "name another region"},
 		{"a region that is not configured", nil, "snapshot --copy-to us-east-1", 2, "no region us-east-1", "dr:"},
-		{"a region without the key", nil, "snapshot --copy-to us-east-1 --kms-key=", 2, "region us-east-1", ""},
+		{"an empty key", nil, "snapshot --copy-to us-east-1 --kms-key=", 2, "--kms-key is given and empty", "leave the flag out"},
 		{"two regions and one key", nil, "snapshot --copy-to eu-west-1 --copy-to us-east-1 --kms-key k", 2, "--kms-key goes with one --copy-to", "dr:"},
 		{"a level", nil, "drill --level quick", 2, "no level quick", "standard or deep"},
 		{"a time to come", nil, "drill --from 2099-01-01T00:00:00Z", 2, "still to come", ""},
