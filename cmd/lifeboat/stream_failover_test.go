@@ -221,7 +221,7 @@ func TestStreamBesidePush(t *testing.T) {
 			s.Exec(t, "insert into t select n, repeat('x', 500) from generate_series(1, 3000) n")
 			s.waitDurable(t, s.QueryString(t, "select pg_current_wal_flush_lsn()"))
 			if got := s.QueryString(t, "select failed_count from pg_stat_archiver"); got != "0" {
-				t.Errorf("archive_command failed %s times", got)
+				t.Errorf("archive_command failed %s times: %s", got, s.Log(t))
 			}
 			st.stop(t)
 			want := content(t, s.Cluster)
