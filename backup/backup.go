@@ -70,43 +70,12 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	}
 	defer srv.close()
 
-	// The files must be that server's, or the backup would mix two clusters.
-	facts, err := srv.match(ctx, o.DataDir)
+	facts, start, err := begin(ctx, r, srv, label, o)
 	if err != nil {
 		return nil, err
 	}
-	if facts.otherStart != "" {
-		o.warn("%s", facts.otherStart)
-	}
-	if err := registerSystem(ctx, r, facts); err != nil {
-		return nil, err
-	}
-
-	// Without WAL in the archive no backup can start. Finding that out now
-	// costs a segment, finding it out at the end costs the night.
-	o.observe(Progress{Phase: "archive"})
-	if err := proveArchiving(ctx, r, srv, facts, o); err != nil {
-		return nil, err
-	}
-
-	o.observe(Progress{Phase: "checkpoint"})
-	start, err := srv.start(ctx, "lifeboat "+label, facts)
+	tree, err := srv.list(ctx, &facts, o)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkSameStorage(o.DataDir, facts, start); err != nil {
-		return nil, err
-	}
-
-	// Both lists are made after the start: what is created later is in the WAL.
-	if facts.tablespaces, err = srv.readTablespaces(ctx); err != nil {
-		return nil, err
-	}
-	tree, err := walk(o.DataDir, facts, o.warn)
-	if err != nil {
-		return nil, err
-	}
-	if err := srv.checkTablespaces(ctx, facts.tablespaces, tree.spaces); err != nil {
 		return nil, err
 	}
 	m := r.NewManifestWriter()
@@ -131,14 +100,8 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 		return nil, err
 	}
 
-	stop, err := srv.stop(ctx)
+	stop, err := c.end(ctx, srv)
 	if err != nil {
-		return nil, err
-	}
-	if err := checkTimeline(ctx, o.DataDir, facts, start, stop); err != nil {
-		return nil, err
-	}
-	if err := facts.checkState(o.DataDir, c.state); err != nil {
 		return nil, err
 	}
 	needed := stop.LSN
@@ -162,6 +125,59 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	}
 	c.dropParts(ctx)
 	return &info, nil
+}
+
+// begin finds out whose files they are, proves that WAL is archived, and starts the
+// backup.
+func begin(ctx context.Context, r *repo.Repo, srv *server, label string, o Options) (facts, position, error) {
+	// The files must be that server's, or the backup would mix two clusters.
+	f, err := srv.match(ctx, o.DataDir)
+	if err != nil {
+		return f, position{}, err
+	}
+	if f.otherStart != "" {
+		o.warn("%s", f.otherStart)
+	}
+	if err := registerSystem(ctx, r, f); err != nil {
+		return f, position{}, err
+	}
+	// Without WAL in the archive no backup can start. Finding that out now
+	// costs a segment, finding it out at the end costs the night.
+	o.observe(Progress{Phase: "archive"})
+	if err := proveArchiving(ctx, r, srv, f, o); err != nil {
+		return f, position{}, err
+	}
+	o.observe(Progress{Phase: "checkpoint"})
+	start, err := srv.start(ctx, "lifeboat "+label, f)
+	if err != nil {
+		return f, start, err
+	}
+	return f, start, checkSameStorage(o.DataDir, f, start)
+}
+
+// list is what there is to copy, and notes the tablespaces. Both lists are made after
+// the start: what is created later is in the WAL.
+func (s *server) list(ctx context.Context, f *facts, o Options) (_ *tree, err error) {
+	if f.tablespaces, err = s.readTablespaces(ctx); err != nil {
+		return nil, err
+	}
+	t, err := walk(o.DataDir, *f, o.warn)
+	if err != nil {
+		return nil, err
+	}
+	return t, s.checkTablespaces(ctx, f.tablespaces, t.spaces)
+}
+
+// end stops the backup. What was copied must be of one server in one role.
+func (c *copier) end(ctx context.Context, s *server) (position, error) {
+	stop, err := s.stop(ctx)
+	if err != nil {
+		return stop, err
+	}
+	if err := checkTimeline(ctx, c.o.DataDir, c.facts, c.start, stop); err != nil {
+		return stop, err
+	}
+	return stop, c.facts.checkState(c.o.DataDir, c.state)
 }
 
 // newLabel names a backup by when it began. Backups of one second sort by time too:

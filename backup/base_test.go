@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -106,10 +105,7 @@ func TestNoBase(t *testing.T) {
 
 	// The same cluster in another folder, as a restore or a copy makes it.
 	b.Stop(t, server.Fast)
-	dir := filepath.Join(t.TempDir(), "copy")
-	if out, err := exec.Command("cp", "-a", b.DataDir(), dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	dir := b.CopyData(t)
 	c := servertest.Open(t, dir, servertest.Options{})
 	o = b.options()
 	o.DataDir, o.Conn, o.WALTimeout = dir, c.ConnString(), time.Minute

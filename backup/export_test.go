@@ -7,6 +7,16 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
+// CheckTablespaces makes sure that the server's tablespaces were found, of those listed.
+func CheckTablespaces(ctx context.Context, conn string, listed []repo.Tablespace, found map[uint32]bool) error {
+	srv, err := connect(ctx, conn)
+	if err != nil {
+		return err
+	}
+	defer srv.close()
+	return srv.checkTablespaces(ctx, listed, found)
+}
+
 // Kept is a run of bytes of a file that a source of changes takes for
 // unchanged since the base.
 type Kept struct {
@@ -32,10 +42,7 @@ func Probe(ctx context.Context, r *repo.Repo, o Options) (kept map[string][]Kept
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if f.tablespaces, err = srv.readTablespaces(ctx); err != nil {
-		return nil, nil, nil, err
-	}
-	t, err := walk(o.DataDir, f, o.warn)
+	t, err := srv.list(ctx, &f, o)
 	if err != nil {
 		return nil, nil, nil, err
 	}

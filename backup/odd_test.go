@@ -70,6 +70,7 @@ func TestLostTablespace(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	check(t, backup.CheckTablespaces(context.Background(), b.ConnString(), []repo.Tablespace{{OID: 1, Path: "/dropped"}}, nil)) // dropped since it was listed
 	check(t, os.Rename(outside, away))
 	try("without its folder")
 	check(t, os.Mkdir(outside, 0o700))

@@ -2,8 +2,6 @@ package backup_test
 
 import (
 	"errors"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,10 +18,7 @@ func TestBackupOfServerThatWasPutBack(t *testing.T) {
 	b := newBench(t, servertest.Options{WALSegmentSize: 1 << 20})
 	b.Exec(t, "create table t as select generate_series(1, 1000)")
 	b.Stop(t, server.Fast)
-	old := filepath.Join(t.TempDir(), "old")
-	if out, err := exec.Command("cp", "-a", b.DataDir(), old).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	old := b.CopyData(t)
 	b.Start(t)
 	for range 12 {
 		b.Exec(t, "insert into t values (1); select pg_switch_wal()")

@@ -51,10 +51,8 @@ func (s *server) checkTablespaces(ctx context.Context, listed []repo.Tablespace,
 		if len(missing) == 0 {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(dropPause):
+		if err := sleep(ctx, dropPause); err != nil {
+			return err
 		}
 	}
 	return &LostTablespaceError{missing[0].OID, missing[0].Path}

@@ -60,10 +60,7 @@ func TestBaseOfALostBranch(t *testing.T) {
 	b := newBranchBench(t)
 	b.Exec(t, "create table t as select generate_series(1, 1000)")
 	b.Stop(t, server.Fast)
-	old := filepath.Join(t.TempDir(), "old")
-	if out, err := exec.Command("cp", "-a", b.DataDir(), old).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	old := b.CopyData(t)
 	b.Start(t)
 	lost := b.run(t)
 	b.Stop(t, server.Fast)

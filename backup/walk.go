@@ -26,7 +26,7 @@ const controlPath = "global/pg_control"
 type source struct {
 	path  string // as in the manifest
 	from  string // where it is read
-	size  int64  // when it was listed; growth beyond is in the WAL
+	size  int64  // when it was listed; see copier.listAgain
 	mode  fs.FileMode
 	mtime time.Time
 	id    string // see fileID

@@ -96,9 +96,9 @@ func Create(ctx context.Context, store storage.Store, keys Keys, host string, no
 // Open reads and checks the marker. ErrNoRepository when there is none;
 // *ForeignError when the cluster key is of another cluster or repository;
 // *UntrustedError when no trusted key signed it, in an *OtherKeyError when the
-// identity file is of another repository than this claims to be; *FormatError when it is of
-// another format; ErrNoTrust without an anchor. The host is written into what
-// is stored, to tell writers apart.
+// identity file is of another repository than this claims to be; *FormatError when
+// it is of another format; ErrNoTrust without an anchor. The host is written into
+// what is stored, to tell writers apart.
 func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Repo, error) {
 	// Who signs is asked for at the same time: a push waits for both.
 	var statements []rawStatement

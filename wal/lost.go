@@ -83,20 +83,31 @@ func Descends(ctx context.Context, conn string, asked ServerState, tl postgres.T
 	if tl == asked.Timeline {
 		return end <= asked.Flushed, nil
 	}
-	c, err := dialReplication(ctx, conn, "lifeboat-drill")
+	c, err := dialAgain(ctx, conn, asked)
 	if err != nil {
 		return false, err
 	}
 	defer c.close()
-	system, _, _, err := c.identify(ctx)
-	if err != nil {
-		return false, err
-	}
-	if system != asked.System {
-		return false, fmt.Errorf("the server is now system %s", system)
-	}
 	_, h, err := c.history(ctx, asked.Timeline)
 	return err == nil && h.Contains(tl, end), err
+}
+
+// dialAgain connects to the server that was asked, unless it is another one, or on
+// another timeline, by now.
+func dialAgain(ctx context.Context, conn string, asked ServerState) (*replication, error) {
+	c, err := dialReplication(ctx, conn, "lifeboat-drill")
+	if err != nil {
+		return nil, err
+	}
+	system, tl, _, err := c.identify(ctx)
+	if err == nil && (system != asked.System || tl != asked.Timeline) {
+		err = fmt.Errorf("the server is now system %s on timeline %s", system, tl)
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
 }
 
 // endsIncomplete says whether the last record goes on behind what was read: it
@@ -108,19 +119,12 @@ func endsIncomplete(err error) bool {
 
 // receiveTail receives what the server had flushed from a position on.
 func receiveTail(ctx context.Context, conn string, asked ServerState, from postgres.LSN) ([]byte, error) {
-	c, err := dialReplication(ctx, conn, "lifeboat-drill")
+	c, err := dialAgain(ctx, conn, asked)
 	if err != nil {
 		return nil, err
 	}
 	defer c.close()
-	system, tl, _, err := c.identify(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if system != asked.System || tl != asked.Timeline {
-		return nil, fmt.Errorf("the server is now system %s on timeline %s", system, tl)
-	}
-	if err := c.startWithoutSlot(ctx, tl, from); err != nil {
+	if err := c.startWithoutSlot(ctx, asked.Timeline, from); err != nil {
 		return nil, err
 	}
 	var w waiting

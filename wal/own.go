@@ -68,29 +68,29 @@ func compareOwn(ctx context.Context, r *repo.Repo, system postgres.SystemID, seg
 // hashOwn is the SHA-256 of a segment; "" when it is not there, or not to the end
 // of reading: the server takes away the name before it writes to the file again.
 func hashOwn(path string, size postgres.SegmentSize) (string, error) {
-	f, err := os.Open(path)
+	src, err := openSource(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	before, err := f.Stat()
-	if err != nil || before.Size() != int64(size) {
-		return "", err
+	defer src.Close()
+	if src.size != int64(size) {
+		return "", nil
 	}
 	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
+	if _, err := io.Copy(sum, src.File); err != nil {
 		return "", err
 	}
 	after, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
-	case err != nil:
+	}
+	if err != nil {
 		return "", err
-	case !os.SameFile(before, after) || factsOf(before) != factsOf(after):
+	}
+	if facts := factsOf(after); facts == (fileFacts{}) || facts != src.facts {
 		return "", nil
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil

@@ -3,7 +3,6 @@ package main
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -15,11 +14,8 @@ import (
 // putBack goes back to it. The server stops for either, and runs after it.
 func (s *site) snapshot(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "snapshot")
 	s.Stop(t, server.Fast)
-	if out, err := exec.Command("cp", "-a", s.DataDir(), dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	dir := s.CopyData(t)
 	s.Start(t)
 	return dir
 }

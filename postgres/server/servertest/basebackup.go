@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -73,4 +74,15 @@ func (c *Cluster) copyEntries(t testing.TB, dir string, wanted func(string) bool
 			t.Fatalf("copy the data directory: %v", err)
 		}
 	}
+}
+
+// CopyData copies the data directory as it is, times and owners included, as a
+// snapshot of a machine does. The server should be stopped.
+func (c *Cluster) CopyData(t testing.TB) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "copy")
+	if out, err := exec.Command("cp", "-a", c.dataDir, dir).CombinedOutput(); err != nil {
+		t.Fatalf("copy %s: %v: %s", c.dataDir, err, out)
+	}
+	return dir
 }
