@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
-	"github.com/lifeboat-dr/lifeboat/verify/fence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
@@ -43,54 +42,6 @@ func (r *run) proveFence(ctx context.Context) (evidence.Verdict, string) {
 		detail += "; network and files are not isolated: " + r.unfenced
 	}
 	return evidence.Passed, detail
-}
-
-func (r *run) serverUser() string {
-	if o := r.plan.Owner; o != nil {
-		return o.User
-	}
-	return r.o.By.User
-}
-
-// lookAtNamespaces says what the kernel keeps away.
-func (r *run) lookAtNamespaces(f *evidence.Fence) error {
-	if !r.fenced() {
-		f.Network, f.Files = "not isolated", "not isolated"
-		if r.o.Self != "" {
-			f.Network, f.Files = r.unfenced, r.unfenced
-		}
-		return nil
-	}
-	seen, err := fence.Look(r.server.PID())
-	if err != nil {
-		return fmt.Errorf("the namespaces of the server cannot be seen: %w", err)
-	}
-	if seen.Network {
-		f.Network = "isolated"
-		f.Proven = append(f.Proven, "a network of its own, without a way out")
-	} else {
-		f.Missing = append(f.Missing, "the server is in the network of this host")
-	}
-	allowed := append([]string{r.stage.dir, r.server.SocketDir()}, r.newPaths()...)
-	stray := slices.DeleteFunc(slices.Clone(seen.Mounts), func(path string) bool { return slices.Contains(allowed, path) })
-	switch {
-	case !seen.Files:
-		f.Missing = append(f.Missing, "the server sees the files of this host")
-	case len(stray) > 0:
-		f.Missing = append(f.Missing, "the server can write to "+joined(stray))
-	default:
-		f.Files = "isolated"
-		f.Proven = append(f.Proven, "nothing but the staging folder can be written to")
-	}
-	return nil
-}
-
-func (r *run) newPaths() []string {
-	var out []string
-	for _, t := range r.plan.NewTablespaces {
-		out = append(out, t.Path)
-	}
-	return out
 }
 
 func (r *run) lookAtSettings(ctx context.Context, f *evidence.Fence) error {

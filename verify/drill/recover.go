@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -16,61 +15,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
-	"github.com/lifeboat-dr/lifeboat/verify/fence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
-
-// view is what the restored server may see.
-func (r *run) view() fence.View {
-	v := fence.View{
-		Root:     r.stage.path("root"),
-		Writable: []string{r.stage.dir},
-		Readable: []string{filepath.Dir(r.install.BinDir)},
-		Binds:    map[string]string{},
-	}
-	for _, t := range r.plan.NewTablespaces {
-		v.Binds[t.Path] = t.To
-	}
-	return v
-}
-
-// tryFence runs a program that does nothing, behind the fence that the server
-// would get but for the folders that are not there yet.
-func (r *run) tryFence() error {
-	root := r.stage.path("root")
-	if err := os.Mkdir(root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	v := r.view()
-	v.Binds = nil
-	cmd := exec.Command("/bin/true")
-	cmd.Dir, cmd.Env = "/", []string{}
-	if p := r.plan.Owner; p != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(p.UID), Gid: uint32(p.GID)}}
-	}
-	if err := fence.Command(cmd, r.o.Self, v); err != nil {
-		return err
-	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, probe.LastLine(string(out)))
-	}
-	return nil
-}
-
-// fenced says whether the server is, or will be, behind the fence.
-func (r *run) fenced() bool { return r.unfenced == "" }
-
-// whyUnfenced says why there can be no fence; "" when there can.
-func (r *run) whyUnfenced() string {
-	if r.o.Self == "" {
-		return "the drill was told to use no fence"
-	}
-	if err := r.tryFence(); err != nil {
-		return "this system does not allow one: " + probe.OneLine(err.Error())
-	}
-	return ""
-}
 
 // recover starts the server and waits until recovery is over and it can be
 // written to.
@@ -113,11 +59,7 @@ func (r *run) start(ctx context.Context) error {
 		}
 	}
 	o.SocketDir = r.socket
-	if r.fenced() {
-		v := r.view()
-		v.Writable = append(v.Writable, o.SocketDir)
-		o.Launch = func(cmd *exec.Cmd) error { return fence.Command(cmd, r.o.Self, v) }
-	}
+	o.Launch = r.launch(o.SocketDir)
 	r.server, err = server.Start(ctx, r.install, o)
 	return err
 }

@@ -1,0 +1,129 @@
+package drill
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/fence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
+)
+
+// All that the drill knows of package fence stands in this file.
+
+// view is what the restored server may see.
+func (r *run) view() fence.View {
+	v := fence.View{
+		Root:     r.stage.path("root"),
+		Writable: []string{r.stage.dir},
+		Readable: []string{filepath.Dir(r.install.BinDir)},
+		Binds:    map[string]string{},
+	}
+	for _, t := range r.plan.NewTablespaces {
+		v.Binds[t.Path] = t.To
+	}
+	return v
+}
+
+// tryFence runs a program that does nothing, behind the fence that the server
+// would get but for the folders that are not there yet.
+func (r *run) tryFence() error {
+	root := r.stage.path("root")
+	if err := os.Mkdir(root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	v := r.view()
+	v.Binds = nil
+	cmd := exec.Command("/bin/true")
+	cmd.Dir, cmd.Env = "/", []string{}
+	if p := r.plan.Owner; p != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(p.UID), Gid: uint32(p.GID)}}
+	}
+	if err := fence.Command(cmd, r.o.Self, v); err != nil {
+		return err
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, probe.LastLine(string(out)))
+	}
+	return nil
+}
+
+// fenced says whether the server is, or will be, behind the fence.
+func (r *run) fenced() bool { return r.unfenced == "" }
+
+// whyUnfenced says why there can be no fence; "" when there can.
+func (r *run) whyUnfenced() string {
+	if r.o.Self == "" {
+		return "the drill was told to use no fence"
+	}
+	if err := r.tryFence(); err != nil {
+		return "this system does not allow one: " + probe.OneLine(err.Error())
+	}
+	return ""
+}
+
+// launch puts the server behind the fence, with the directory of its socket
+// writable; nil where there is no fence.
+func (r *run) launch(socketDir string) func(*exec.Cmd) error {
+	if !r.fenced() {
+		return nil
+	}
+	v := r.view()
+	v.Writable = append(v.Writable, socketDir)
+	return func(cmd *exec.Cmd) error { return fence.Command(cmd, r.o.Self, v) }
+}
+
+func (r *run) serverUser() string {
+	if o := r.plan.Owner; o != nil {
+		return o.User
+	}
+	return r.o.By.User
+}
+
+// lookAtNamespaces says what the kernel keeps away.
+func (r *run) lookAtNamespaces(f *evidence.Fence) error {
+	if !r.fenced() {
+		f.Network, f.Files = "not isolated", "not isolated"
+		if r.o.Self != "" {
+			f.Network, f.Files = r.unfenced, r.unfenced
+		}
+		return nil
+	}
+	seen, err := fence.Look(r.server.PID())
+	if err != nil {
+		return fmt.Errorf("the namespaces of the server cannot be seen: %w", err)
+	}
+	if seen.Network {
+		f.Network = "isolated"
+		f.Proven = append(f.Proven, "a network of its own, without a way out")
+	} else {
+		f.Missing = append(f.Missing, "the server is in the network of this host")
+	}
+	allowed := append([]string{r.stage.dir, r.server.SocketDir()}, r.newPaths()...)
+	stray := slices.DeleteFunc(slices.Clone(seen.Mounts), func(path string) bool { return slices.Contains(allowed, path) })
+	switch {
+	case !seen.Files:
+		f.Missing = append(f.Missing, "the server sees the files of this host")
+	case len(stray) > 0:
+		f.Missing = append(f.Missing, "the server can write to "+joined(stray))
+	default:
+		f.Files = "isolated"
+		f.Proven = append(f.Proven, "nothing but the staging folder can be written to")
+	}
+	return nil
+}
+
+func (r *run) newPaths() []string {
+	var out []string
+	for _, t := range r.plan.NewTablespaces {
+		out = append(out, t.Path)
+	}
+	return out
+}
+
