@@ -25,9 +25,9 @@ const module = "github.com/lifeboat-dr/lifeboat/"
 // An entry covers the packages below it, "storage" alone is the interface only:
 // which store there is, is for cmd to say.
 var mayImport = map[string][]string{
-	"cmd":      {"cmd/lifeboat/early", "wal/queue", "rds", "rds/...", "verify", "verify/...", "restore", "backup", "copier", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
+	"cmd":      {"cmd/lifeboat/early", "hoststate", "wal/queue", "rds", "rds/...", "verify", "verify/...", "restore", "backup", "copier", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
 	"rds":      {"rds", "rds/...", "verify/probe", "verify/evidence", "repo"},
-	"verify":   {"verify/...", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
+	"verify":   {"verify/...", "hoststate", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
 	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
 	"backup":   {"backup/...", "wal", "wal/blocks", "repo", "storage", "postgres", "postgres/fingerprint"},
 	"copier":   {"wal", "repo", "storage", "postgres"},
@@ -35,6 +35,8 @@ var mayImport = map[string][]string{
 	"repo":     {"repo/...", "storage", "postgres"},
 	"storage":  {"storage", "storage/..."},
 	"postgres": {"postgres", "postgres/..."},
+
+	"hoststate": {},
 	"scripts":  {},
 }
 

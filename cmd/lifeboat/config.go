@@ -34,6 +34,7 @@ type Config struct {
 	Fingerprints bool
 	MaxPackAge   time.Duration // 0 for never
 	StoreTimeout time.Duration
+	State        string // directory of what this host remembers; "" for stateDirectory's
 
 	BlockSummaries bool
 	Drill          DrillConfig
@@ -220,6 +221,9 @@ func newKeys() []*key {
 		{name: "store_timeout", value: "TIME", def: "30s", check: checkStoreTimeout,
 			help:  "how long wal push, wal stream and commands on several repositories wait for a store that shows no sign of life; a slow one is not given up",
 			field: func(c *Config) any { return &c.StoreTimeout }},
+		{name: "state", value: "DIR", path: true, optional: "/var/lib/lifeboat-ACCOUNT or /var/lib/lifeboat if it can be written, else ~/.local/state/lifeboat",
+			help:  "directory of what this host remembers of the repository, so that one that has gone back is noticed",
+			field: func(c *Config) any { return &c.State }},
 		{name: "drill.staging", flag: "staging", value: "DIR", path: true, def: "/var/tmp",
 			help:  "folder in which a drill makes its own and removes it again; it needs room for a whole restore and its WAL",
 			field: func(c *Config) any { return &c.Drill.Staging }},

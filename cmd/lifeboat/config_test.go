@@ -88,6 +88,7 @@ var samples = map[string][]string{
 	"expire.keep_monthly": {"12"},
 	"expire.keep_yearly":  {"5"},
 	"expire.pitr_window":  {"168h"},
+	"state":               {"/srv/state"},
 	"rds.resolver":        {"169.254.169.253:53"},
 	"rds.endpoint":        {"http://127.0.0.1:4566"},
 	"rds.poll":            {"20s"},

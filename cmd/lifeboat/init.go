@@ -7,13 +7,16 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/lifeboat-dr/lifeboat/hoststate"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
@@ -190,8 +193,47 @@ func (s *setup) run(ctx context.Context) error {
 	s.report.RepositoryID = cluster.Repository
 	s.report.Signer = cluster.Signing.Public().String()
 	s.report.Recipients = s.cfg.Recipients
+	s.prepareState()
 	s.report.ArchiveCommand, err = archiveCommand(s.report.Config)
 	return err
+}
+
+// prepareState makes the directory of what this host remembers, for the account that
+// will run the commands. Without it everything works, and is not compared with before.
+func (s *setup) prepareState() {
+	dir := s.app.stateDirectory(s.cfg)
+	if account := s.dataOwner(); s.cfg.State == "" && dir == systemState && account != "" {
+		dir += "-" + account
+	}
+	if dir == "" {
+		return // told by the first command that misses it
+	}
+	made, err := hoststate.Prepare(dir)
+	if made {
+		s.report.Created = append(s.report.Created, dir)
+		err = s.ownLike(dir)
+	}
+	if err != nil {
+		s.app.stateLost("%v: a repository that has gone back is not noticed on this host", err)
+	}
+}
+
+// dataOwner is the name of the account that owns the data directory, "" when that is
+// root or not known.
+func (s *setup) dataOwner() string {
+	fi, err := os.Stat(s.cfg.PGData)
+	if err != nil {
+		return ""
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return ""
+	}
+	u, err := user.LookupId(strconv.FormatUint(uint64(st.Uid), 10))
+	if err != nil {
+		return ""
+	}
+	return u.Username
 }
 
 // openStores opens the store of each repository and refuses what is not ours,

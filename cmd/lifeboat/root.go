@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -52,6 +53,7 @@ type app struct {
 	constructors []func(*app) *cli.Command
 	command      string // full name of the command that runs, "" before that is known
 	done         bool   // the command itself ran and returned nil
+	tellState    sync.Once
 }
 
 func newApp() *app {

@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 		"lifeboat": func() int {
 			enterFence()
 			cleanEnvironment()
+			ownState()
 			return newApp().run(os.Args[1:])
 		},
 		"lifeboat-broken": func() int {
@@ -35,6 +36,13 @@ func TestMain(m *testing.M) {
 // cleanEnvironment takes out the variables of the tests themselves, which
 // Lifeboat would refuse as unknown.
 func cleanEnvironment() { os.Unsetenv("LIFEBOAT_TEST_ROOT") }
+
+// ownState keeps the tests' programs from the state of the machine that they run on.
+func ownState() {
+	if os.Getenv("STATE_DIRECTORY") == "" {
+		os.Setenv("STATE_DIRECTORY", filepath.Join(os.TempDir(), "lifeboat-state"))
+	}
+}
 
 // brokenCommands is "wal fetch" and "wal push" of a program with faults.
 func brokenCommands(a *app) *cli.Command {
