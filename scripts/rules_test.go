@@ -26,7 +26,7 @@ const module = "github.com/lifeboat-dr/lifeboat/"
 // which store there is, is for cmd to say.
 var mayImport = map[string][]string{
 	"cmd":      {"cmd/lifeboat/early", "hoststate", "wal/queue", "rds", "rds/...", "verify", "verify/...", "restore", "backup", "copier", "wal", "repo", "storage", "storage/...", "postgres", "postgres/..."},
-	"rds":      {"rds", "rds/...", "verify/probe", "verify/evidence", "repo"},
+	"rds":      {"rds", "rds/...", "verify/probe", "verify/evidence", "repo", "storage/direct"},
 	"verify":   {"verify/...", "hoststate", "restore", "wal", "repo", "storage", "postgres", "postgres/server", "postgres/fingerprint"},
 	"restore":  {"restore/...", "wal", "repo", "storage", "postgres", "postgres/server"},
 	"backup":   {"backup/...", "wal", "wal/blocks", "repo", "storage", "postgres", "postgres/fingerprint"},
@@ -64,6 +64,12 @@ var onlyCmd = map[string][]string{
 	"os.Environ":   {"postgres/server"}, // handed on to programs it starts
 	"os.Setenv":    {},
 	"time.Now":     {"storage/mem", "storage/s3"}, // a store has a clock, a connection deadlines
+
+	// Requests with credentials follow no redirect.
+	"http.ProxyFromEnvironment": {"storage/direct"},
+	"http.DefaultClient":        {},
+	"http.Get":                  {},
+	"http.Post":                 {},
 }
 
 // forTests says whether a folder holds helpers for tests, such as servertest:

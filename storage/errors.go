@@ -25,6 +25,10 @@ var (
 	// ErrUnavailable says that the store could not be reached or did not
 	// manage to answer, also after retries. Trying later may succeed.
 	ErrUnavailable = errors.New("the store is unavailable")
+
+	// ErrRedirected says that the server answered with a redirect. None is
+	// followed: requests carry credentials.
+	ErrRedirected = errors.New("the store points elsewhere, and is not followed")
 )
 
 // EndedError says that the context ended while an operation was being tried

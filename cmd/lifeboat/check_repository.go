@@ -143,7 +143,7 @@ func (a *app) checkRepository(ctx context.Context, cfg *Config) (*checkReport, e
 // unreachable says whether an error is about the store and not about what is
 // in it.
 func unreachable(err error) bool {
-	for _, kind := range []error{storage.ErrNoStore, storage.ErrCredentials, storage.ErrUnavailable, context.Canceled, context.DeadlineExceeded} {
+	for _, kind := range []error{storage.ErrNoStore, storage.ErrCredentials, storage.ErrUnavailable, storage.ErrRedirected, context.Canceled, context.DeadlineExceeded} {
 		if errors.Is(err, kind) {
 			return true
 		}

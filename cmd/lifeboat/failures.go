@@ -194,6 +194,7 @@ func failures() []failure {
 		{is(storage.ErrDenied, "the credentials are valid and lack a right: look at what the policy of the bucket allows: reading, writing and listing are needed"), exitFailed},
 		{is(storage.ErrCredentials, "check AWS_PROFILE, AWS_ACCESS_KEY_ID or the instance role; expired ones must be renewed"), exitFailed},
 		{is(storage.ErrUnavailable, "check network, endpoint and region, then run it again: nothing is lost"), exitFailed},
+		{is(storage.ErrRedirected, "set endpoint and region to those of the bucket; if they are, ask who runs the endpoint, or a proxy before it: nothing was sent where it points"), exitFailed},
 		{as(func(e *s3.Error) string {
 			return "the store does not do what was asked: check endpoint, region and path_style; \"lifeboat check-repository\" tries all that is needed"
 		}), exitFailed},

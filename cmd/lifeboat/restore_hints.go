@@ -16,7 +16,7 @@ func backupHint(err error) (string, bool) {
 		return "", false
 	}
 	for _, other := range []error{repo.ErrNoIdentity, repo.ErrWrongIdentity,
-		storage.ErrNoStore, storage.ErrDenied, storage.ErrCredentials, storage.ErrUnavailable} {
+		storage.ErrNoStore, storage.ErrDenied, storage.ErrCredentials, storage.ErrUnavailable, storage.ErrRedirected} {
 		if errors.Is(err, other) {
 			return "", false
 		}

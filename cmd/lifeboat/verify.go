@@ -183,7 +183,7 @@ var checkPhases = map[string]string{"list": "listing", "backups": "opening the m
 // mistake in the configuration and the like keep theirs.
 func unprovenBy(err error) error {
 	_, hint := classify(err)
-	for _, kind := range []error{storage.ErrUnavailable, storage.ErrDenied, storage.ErrCredentials, storage.ErrNoStore} {
+	for _, kind := range []error{storage.ErrUnavailable, storage.ErrDenied, storage.ErrCredentials, storage.ErrNoStore, storage.ErrRedirected} {
 		if errors.Is(err, kind) {
 			return failed(exitUnknown, "%w", err).hinted("%s", hint)
 		}

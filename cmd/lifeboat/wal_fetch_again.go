@@ -124,7 +124,7 @@ func (f *fetch) isStandby() bool {
 // storeFails says whether an error is the store's, and may pass. What is
 // damaged, forged, another cluster's or sealed to another key does not.
 func storeFails(err error) bool {
-	for _, target := range []error{storage.ErrUnavailable, storage.ErrDenied, storage.ErrCredentials, storage.ErrNoStore,
+	for _, target := range []error{storage.ErrUnavailable, storage.ErrDenied, storage.ErrCredentials, storage.ErrNoStore, storage.ErrRedirected,
 		repo.ErrNoRepository, context.DeadlineExceeded} {
 		if errors.Is(err, target) {
 			return true

@@ -12,10 +12,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	sdk "github.com/aws/aws-sdk-go-v2/service/rds"
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/lifeboat-dr/lifeboat/rds"
+	"github.com/lifeboat-dr/lifeboat/storage/direct"
 )
 
 // Options say how RDS is reached. Credentials come from the SDK's own chain.
@@ -44,7 +46,7 @@ func New(o Options) *Cloud {
 	if o.MostBackoff == 0 {
 		o.MostBackoff = 20 * time.Second
 	}
-	client := awshttp.NewBuildableClient().WithTimeout(60 * time.Second).WithTransportOptions(func(t *http.Transport) { t.Proxy = http.ProxyFromEnvironment })
+	client := awshttp.NewBuildableClient().WithTimeout(60 * time.Second).WithTransportOptions(func(t *http.Transport) { t.Proxy = direct.Proxy })
 	return &Cloud{o: o, client: client, configs: map[string]aws.Config{}}
 }
 
@@ -57,6 +59,8 @@ func (c *Cloud) config(region string) (aws.Config, error) {
 	}
 	load := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(c.client), config.WithLogger(logging.Nop{}), config.WithRegion(region),
+		// The container's credentials come through a client of the SDK's own otherwise.
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = c.client }),
 		// A call that fails is tried again after a pause that doubles, with
 		// chance in it; RDS asks for that where it throttles.
 		config.WithRetryer(func() aws.Retryer {

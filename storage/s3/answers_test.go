@@ -112,7 +112,7 @@ func TestErrorsAreToldApart(t *testing.T) {
 		{s3Error(500, "InternalError"), storage.ErrUnavailable},
 		{reply{status: 502, body: "bad gateway"}, storage.ErrUnavailable},
 		{s3Error(409, "ConditionalRequestConflict"), storage.ErrUnavailable},
-		{s3Error(301, "PermanentRedirect"), none},
+		{s3Error(301, "PermanentRedirect"), storage.ErrRedirected},
 		{s3Error(400, "AuthorizationHeaderMalformed"), none},
 		{s3Error(501, "NotImplemented"), none},
 		{html, none},
@@ -132,7 +132,7 @@ func TestErrorsAreToldApart(t *testing.T) {
 				if strings.ContainsAny(err.Error(), "\n\r") || strings.Contains(err.Error(), "top-secret") {
 					t.Errorf("%s: not one line, or too much told: %q", op, err)
 				}
-				for _, kind := range []error{storage.ErrNoStore, storage.ErrDenied, storage.ErrCredentials, storage.ErrUnavailable} {
+				for _, kind := range []error{storage.ErrNoStore, storage.ErrDenied, storage.ErrCredentials, storage.ErrUnavailable, storage.ErrRedirected} {
 					if errors.Is(err, kind) != (kind == c.want) {
 						t.Errorf("%s: errors.Is(%q, %q) is %v", op, err, kind, kind != c.want)
 					}

@@ -19,6 +19,7 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/direct"
 )
 
 // OptionsError says that the options of a store cannot work. It wraps nothing: a
@@ -129,6 +130,10 @@ func (s *Store) failure(ctx context.Context, op, key string, err error) *Error {
 		e.kind, e.Message = storage.ErrCredentials, oneLine(credentials.Error())
 		return e
 	}
+	if moved, ok := errors.AsType[*direct.RedirectError](err); ok {
+		e.redirected(moved)
+		return e
+	}
 	var response *awshttp.ResponseError
 	if errors.As(err, &response) && response.HTTPStatusCode() != 0 {
 		e.Status, e.RequestID = response.HTTPStatusCode(), response.ServiceRequestID()
@@ -136,8 +141,9 @@ func (s *Store) failure(ctx context.Context, op, key string, err error) *Error {
 		if errors.As(err, &api) {
 			e.Code, e.Message = api.ErrorCode(), oneLine(api.ErrorMessage())
 		}
-		if region := response.HTTPResponse().Header.Get("x-amz-bucket-region"); region != "" && e.Status/100 == 3 {
-			e.Message = "the bucket is in region " + oneLine(region)
+		if moved := direct.FromResponse(response.HTTPResponse().Response); moved != nil {
+			e.redirected(moved)
+			return e
 		}
 		e.classify()
 		if e.kind == nil && e.Code == "" && e.Status < 300 {
@@ -148,6 +154,14 @@ func (s *Store) failure(ctx context.Context, op, key string, err error) *Error {
 	}
 	e.networkFailure(err)
 	return e
+}
+
+// redirected sets what there is to say of an answer that points elsewhere.
+func (e *Error) redirected(to *direct.RedirectError) {
+	e.kind, e.Status, e.Message = storage.ErrRedirected, to.Status, "it points to "+to.To
+	if to.Region != "" {
+		e.Message = "the bucket is in region " + to.Region
+	}
 }
 
 // classify sets the kind by status and code.

@@ -21,6 +21,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
 
@@ -100,6 +101,8 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	}
 	load := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
+		// The container's credentials come through a client of the SDK's own otherwise.
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }),
 		config.WithLogger(logging.Nop{}),
 	}
 	if o.Region != "" {

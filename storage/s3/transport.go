@@ -11,6 +11,8 @@ import (
 	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+
+	"github.com/lifeboat-dr/lifeboat/storage/direct"
 )
 
 // newHTTPClient makes the client for everything, the calls that get
@@ -23,7 +25,7 @@ func newHTTPClient(o Options) (*awshttp.BuildableClient, error) {
 	}
 	dialer := &net.Dialer{Timeout: o.DialTimeout}
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-		t.Proxy = http.ProxyFromEnvironment
+		t.Proxy = direct.Proxy
 		t.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, addr)
 			if err != nil {
