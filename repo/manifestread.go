@@ -4,56 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
-	"slices"
 )
 
-// Backups lists the backups that exist, oldest first: those with a manifest.
-func (r *Repo) Backups(ctx context.Context) ([]string, error) {
-	var out []string
-	for info, err := range r.store.List(ctx, backupsPrefix) {
-		if err != nil {
-			return nil, fmt.Errorf("list backups: %w", err)
-		}
-		if label, ok := labelOfManifest(info.Key); ok {
-			out = append(out, label)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out), nil // one that is being sealed anew may be there twice
-}
-
-// Info reads what the backup is. It believes the info object, which is signed
-// for this label, and falls back to the manifest where it is missing. The info
-// object can be there without its manifest; then there is no backup, and
-// Backups does not list it.
-func (r *Repo) Info(ctx context.Context, label string) (Info, error) {
-	if err := CheckLabel(label); err != nil {
-		return Info{}, err
-	}
-	raw, _, err := r.ReadEnvelope(ctx, InfoKey(label), KindInfo, maxInfo)
-	if errors.Is(err, fs.ErrNotExist) {
-		m, err := r.OpenManifest(ctx, label)
-		if err != nil {
-			return Info{}, err
-		}
-		defer m.Close()
-		return m.Info, nil
-	}
-	if err != nil {
-		return Info{}, err
-	}
-	var info Info
-	if err := json.Unmarshal(raw, &info); err != nil {
-		return Info{}, &CorruptError{InfoKey(label), "not an info record", err}
-	}
-	return info, r.checkInfo(InfoKey(label), label, info)
-}
-
+// checkInfo says whether an info record that was signed for this place is of this backup.
 func (r *Repo) checkInfo(key, label string, info Info) error {
 	if err := CheckLabel(label); err != nil {
 		return err

@@ -27,7 +27,7 @@ func choose(in *Inputs, t Target) ([]candidate, []string, error) {
 	if archive == nil {
 		return nil, nil, &MissingFactError{Archive: system}
 	}
-	notes := unreadNotes(in, t)
+	notes := append(slices.Clone(in.Notes), unreadNotes(in, t)...)
 	var out []candidate
 	var first, unread error
 	for _, info := range slices.Backward(early) {

@@ -17,7 +17,8 @@ import (
 // next, and Load finds that out and asks again.
 type Inputs struct {
 	Backups  []repo.Info                      // oldest first
-	Unread   map[string]error                 // by label: backups whose info cannot be used
+	Unread   map[string]error                 // by label: backups that cannot be believed or read
+	Notes    []string                         // what came up while they were read
 	Archives map[postgres.SystemID]*wal.Index // the WAL archives
 	Contents map[string]*Contents             // by label: what the manifests say
 	Surveys  map[string]*Survey               // by label: what the WAL says, for the target at hand

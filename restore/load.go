@@ -44,40 +44,30 @@ func Load(ctx context.Context, r *repo.Repo, t Target, o Options) (*Inputs, erro
 	}
 }
 
-// loadBackups reads the infos of all backups, or of the one that was named.
-func (in *Inputs) loadBackups(ctx context.Context, r *repo.Repo, t Target) error {
-	labels, err := r.Backups(ctx)
+// loadBackups reads what all backups are, or the one that was named.
+func (in *Inputs) loadBackups(ctx context.Context, r *repo.Repo, t Target) (err error) {
+	var all []repo.Backup
+	if t.Backup == "" {
+		all, err = r.LoadBackups(ctx)
+	} else {
+		all = make([]repo.Backup, 1)
+		all[0], err = r.LoadBackup(ctx, t.Backup)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
 	if err != nil {
 		return err
 	}
-	infos := make([]repo.Info, len(labels))
-	failed := make([]error, len(labels))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for i, label := range labels {
-		if t.Backup != "" && t.Backup != label {
+	for _, b := range all {
+		if b.Err != nil {
+			in.Unread[b.Label] = b.Err
 			continue
 		}
-		g.Go(func() error {
-			info, err := r.Info(gctx, label)
-			infos[i] = info
-			failed[i] = err
-			if damaged(err) || errors.Is(err, fs.ErrNotExist) { // or just removed
-				return nil
-			}
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	for i, label := range labels {
-		switch {
-		case failed[i] != nil:
-			in.Unread[label] = failed[i]
-		case infos[i].Label != "":
-			in.Backups = append(in.Backups, infos[i])
+		if text := b.Warning(); text != "" {
+			in.Notes = append(in.Notes, text)
 		}
+		in.Backups = append(in.Backups, b.Info)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -76,20 +75,21 @@ type listing struct {
 
 // gather reads what is said of the backups of a repository.
 func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (*listing, error) {
-	infos, unread, err := listBackups(ctx, r)
+	backups, err := r.LoadBackups(ctx)
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{infos: infos}
-	l.list = make([]listedBackup, len(l.infos))
+	l := &listing{list: make([]listedBackup, len(backups))}
 	at := map[string]*listedBackup{}
-	for i, info := range l.infos {
-		l.list[i] = listedBackup{backupReport: newBackupReport(info), Reaches: "unknown"}
-		if why := unread[info.Label]; why != nil {
-			l.list[i].backupReport = backupReport{Label: info.Label, Error: oneLine(why.Error())}
+	for i, b := range backups {
+		l.infos = append(l.infos, b.Info)
+		l.list[i] = listedBackup{backupReport: newBackupReport(b.Info), Reaches: "unknown"}
+		if b.Err != nil {
+			l.list[i].backupReport = backupReport{Label: b.Label, Error: oneLine(b.Err.Error())}
 		}
-		at[info.Label] = &l.list[i]
+		at[b.Label] = &l.list[i]
 	}
+	a.warnInfos(backups)
 	g, gctx := errgroup.WithContext(ctx) // each fills in fields of its own
 	g.Go(func() error { return addReach(gctx, r, cfg, l.infos, at) })
 	g.Go(func() error { return addChecks(gctx, r, at) })
@@ -150,56 +150,14 @@ func (a *app) listSeveral(ctx context.Context, cfg *Config) error {
 	return failedAnswers("list:", all, func(*listing) error { return nil })
 }
 
-// listBackups reads what the backups are, one small request each. Of those in
-// unread only the label is known, and why: one that is damaged hides no other.
-func listBackups(ctx context.Context, r *repo.Repo) (infos []repo.Info, unread map[string]error, err error) {
-	labels, err := r.Backups(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	out, failed := make([]repo.Info, len(labels)), make([]error, len(labels))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for i, l := range labels {
-		g.Go(func() error {
-			info, err := readInfo(gctx, r, l)
-			switch {
-			case errors.Is(err, fs.ErrNotExist): // just expired
-				return nil
-			case repo.AboutObject(err):
-				info, failed[i] = repo.Info{Label: l}, err
-			case err != nil:
-				return fmt.Errorf("read backup %s: %w", l, err)
-			}
-			out[i] = info
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, nil, err
-	}
-	unread = map[string]error{}
-	for i, err := range failed {
-		if err != nil {
-			unread[labels[i]] = err
+// warnInfos tells of info objects that are damaged. What they say stands in the
+// manifests too.
+func (a *app) warnInfos(backups []repo.Backup) {
+	for _, b := range backups {
+		if text := b.Warning(); text != "" {
+			a.warn("%s", text)
 		}
 	}
-	return slices.DeleteFunc(out, func(i repo.Info) bool { return i.Label == "" }), unread, nil
-}
-
-// readInfo reads what a backup is, from its manifest where the small object
-// beside that is damaged.
-func readInfo(ctx context.Context, r *repo.Repo, label string) (repo.Info, error) {
-	info, err := r.Info(ctx, label)
-	if !repo.AboutObject(err) {
-		return info, err
-	}
-	m, manifest := r.OpenManifest(ctx, label)
-	if manifest != nil {
-		return repo.Info{}, err
-	}
-	defer m.Close()
-	return m.Info, nil
 }
 
 // addReach says how far each backup can be recovered.

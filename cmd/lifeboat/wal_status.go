@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -138,35 +136,18 @@ func (s *walStatus) runSeveral(ctx context.Context, named string, ownSlot bool) 
 // loadBackups reads what the backups are. One that is damaged is reported, and
 // does not hide the others.
 func (s *walStatus) loadBackups(ctx context.Context) error {
-	labels, err := s.repo.Backups(ctx)
+	backups, err := s.repo.LoadBackups(ctx)
 	if err != nil {
 		return err
 	}
-	infos, failed := make([]repo.Info, len(labels)), make([]error, len(labels))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for i, label := range labels {
-		g.Go(func() error {
-			infos[i], failed[i] = s.repo.Info(gctx, label)
-			_, corrupt := errors.AsType[*repo.CorruptError](failed[i])
-			_, untrusted := errors.AsType[*repo.UntrustedError](failed[i])
-			if corrupt || untrusted || errors.Is(failed[i], fs.ErrNotExist) { // or just removed
-				return nil
-			}
-			return failed[i]
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return fmt.Errorf("read the backups: %w", err)
-	}
-	for i, label := range labels {
-		switch {
-		case failed[i] == nil:
-			s.backups = append(s.backups, infos[i])
-		case !errors.Is(failed[i], fs.ErrNotExist):
-			s.unread = append(s.unread, newUnusable(label, failed[i]))
+	for _, b := range backups {
+		if b.Err != nil {
+			s.unread = append(s.unread, newUnusable(b.Label, b.Err))
+			continue
 		}
+		s.backups = append(s.backups, b.Info)
 	}
+	s.warnInfos(backups)
 	return nil
 }
 

@@ -16,7 +16,7 @@ func (w *work) checkBeside(ctx context.Context, f repo.Folder, want repo.Info) e
 	for _, o := range f.Objects {
 		switch o.Key {
 		case repo.InfoKey(f.Label):
-			have, err := w.repo.Info(ctx, f.Label)
+			have, err := w.repo.InfoObject(ctx, f.Label)
 			if err == nil && !reflect.DeepEqual(have, want) {
 				err = &repo.CorruptError{Object: o.Key, Reason: "it says otherwise than the manifest"}
 			}

@@ -69,7 +69,7 @@ func (r *run) random(ctx context.Context, labels []string) (string, error) {
 	if r.o.Policy.Check() != nil { // there is none
 		return labels[rand.IntN(len(labels))], nil
 	}
-	lasting, unread, err := r.lasting(ctx, labels)
+	lasting, unread, err := r.lasting(ctx)
 	if len(unread) > 0 {
 		return unread[0], nil // such a one is what a drill must find
 	}
@@ -82,15 +82,10 @@ func (r *run) random(ctx context.Context, labels []string) (string, error) {
 
 // lasting are the backups from which the policy wants all WAL to the end, and
 // unread those that cannot be read.
-func (r *run) lasting(ctx context.Context, labels []string) (lasting map[string]bool, unread []string, err error) {
-	var infos []repo.Info
-	for _, label := range labels {
-		info, err := r.repo.Info(ctx, label)
-		if err != nil {
-			unread = append(unread, label)
-			continue
-		}
-		infos = append(infos, info)
+func (r *run) lasting(ctx context.Context) (lasting map[string]bool, unread []string, err error) {
+	infos, unread, err := r.backups(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	lasting, err = expire.ReadContinuous(ctx, r.repo, r.o.Policy, infos, nil, r.o.Now())
 	return lasting, unread, err
@@ -106,11 +101,7 @@ func (r *run) point(ctx context.Context, label string) (restore.Point, error) {
 	if label != r.o.Pick || r.o.RandomTime || r.o.Policy.Check() != nil {
 		return restore.Point{}, nil
 	}
-	labels, err := r.repo.Backups(ctx)
-	if err != nil {
-		return restore.Point{}, err
-	}
-	lasting, unread, err := r.lasting(ctx, labels)
+	lasting, unread, err := r.lasting(ctx)
 	if err != nil || lasting[label] || slices.Contains(unread, label) {
 		return restore.Point{}, err
 	}
@@ -234,7 +225,7 @@ func (r *run) quickChecks() {
 
 // coverage notes which backups there are, and which were ever tested.
 func (r *run) coverage(ctx context.Context) {
-	infos, err := r.backups(ctx)
+	infos, _, err := r.backups(ctx)
 	if err != nil || len(infos) == 0 {
 		return
 	}
@@ -268,16 +259,16 @@ func noteTested(tested map[string]time.Time, d *evidence.Drill) {
 	}
 }
 
-func (r *run) backups(ctx context.Context) ([]repo.Info, error) {
-	labels, err := r.repo.Backups(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var infos []repo.Info
-	for _, label := range labels {
-		if info, err := r.repo.Info(ctx, label); err == nil {
-			infos = append(infos, info)
+// backups are what is known of those that exist, and the labels of those of which
+// nothing is, because they cannot be believed or read.
+func (r *run) backups(ctx context.Context) (infos []repo.Info, unread []string, err error) {
+	all, err := r.repo.LoadBackups(ctx)
+	for _, b := range all {
+		if b.Err != nil {
+			unread = append(unread, b.Label)
+			continue
 		}
+		infos = append(infos, b.Info)
 	}
-	return infos, nil
+	return infos, unread, err
 }

@@ -114,7 +114,7 @@ func readBackup(ctx context.Context, r *repo.Repo, label string, packs repo.Pack
 		return nil, fmt.Errorf("read backup %s: %w", label, b.Broken)
 	}
 	// The manifest cannot be read. What the backup is stands elsewhere too.
-	info, err := r.Info(ctx, label)
+	info, err := r.InfoObject(ctx, label)
 	switch {
 	case err == nil:
 		b.Info = info
