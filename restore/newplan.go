@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -16,11 +17,12 @@ import (
 //
 // It takes the newest backup that can serve the target. When that one cannot
 // be used (a pack is missing, the WAL that makes it consistent has a gap, the
-// target lies before it), it takes an older one and says so in a note; a
-// backup that was asked for by name is never replaced.
+// target lies before it), it takes an older one and says so in a note. Where the
+// manifest of a newer one is not believed, it refuses; a backup that was asked for by
+// name is never replaced.
 //
 // Errors: *MissingFactError when Inputs do not hold what is needed; see Load.
-// ErrNoBackup, *BackupError, *TargetError, *UnreachableError, *GapError,
+// ErrNoBackup, *BackupError, *UnbelievedError, *TargetError, *UnreachableError, *GapError,
 // *FolderError, *SpaceError, *OwnerError.
 func NewPlan(in *Inputs, t Target) (*Plan, error) {
 	if err := t.check(); err != nil {
@@ -39,11 +41,18 @@ func NewPlan(in *Inputs, t Target) (*Plan, error) {
 		return nil, err
 	}
 	var first error
+	unbelieved := maps.Clone(in.Unread)
 	for _, c := range candidates {
 		p, err := planWith(in, t, c)
 		if err == nil {
 			p.Notes = append(notes, p.Notes...)
+			if err := p.checkBelieved(t, unbelieved); err != nil {
+				return nil, err
+			}
 			return p, nil
+		}
+		if read := in.Contents[c.info.Label]; read != nil && unbelievable(c.info.Label, read.Err) {
+			unbelieved[c.info.Label] = read.Err
 		}
 		if t.Backup != "" || !olderMayServe(err) {
 			return nil, err

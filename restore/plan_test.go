@@ -199,7 +199,7 @@ func (w *world) read(verb string, f []string) {
 	case "backup":
 		w.backup(f[0], args(f[1:]))
 	case "unread":
-		w.in.Unread[label(f[0])] = &repo.CorruptError{Object: "backups/" + label(f[0]) + "/info", Reason: "not an envelope"}
+		w.in.Unread[label(f[0])] = &repo.CorruptError{Object: repo.ManifestKey(label(f[0])), Reason: "not an envelope"}
 	case "wal":
 		putSegments(w.t, w.repo, f[0], f[len(f)-1])
 	case "history":
@@ -266,6 +266,9 @@ func (w *world) contents(name string, a map[string]string) {
 	}
 	if a["missing-pack"] != "" {
 		c.Err = &repo.CorruptError{Object: "packs/00", Reason: "the pack is missing"}
+	}
+	if a["forged"] != "" {
+		c.Err = &repo.UntrustedError{Object: repo.ManifestKey(label(name)), Reason: "its signature is not valid"}
 	}
 	w.in.Contents[label(name)] = c
 }

@@ -229,7 +229,7 @@ func (r *restoration) do(ctx context.Context) error {
 	began := r.now()
 	repository, plan, err := r.choose(ctx)
 	if err != nil {
-		return err
+		return r.withCommand(err)
 	}
 	plan.Notes = append(plan.Notes, r.credentialNotes()...)
 	report := restoreReport{Repository: r.source, PassedOver: r.passedOver, Plan: plan, Zone: r.zone}

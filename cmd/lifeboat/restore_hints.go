@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/storage"
@@ -22,6 +23,19 @@ func backupHint(err error) (string, bool) {
 		}
 	}
 	return "use another backup: \"lifeboat backups\" lists them", true
+}
+
+// withCommand gives the refusal of an older backup the command line that takes it.
+func (r *restoration) withCommand(err error) error {
+	e, ok := errors.AsType[*restore.UnbelievedError](err)
+	if !ok {
+		return err
+	}
+	line := "lifeboat"
+	for _, word := range r.args {
+		line += " " + postgres.ShellWord(word)
+	}
+	return failed(exitFailed, "%w", err).hinted("if you want the older one: %s --backup %s; \"lifeboat verify\" says more of the other", line, e.Older)
 }
 
 // unreachableHint says which target would do instead.
