@@ -26,7 +26,7 @@ func TestFormatPage(t *testing.T) {
 		"zstd window of an envelope, bytes": maxWindow, "info record, bytes": maxInfo, "other record of a manifest, bytes": maxRecord,
 		"file records": maxFiles, "bad pages that are named": MaxBadPages, "recipients of data": MaxRecipients,
 		"generation of a pin, digits": pinGens, "pin, bytes": maxPin, "reason of a pin, bytes": MaxPinReason,
-		"marker, bytes": maxMarker, "statement, bytes": maxStatement, "statements": maxStatements, "number of a statement, digits": statementDigits, "key file, bytes": maxKeyFile, "lease record, bytes": maxLease,
+		"marker, bytes": maxMarker, "statement, bytes": maxStatement, "statements that count": maxStatements, "numbers of statements that are read without a signpost": openNumbers, "number of a statement, digits": statementDigits, "key file, bytes": maxKeyFile, "lease record, bytes": maxLease,
 		"lease, seconds": int64(leaseTTL.Seconds()), "allowed difference of clocks, seconds": int64(leaseSkew.Seconds()), "generation, digits": leaseGens,
 	} {
 		limits[k] = fmt.Sprint(v)

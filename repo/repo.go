@@ -44,14 +44,15 @@ type Repo struct {
 	keys   Keys
 	host   string
 
-	trusted  []PublicKey // the anchors
-	believed atomic.Pointer[trust]
-	retired  atomic.Pointer[RetiredKeyError] // why nothing may be signed; nil mostly
-	settled  <-chan struct{}                 // closed when believed is final; nil for at once
-	metadata []age.Recipient                 // who can open metadata
-	readers  []age.Identity                  // all identities, the caller's first
-	slots    slots
-	chunks   sync.Pool // of spools, full-size chunks
+	archiving bool        // OpenToArchive
+	trusted   []PublicKey // the anchors
+	believed  atomic.Pointer[trust]
+	retired   atomic.Pointer[RetiredKeyError] // why nothing may be signed; nil mostly
+	settled   <-chan struct{}                 // closed when believed is final; nil for at once
+	metadata  []age.Recipient                 // who can open metadata
+	readers   []age.Identity                  // all identities, the caller's first
+	slots     slots
+	chunks    sync.Pool // of spools, full-size chunks
 }
 
 // Format implements fmt.Formatter: no verb reaches the keys.
@@ -100,15 +101,25 @@ func Create(ctx context.Context, store storage.Store, keys Keys, host string, no
 // it is of another format; ErrNoTrust without an anchor. The host is written into
 // what is stored, to tell writers apart.
 func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Repo, error) {
+	return open(ctx, store, keys, host, false)
+}
+
+// OpenToArchive is Open for who stores WAL and nothing else: what this host's own
+// signer has said in a later format is no error.
+func OpenToArchive(ctx context.Context, store storage.Store, keys Keys, host string) (*Repo, error) {
+	return open(ctx, store, keys, host, true)
+}
+
+func open(ctx context.Context, store storage.Store, keys Keys, host string, archiving bool) (*Repo, error) {
 	// Who signs is asked for at the same time: a push waits for both.
-	var statements []rawStatement
+	var statements firstStatements
 	var statementsErr error
 	asked := make(chan struct{})
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
 		defer close(asked)
-		statements, statementsErr = readStatements(ctx, store)
+		statements, statementsErr = readFirst(ctx, store)
 	}()
 	m, raw, err := readMarker(ctx, store)
 	if err != nil {
@@ -128,11 +139,12 @@ func Open(ctx context.Context, store storage.Store, keys Keys, host string) (*Re
 	if err != nil {
 		return nil, err
 	}
+	r.archiving = archiving
 	<-asked
 	if statementsErr != nil {
 		return nil, statementsErr
 	}
-	if err := r.learn(statements); err != nil {
+	if err := r.learn(ctx, statements); err != nil {
 		return nil, err
 	}
 	if err := raw.verify(m, r.who().keys); err != nil {

@@ -2,20 +2,12 @@ package repo
 
 import (
 	"bytes"
-	"context"
 	"crypto/ed25519"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
-	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // Statements, keys/<serial>, say who signs: one that is trusted adds another, or
@@ -24,14 +16,15 @@ import (
 //
 // They are read in the order of their numbers, and the store creates each number
 // once. So what was said first counts, and who steals a retired key cannot say
-// anything before that. docs/adr/014 tells what this protects and what not.
+// anything before that. docs/adr/014 tells what this protects and what not;
+// docs/adr/020 how bytes that no signer vouches for are kept from deciding anything.
 
 const (
 	keysPrefix       = "keys/"
 	statementContext = "lifeboat-keys-1\n"
 	statementDigits  = 8
 	maxStatement     = 1 << 20 // bytes
-	maxStatements    = 1000
+	maxStatements    = 1000    // that count
 )
 
 // Statement is what one signer says of another.
@@ -96,15 +89,17 @@ func (s Statement) marshal(key SigningKey) []byte {
 	return signedStatement{raw, encode64(ed25519.Sign(key.key, append([]byte(statementContext), raw...)))}.bytes()
 }
 
-// parsedStatement is one that is well-formed; whether it counts is for trust.
+// parsedStatement is one that its signer has signed; whether it counts is for trust.
+// Of one of another format only the number and the signer are known.
 type parsedStatement struct {
 	Statement
 	signer  PublicKey
 	subject PublicKey // added or retired
-	raw     []byte    // signed bytes
-	sig     []byte
+	later   bool      // of a format that this program does not know
 }
 
+// parseStatement reads what lies under a key. What its signer has not signed for this
+// repository and this key is an error, whatever format it claims to be of.
 func parseStatement(key string, raw []byte, m Marker) (parsedStatement, error) {
 	var p parsedStatement
 	var s signedStatement
@@ -120,199 +115,35 @@ func parseStatement(key string, raw []byte, m Marker) (parsedStatement, error) {
 	if err := json.Unmarshal(s.Statement, &p.Statement); err != nil {
 		return corrupt("not a statement", err)
 	}
-	if p.Format != Format {
-		return p, &FormatError{key, p.Format}
+	if statementKey(p.Number) != key {
+		return corrupt("it has another number", nil)
 	}
-	var errs [3]error
-	p.signer, errs[0] = ParsePublicKey(p.Signer)
-	subject := p.Adds
-	if p.Retires != nil {
-		subject = p.Retires.Signer
-	}
-	p.subject, errs[1] = ParsePublicKey(subject)
-	p.sig, errs[2] = decode64(s.Signature, ed25519.SignatureSize)
-	if err := errors.Join(errs[:]...); err != nil {
+	var err error
+	if p.signer, err = ParsePublicKey(p.Signer); err != nil {
 		return corrupt("not a statement", err)
 	}
-	if (p.Adds == "") == (p.Retires == nil) || statementKey(p.Number) != key {
-		return corrupt("it says neither or both, or has another number", nil)
+	sig, err := decode64(s.Signature, ed25519.SignatureSize)
+	if err != nil {
+		return corrupt("not a statement", err)
 	}
 	if p.Repository != m.Repository || p.Cluster != m.Cluster {
 		return p, &UntrustedError{key, "it is of another cluster or repository"}
 	}
-	p.raw = append([]byte(statementContext), s.Statement...)
+	if !ed25519.Verify(p.signer.key, append([]byte(statementContext), s.Statement...), sig) {
+		return p, &UntrustedError{key, "its signature does not hold"}
+	}
+	if p.later = p.Format != Format; p.later {
+		return p, nil
+	}
+	subject := p.Adds
+	if p.Retires != nil {
+		subject = p.Retires.Signer
+	}
+	if p.subject, err = ParsePublicKey(subject); err != nil {
+		return corrupt("not a statement", err)
+	}
+	if (p.Adds == "") == (p.Retires == nil) || p.Retires != nil && p.subject.Equal(p.signer) {
+		return corrupt("it says neither or both, or retires its own signer", nil)
+	}
 	return p, nil
-}
-
-// rawStatement is what lies under a statement's key.
-type rawStatement struct {
-	key string
-	raw []byte
-}
-
-// readStatements reads all that are there, by number.
-func readStatements(ctx context.Context, store storage.Store) ([]rawStatement, error) {
-	var out []rawStatement
-	for info, err := range store.List(ctx, keysPrefix) {
-		if err != nil {
-			return nil, fmt.Errorf("list who signs: %w", opaque(err))
-		}
-		n, err := strconv.Atoi(strings.TrimPrefix(info.Key, keysPrefix))
-		if err != nil || n < 1 || statementKey(n) != info.Key || len(out) == maxStatements {
-			continue
-		}
-		raw, err := readSmall(ctx, store, info.Key, maxStatement)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, rawStatement{info.Key, raw})
-	}
-	return out, nil
-}
-
-// parseStatements passes over junk that somebody has put there, as everywhere: it
-// says nothing. A statement of a later format could say anything.
-func parseStatements(all []rawStatement, m Marker) ([]parsedStatement, error) {
-	var out []parsedStatement
-	for _, s := range all {
-		p, err := parseStatement(s.key, s.raw, m)
-		if _, newer := errors.AsType[*FormatError](err); newer {
-			return nil, err
-		}
-		if err == nil {
-			out = append(out, p)
-		}
-	}
-	return out, nil
-}
-
-func readSmall(ctx context.Context, store storage.Store, key string, limit int64) ([]byte, error) {
-	rc, err := store.Open(ctx, key, 0, limit)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", key, opaque(err))
-	}
-	defer rc.Close()
-	raw, err := io.ReadAll(io.LimitReader(rc, limit))
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", key, opaque(err))
-	}
-	return raw, nil
-}
-
-// AddSigner says, in the name of this host's cluster key, that another signer is
-// to be trusted. Said already is a success. ErrReadOnly without a signing key,
-// *RetiredKeyError with a retired one.
-func (r *Repo) AddSigner(ctx context.Context, k PublicKey, now time.Time) error {
-	for _, s := range r.who().statements {
-		if s.Adds == k.String() {
-			return nil
-		}
-	}
-	return r.state(ctx, Statement{Adds: k.String(), Made: now.UTC().Truncate(time.Second)})
-}
-
-// retire says that a signer is to be trusted up to the cut alone.
-func (r *Repo) retire(ctx context.Context, cut Retirement, now time.Time) error {
-	return r.state(ctx, Statement{Retires: &cut, Made: now.UTC().Truncate(time.Second)})
-}
-
-// state makes a statement with the next number and reads it back.
-func (r *Repo) state(ctx context.Context, s Statement) error {
-	c := r.keys.Cluster
-	if c == nil || c.Signing == nil {
-		return ErrReadOnly
-	}
-	if e := r.retired.Load(); e != nil {
-		return e
-	}
-	all, err := readStatements(ctx, r.store)
-	if err != nil {
-		return err
-	}
-	for _, a := range all {
-		n, _ := strconv.Atoi(strings.TrimPrefix(a.key, keysPrefix))
-		s.Number = max(s.Number, n)
-	}
-	s.Number++
-	if s.Number > maxStatements {
-		return fmt.Errorf("there are %d statements under %s already", maxStatements, keysPrefix)
-	}
-	if s.Retires != nil {
-		s.Retires.Statements = s.Number - 1
-	}
-	s.Format, s.Repository, s.Cluster, s.Signer = Format, r.marker.Repository, r.marker.Cluster, c.Signing.Public().String()
-	key := statementKey(s.Number)
-	err = r.store.Create(ctx, key, bytes.NewReader(s.marshal(*c.Signing)))
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("create %s: somebody else has said something just now: look at \"lifeboat key status\"", key)
-	}
-	if err != nil {
-		return fmt.Errorf("create %s: %w", key, opaque(err))
-	}
-	return r.loadTrust(ctx)
-}
-
-// CheckSigning asks once more whether this host's cluster key is retired, for who
-// signs for a long time: *RetiredKeyError.
-func (r *Repo) CheckSigning(ctx context.Context) error {
-	if err := r.loadTrust(ctx); err != nil {
-		return err
-	}
-	if e := r.retired.Load(); e != nil {
-		return e
-	}
-	return nil
-}
-
-// loadTrust reads the statements.
-func (r *Repo) loadTrust(ctx context.Context) error {
-	all, err := readStatements(ctx, r.store)
-	if err != nil {
-		return err
-	}
-	return r.learn(all)
-}
-
-func (r *Repo) learn(raw []rawStatement) error {
-	all, err := parseStatements(raw, r.marker)
-	if err != nil {
-		return err
-	}
-	r.believed.Store(newTrust(r.trusted, all))
-	if c := r.keys.Cluster; c != nil && c.Signing != nil {
-		if own := c.Signing.Public(); r.who().cuts[own.String()] != nil {
-			r.retired.Store(&RetiredKeyError{own.ID()})
-		}
-	}
-	return nil
-}
-
-// CopySigners brings the statements to another place, where they must be before
-// what later signers have signed. An error where
-// another one has the number.
-func (r *Repo) CopySigners(ctx context.Context, to *Repo) error {
-	if err := r.samePlace(to); err != nil {
-		return err
-	}
-	all, err := readStatements(ctx, r.store)
-	if err != nil {
-		return err
-	}
-	for _, s := range all {
-		n, _ := strconv.Atoi(strings.TrimPrefix(s.key, keysPrefix))
-		if !slices.ContainsFunc(r.who().statements, func(st Statement) bool { return st.Number == n }) {
-			continue
-		}
-		err := to.store.Create(ctx, s.key, bytes.NewReader(s.raw))
-		if errors.Is(err, fs.ErrExist) {
-			var have []byte
-			if have, err = readSmall(ctx, to.store, s.key, maxStatement); err == nil && !bytes.Equal(have, s.raw) {
-				err = errors.New("another statement is there: keys were rotated in one of the two places alone")
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("copy %s: %w", s.key, opaque(err))
-		}
-	}
-	return to.loadTrust(ctx)
 }

@@ -340,10 +340,10 @@ func TestStatementBehindTheCut(t *testing.T) {
 	putSegment(t, writer, 1)
 	thief, err := NewClusterKey("shop", w.cluster.Repository)
 	check(t, err)
-	stale := w.readAgain(t, w.writerKeys(t))
 	check(t, writer.retire(t.Context(), Retirement{Signer: w.cluster.Signing.Public().String(), WAL: []WALCut{}}, testTime))
-	// Opened before, it has not heard of it, and takes the next number.
-	check(t, stale.AddSigner(t.Context(), thief.Signing.Public(), testTime))
+	late := Statement{Format: 1, Repository: w.cluster.Repository, Cluster: "shop", Number: 3, Made: testTime,
+		Signer: w.cluster.Signing.Public().String(), Adds: thief.Signing.Public().String()}
+	check(t, w.store.Create(t.Context(), statementKey(3), bytes.NewReader(late.marshal(*w.cluster.Signing))))
 	for _, keys := range []Keys{w.readerKeys(), {Cluster: next}} {
 		signers, ignored := w.readAgain(t, keys).Signers()
 		if len(signers) != 2 || len(ignored) != 1 || ignored[0].Number != 3 {

@@ -16,10 +16,25 @@ func openStatement(v vector, r *Repo) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if who := newTrust(r.trusted, []parsedStatement{p}); len(who.statements) == 0 {
+	who := newTrust(r.trusted, []parsedStatement{p})
+	if err := r.knowsAll(who); err != nil {
+		return nil, err
+	}
+	if len(who.statements) == 0 {
 		return nil, &UntrustedError{v.head["key"], "it does not count"}
 	}
 	return json.Marshal(p.Statement)
+}
+
+// statement makes statements that add a signer.
+func (m vectorMaker) statement(adds PublicKey) func(by SigningKey, change func(*Statement)) []byte {
+	return func(by SigningKey, change func(*Statement)) []byte {
+		s := Statement{Format: 1, Repository: m.w.cluster.Repository, Cluster: "shop", Number: 1, Made: testTime, Signer: by.Public().String(), Adds: adds.String()}
+		if change != nil {
+			change(&s)
+		}
+		return s.marshal(by)
+	}
 }
 
 // statements writes the vectors of statements.
@@ -27,13 +42,7 @@ func (m vectorMaker) statements() {
 	other, err := NewClusterKey("shop", m.w.cluster.Repository)
 	check(m.t, err)
 	own := *m.w.cluster.Signing
-	make := func(by SigningKey, change func(*Statement)) []byte {
-		s := Statement{Format: 1, Repository: m.w.cluster.Repository, Cluster: "shop", Number: 1, Made: testTime, Signer: by.Public().String(), Adds: other.Signing.Public().String()}
-		if change != nil {
-			change(&s)
-		}
-		return s.marshal(by)
-	}
+	make := m.statement(other.Signing.Public())
 	write := func(name, expect, about string, body []byte) {
 		m.write(name, "statement", expect, about, body, "key", statementKey(1))
 	}
@@ -51,15 +60,34 @@ func (m vectorMaker) statements() {
 	write("statement-format-2", "format", "of a later format", make(own, func(s *Statement) { s.Format = 2 }))
 }
 
+// laterStatements are those that claim a later format.
+func (m vectorMaker) laterStatements() {
+	other, err := NewClusterKey("shop", m.w.cluster.Repository)
+	check(m.t, err)
+	make := m.statement(other.Signing.Public())
+	write := func(name, expect, about string, body []byte) {
+		m.write(name, "statement", expect, about, body, "key", statementKey(1))
+	}
+	write("statement-format-2-unsigned", "corrupt", "of a later format, and nobody has signed it", []byte("{\"statement\":{\"format\":2},\"signature\":\"AA\"}\n"))
+	write("statement-format-2-unknown", "untrusted", "of a later format, by a signer that nobody trusts", make(*other.Signing, func(s *Statement) { s.Format = 2 }))
+	forged := bytes.Replace(make(*m.w.cluster.Signing, nil), []byte(`"format":1`), []byte(`"format":2`), 1)
+	write("statement-format-2-forged", "untrusted", "made to be of a later format after it was signed", forged)
+	write("statement-retires-itself", "corrupt", "its own signer is retired", make(*m.w.cluster.Signing, func(s *Statement) {
+		s.Adds, s.Retires = "", &Retirement{Signer: s.Signer, WAL: []WALCut{}}
+	}))
+}
+
 // TestMakeStatementVectors writes them, where they are missing, with the keys of the
 // other vectors.
 func TestMakeStatementVectors(t *testing.T) {
-	if _, err := os.Stat(filepath.Join(vectorDir, "statement.vector")); !*update || err == nil {
-		if err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
 	m := vectorMaker{t, &world{cluster: readKeys(t, filepath.Join(vectorDir, "keys", "cluster.key"))}, vectorDir}
-	m.statements()
+	for first, write := range map[string]func(){"statement": m.statements, "statement-format-2-unsigned": m.laterStatements} {
+		_, err := os.Stat(filepath.Join(vectorDir, first+".vector"))
+		switch {
+		case err != nil && *update:
+			write()
+		case err != nil:
+			t.Error(err)
+		}
+	}
 }

@@ -2,7 +2,6 @@ package repo
 
 import (
 	"cmp"
-	"crypto/ed25519"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +16,7 @@ type trust struct {
 	cuts       map[string]*Retirement
 	statements []Statement // those that count
 	ignored    []Statement // those that do not
+	later      []Statement // of formats that are not known, by signers that are believed
 }
 
 // newTrust follows the statements from the anchors. A retirement voids what the
@@ -41,8 +41,12 @@ func (t *trust) follow(all []parsedStatement) *trust {
 	for _, s := range all {
 		cut := cmp.Or(next.cuts[s.Signer], t.cuts[s.Signer])
 		known := slices.ContainsFunc(next.keys, s.signer.Equal) || t.cuts[s.Signer] != nil
-		if !known || cut != nil && s.Number > cut.Statements || !ed25519.Verify(s.signer.key, s.raw, s.sig) {
+		if !known || cut != nil && s.Number > cut.Statements {
 			next.ignored = append(next.ignored, s.Statement)
+			continue
+		}
+		if s.later {
+			next.later = append(next.later, s.Statement)
 			continue
 		}
 		next.statements = append(next.statements, s.Statement)

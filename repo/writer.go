@@ -30,7 +30,7 @@ func OpenWriter(ctx context.Context, open func(context.Context) (storage.Store, 
 	if err != nil {
 		return nil, err
 	}
-	r.settled = s.checked
+	r.settled, r.archiving = s.checked, true
 	go func() {
 		defer close(s.checked)
 		s.store, s.openErr = open(ctx)
@@ -44,7 +44,7 @@ func OpenWriter(ctx context.Context, open func(context.Context) (storage.Store, 
 
 // settle checks the marker and learns who signs.
 func (r *Repo) settle(ctx context.Context, store storage.Store, keys Keys, host string) error {
-	opened, err := Open(ctx, store, keys, host)
+	opened, err := OpenToArchive(ctx, store, keys, host)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,8 @@ import (
 
 // newClusterKey makes a new cluster key. First it is on disk, beside the old one;
 // then the old one vouches for it in every repository; then it takes its place. So
-// a run that ends anywhere is completed by the next one.
+// a run that ends anywhere is completed by the next one. Where it fails before anybody
+// has vouched for it, it is removed.
 func (r *rotation) newClusterKey(ctx context.Context) error {
 	path := r.cfg.ClusterKey
 	old, err := readKeyFile(path, "cluster_key")
@@ -26,9 +27,15 @@ func (r *rotation) newClusterKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	vouched := false
 	err = r.inEach(ctx, func(ctx context.Context, _ *Config, repository *repo.Repo) error {
-		return repository.AddSigner(ctx, next.Signing.Public(), r.now())
+		err := repository.AddSigner(ctx, next.Signing.Public(), r.now())
+		vouched = vouched || err == nil || mayBelieve(ctx, repository, next.Signing.Public())
+		return err
 	})
+	if err != nil && !vouched {
+		return errors.Join(err, removeIfThere(path+nextSuffix)) // a secret that is of no use
+	}
 	if err != nil {
 		return err
 	}
@@ -40,6 +47,24 @@ func (r *rotation) newClusterKey(ctx context.Context) error {
 	r.report.Next = []string{
 		fmt.Sprintf("copy %s to every other host of the cluster, in the place of the old one, and restart \"lifeboat wal stream\" where it runs", path),
 		"when the server has archived a segment with it: lifeboat key rotate --retire-cluster-key",
+	}
+	return nil
+}
+
+// mayBelieve says whether a signer is believed in a repository, or whether that
+// cannot be known.
+func mayBelieve(ctx context.Context, repository *repo.Repo, k repo.PublicKey) bool {
+	err := repository.CheckSigning(ctx)
+	if _, retired := errors.AsType[*repo.RetiredKeyError](err); err != nil && !retired {
+		return true
+	}
+	signers, _ := repository.Signers()
+	return slices.ContainsFunc(signers, func(s repo.SignerState) bool { return s.Key.Equal(k) })
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -57,7 +82,12 @@ func (r *rotation) nextClusterKey(path string, old *repo.KeyFile) (*repo.KeyFile
 		}
 		return next, nil
 	}
-	if _, statErr := os.Lstat(path + nextSuffix); !errors.Is(statErr, fs.ErrNotExist) {
+	if left, readErr := os.ReadFile(path + nextSuffix); readErr == nil && endsHalfWay(left) {
+		err = removeIfThere(path + nextSuffix) // nobody vouches for it before all of it is there
+	} else if errors.Is(readErr, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	if next, err = repo.NewClusterKey(old.Cluster, old.Repository); err != nil {
@@ -66,6 +96,12 @@ func (r *rotation) nextClusterKey(path string, old *repo.KeyFile) (*repo.KeyFile
 	next.Signers = append(next.Signers, old.Signers...)
 	next.Identities = append(next.Identities, old.Identities...)
 	return next, writeLike(path+nextSuffix, path, next.Marshal(clusterComment(next.Cluster)))
+}
+
+// endsHalfWay says whether a run was killed while it wrote this key file: every
+// line of one ends.
+func endsHalfWay(file []byte) bool {
+	return len(file) == 0 || file[len(file)-1] != '\n'
 }
 
 func clusterComment(cluster string) string {
@@ -102,7 +138,7 @@ func (r *rotation) retireClusterKeys(ctx context.Context) error {
 	// In every repository nobody needs them any more.
 	key.Signers = []repo.PublicKey{own}
 	key.Identities = key.Identities[:min(2, len(key.Identities))]
-	if err := os.Remove(path + nextSuffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeIfThere(path + nextSuffix); err != nil {
 		return fmt.Errorf("write the cluster key: %w", err)
 	}
 	if err := writeLike(path+nextSuffix, path, key.Marshal(clusterComment(key.Cluster))); err != nil {

@@ -79,6 +79,16 @@ func openRepo(ctx context.Context, cfg *Config) (*repo.Repo, error) {
 
 // openRepoWithin is openRepo on a store that is given up as by openStoreWithin.
 func openRepoWithin(ctx context.Context, cfg *Config, limit time.Duration) (*repo.Repo, error) {
+	return openWithin(ctx, cfg, limit, repo.Open)
+}
+
+// openToArchive is openRepoWithin for who stores WAL and nothing else.
+func openToArchive(ctx context.Context, cfg *Config) (*repo.Repo, error) {
+	return openWithin(ctx, cfg, cfg.StoreTimeout, repo.OpenToArchive)
+}
+
+func openWithin(ctx context.Context, cfg *Config, limit time.Duration,
+	open func(context.Context, storage.Store, repo.Keys, string) (*repo.Repo, error)) (*repo.Repo, error) {
 	keys, err := loadKeys(cfg)
 	if err != nil {
 		return nil, err
@@ -87,7 +97,7 @@ func openRepoWithin(ctx context.Context, cfg *Config, limit time.Duration) (*rep
 	if err != nil {
 		return nil, err
 	}
-	return repo.Open(ctx, store, keys, hostName())
+	return open(ctx, store, keys, hostName())
 }
 
 // openOne is openRepo for what is done with each of several repositories: one

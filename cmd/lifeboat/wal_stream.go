@@ -97,7 +97,7 @@ func (a *app) streamWAL(ctx context.Context, cfg *Config, o wal.StreamOptions) e
 	if cfg.several() {
 		return a.streamSeveral(ctx, cfg, o)
 	}
-	r, err := openRepoWithin(ctx, cfg, cfg.StoreTimeout)
+	r, err := openToArchive(ctx, cfg)
 	if err != nil {
 		return err
 	}

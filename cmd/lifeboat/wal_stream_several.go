@@ -93,7 +93,7 @@ func (a *app) streamOne(ctx context.Context, cfg *Config, o wal.StreamOptions) (
 // openPatiently returns nil and nil when ctx ends first.
 func (a *app) openPatiently(ctx context.Context, cfg *Config, log *streamLog) (*repo.Repo, error) {
 	for pause := time.Second; ; pause = min(2*pause, mostOpenPause) {
-		r, err := openRepoWithin(ctx, cfg, cfg.StoreTimeout)
+		r, err := openToArchive(ctx, cfg)
 		switch {
 		case err == nil:
 			return r, nil
