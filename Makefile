@@ -21,7 +21,7 @@ demo: ## the whole story on a scratch server and a folder
 	bin/lifeboat demo
 
 test: ## everything that must hold before a commit is pushed
-	@scripts/packages certs postgresql zstd python3 openssl cc chromium systemd shellcheck npm
+	@scripts/packages certs postgresql zstd python3 openssl cc chromium systemd shellcheck npm zsh fish
 	@scripts/tools
 	@scripts/test
 

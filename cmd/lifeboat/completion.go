@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 )
@@ -12,68 +12,79 @@ func completionCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:      "completion",
 		Usage:     "print the completion script of a shell",
-		ArgsUsage: "bash",
+		ArgsUsage: "bash|zsh|fish",
 		Description: `
 For bash, in ~/.bashrc:
-  source <(lifeboat completion bash)`,
+  source <(lifeboat completion bash)
+For zsh, in ~/.zshrc, after compinit:
+  source <(lifeboat completion zsh)
+For fish, in ~/.config/fish/config.fish:
+  lifeboat completion fish | source`,
 		Action: func(c *cli.Context) error {
-			args, err := operands(c, "bash")
+			args, err := operands(c, "bash, zsh or fish")
 			if err != nil {
 				return err
-			}
-			if args[0] != "bash" {
-				return usage("no completion for %q", args[0]).hinted("there is one for bash")
 			}
 			if a.json {
 				return usage("completion is a script, not a document").hinted("leave out --json")
 			}
-			return a.result(nil, func(w io.Writer) { bashCompletion(w, a.tree()) })
+			script := ""
+			switch args[0] {
+			case "bash":
+				script = bashScript
+			case "zsh":
+				script = zshScript
+			case "fish":
+				if script, err = c.App.ToFishCompletion(); err != nil {
+					return err
+				}
+			default:
+				return usage("no completion for %q", args[0]).hinted("there is one for bash, zsh and fish")
+			}
+			return a.result(nil, func(w io.Writer) { _, _ = fmt.Fprint(w, script) })
 		},
 	}
 }
 
-// bashCompletion prints a script that finds the command among the words typed
-// so far and offers the commands below it, or its flags after a "-". Operands
-// and values of flags complete as file names.
-func bashCompletion(w io.Writer, root *cli.Command) {
-	var paths, words strings.Builder
-	var walk func(path string, c *cli.Command)
-	walk = func(path string, c *cli.Command) {
-		if path != "" {
-			fmt.Fprintf(&paths, "      %q) path=%q ;;\n", path, path)
-		}
-		var names, flags []string
-		for _, sub := range c.Subcommands {
-			if !sub.Hidden {
-				names = append(names, sub.Name)
-			}
-		}
-		known := c.Flags
-		if c.Action == nil {
-			known = globalFlags()
-		}
-		for _, f := range known {
-			flags = append(flags, "--"+f.Names()[0])
-		}
-		fmt.Fprintf(&words, "    %q) names=%q flags=%q ;;\n", path, strings.Join(names, " "), strings.Join(flags, " "))
-		for _, sub := range c.Subcommands {
-			walk(path+" "+sub.Name, sub)
-		}
+// completing says whether a shell asks what could come next on the line.
+func completing(args []string) bool {
+	return len(args) > 0 && "--"+cli.BashCompletionFlag.Names()[0] == args[len(args)-1]
+}
+
+// completionLine is the line that the library completes. Behind "--" it would
+// run the command instead.
+func completionLine(name string, args []string) []string {
+	if slices.Contains(args, "--") {
+		return nil
 	}
-	walk("", root)
-	_, _ = fmt.Fprintf(w, `_lifeboat() {
-  local cur="${COMP_WORDS[COMP_CWORD]}" path="" names="" flags="" word
-  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    case "$path $word" in
-%s    esac
-  done
-  case "$path" in
-%s  esac
+	return append([]string{name}, args...)
+}
+
+// The library's own script for bash evaluates what was typed, $(…) as well, and
+// needs the package bash-completion. Operands and values complete as file names.
+const bashScript = `_lifeboat() {
+  local cur="${COMP_WORDS[COMP_CWORD]}" line=("${COMP_WORDS[@]:0:COMP_CWORD}")
   if [[ $cur == -* ]]; then
-    names=$flags
+    line+=("$cur")
   fi
-  COMPREPLY=($(compgen -W "$names" -- "$cur"))
+  COMPREPLY=($(compgen -W "$("${line[@]}" --generate-bash-completion 2>/dev/null)" -- "$cur"))
 }
 complete -o default -F _lifeboat lifeboat
-`, paths.String(), words.String())
+`
+
+const zshScript = `#compdef lifeboat
+_lifeboat() {
+  local -a line names
+  line=("${(@)words[1,CURRENT-1]}")
+  if [[ ${words[CURRENT]} == -* ]]; then
+    line+=("${words[CURRENT]}")
+  fi
+  names=("${(@f)$("${line[@]}" --generate-bash-completion 2>/dev/null)}")
+  if [[ -n ${names[1]} ]]; then
+    compadd -- "${names[@]}"
+  else
+    _files
+  fi
 }
+compdef _lifeboat lifeboat
+`

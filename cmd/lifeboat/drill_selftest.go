@@ -20,7 +20,7 @@ import (
 func selftestCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:  "selftest",
-		Usage: "break a scratch repository in every way, and show that a drill catches it",
+		Usage: "break a scratch repository in every way: a drill must catch it",
 		Description: `
 Starts a PostgreSQL server of its own in a scratch folder, backs it up, and runs
 a drill on that backup after each of many breakages: packs that are missing,

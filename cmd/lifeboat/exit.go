@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -206,14 +205,4 @@ func oneLine(s string) string {
 		}
 		return r
 	}, strings.Join(parts, "; "))
-}
-
-// writeExitCodes prints the table of a contract, as in every command's help.
-func writeExitCodes(w io.Writer, c contract) {
-	_, _ = fmt.Fprint(w, "\nEXIT CODES\n")
-	var rows [][2]string
-	for _, d := range c.exitCodes() {
-		rows = append(rows, [2]string{d.code, d.meaning})
-	}
-	writeTable(w, rows)
 }

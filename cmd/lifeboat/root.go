@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -103,53 +104,82 @@ func (a *app) run(args []string) (code int) {
 	return a.fail(err, contract)
 }
 
-// dispatch finds the command in args and runs it, or prints help.
+// dispatch has the library find the command in args and run it, or print help.
 func (a *app) dispatch(ctx context.Context, args []string) error {
-	root := a.tree()
-	line, err := parseLine(root, args)
-	if err != nil {
-		a.json = a.json || hasFlag(args, "--json")
+	a.json = slices.Contains(args, "--json") // until the library has read the line
+	out := &stickyWriter{w: a.stdout}
+	lib := a.library(out)
+	line := inOrder(lib, args)
+	if completing(args) {
+		line = completionLine(lib.Name, args)
+	}
+	if line == nil {
+		return nil
+	}
+	if err := lib.RunContext(ctx, line); err != nil {
 		return err
 	}
-	a.json, a.quiet, a.command = line.json, line.quiet, line.name()
-	if line.help {
-		return writeHelp(a.stdout, line.command(), line.name())
-	}
-	return a.runner(root).RunContext(ctx, line.arguments())
+	return out.err
 }
 
-// tree builds the root command with all others below it.
-func (a *app) tree() *cli.Command {
-	root := &cli.Command{
-		Name:  "lifeboat",
-		Usage: "backup, WAL archive, restore and restore drills for PostgreSQL",
+// library is the library's application with all commands. Help goes to out.
+func (a *app) library(out io.Writer) *cli.App {
+	foldFlags()
+	lib := &cli.App{
+		Name:                      "lifeboat",
+		HelpName:                  "lifeboat",
+		Usage:                     "backup, WAL archive, restore and restore drills for PostgreSQL",
+		Flags:                     globalFlags(),
+		Action:                    a.noCommand,
+		OnUsageError:              a.usageError,
+		CustomAppHelpTemplate:     cli.AppHelpTemplate + helpOf(nil, contractUser),
+		EnableBashCompletion:      true,
+		Writer:                    out,
+		ErrWriter:                 io.Discard,
+		HideHelp:                  true, // the command; the flag is one of globalFlags
+		DisableSliceFlagSeparator: true,
+		Compiled:                  time.Unix(1, 0), // else the library stats the binary
+		ExitErrHandler:            func(*cli.Context, error) {},
 	}
 	for _, construct := range a.constructors {
-		root.Subcommands = append(root.Subcommands, construct(a))
+		c := construct(a)
+		a.finish(c, lib.Name)
+		lib.Commands = append(lib.Commands, c)
 	}
-	for _, c := range root.Subcommands {
-		a.finish(c)
-	}
-	return root
+	return lib
 }
 
 // finish gives a command what all commands share.
-func (a *app) finish(c *cli.Command) {
-	c.HideHelp = true // help is ours: help.go
-	c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage("%v", err) }
-	for _, sub := range c.Subcommands {
-		a.finish(sub)
-	}
-	if action := c.Action; action != nil {
-		c.Flags = append(c.Flags, globalFlags()...)
-		c.Action = func(ctx *cli.Context) error {
-			err := noneEmpty(ctx)
-			if err == nil {
-				err = action(ctx)
-			}
-			a.done = err == nil
-			return err
+func (a *app) finish(c *cli.Command, group string) {
+	name := group + " " + c.Name
+	c.HideHelp = true
+	c.OnUsageError = a.usageError
+	c.Description = strings.TrimSpace(c.Description)
+	c.Flags = append(c.Flags, globalFlags()...)
+	for _, f := range c.Flags {
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true // false
 		}
+	}
+	c.CustomHelpTemplate = cli.SubcommandHelpTemplate + helpOf(c.Flags, contractOf(strings.Fields(name)))
+	action := c.Action
+	if action == nil {
+		c.ArgsUsage = "COMMAND"
+	}
+	c.Action = func(ctx *cli.Context) error {
+		if action == nil || len(c.Subcommands) > 0 && ctx.Args().Present() {
+			return a.noCommand(ctx)
+		}
+		a.json, a.quiet, a.command = ctx.Bool("json"), ctx.Bool("quiet"), ctx.Command.HelpName
+		err := noneEmpty(ctx)
+		if err == nil {
+			err = action(ctx)
+		}
+		a.done = err == nil
+		return err
+	}
+	for _, sub := range c.Subcommands {
+		a.finish(sub, name)
 	}
 }
 
@@ -158,34 +188,17 @@ func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Category: global,
 			Usage: "read the configuration from `FILE`"},
-		&cli.BoolFlag{Name: "json", Category: global,
+		&cli.BoolFlag{Name: "json", Category: global, DisableDefaultText: true,
 			Usage: "print the result as one JSON document"},
-		&cli.BoolFlag{Name: "quiet", Category: global,
+		&cli.BoolFlag{Name: "quiet", Category: global, DisableDefaultText: true,
 			Usage: "print no progress and no notes, only results, warnings and errors"},
-		&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Category: global,
+		&cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Category: global, DisableDefaultText: true,
 			Usage: "print this help"},
 	}
 }
 
 // global is the category of the flags that every command takes.
 const global = "Global flags"
-
-// runner is the library's application for a command line that parseLine has
-// put in order.
-func (a *app) runner(root *cli.Command) *cli.App {
-	return &cli.App{
-		Name:                      root.Name,
-		Usage:                     root.Usage,
-		Commands:                  root.Subcommands,
-		Writer:                    io.Discard,
-		ErrWriter:                 io.Discard,
-		HideHelp:                  true,
-		HideVersion:               true,
-		DisableSliceFlagSeparator: true,
-		Compiled:                  time.Unix(1, 0), // else the library stats the binary
-		ExitErrHandler:            func(*cli.Context, error) {},
-	}
-}
 
 // noneEmpty refuses flags of the command and operands that are given and empty.
 // A script with a variable that is not set would get the default: of a restore
