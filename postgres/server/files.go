@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -175,17 +174,19 @@ func (s *Server) LogTail() string {
 }
 
 func (s *Server) readTail() string {
-	tail := tailOf(s.opts.LogFile, s.logStart)
+	tail := tailOf(filepath.Dir(s.opts.LogFile), filepath.Base(s.opts.LogFile), s.logStart)
 	if name := s.collectorFile(); name != "" {
-		tail += tailOf(name, 0)
+		tail += tailOf(s.opts.DataDir, name, 0)
 	}
 	return tail
 }
 
-// collectorFile is the file that the logging collector writes now, by the
-// file current_logfiles (see the manual, "File Locations" of error reporting).
+// collectorFile is the file that the logging collector writes now, relative to
+// the data directory, by the file current_logfiles (see the manual, "File
+// Locations" of error reporting). One that lies elsewhere is left out: a server
+// that is not to be trusted could name any file of the host.
 func (s *Server) collectorFile() string {
-	text, err := os.ReadFile(filepath.Join(s.opts.DataDir, "current_logfiles"))
+	text, err := ReadForeign(s.opts.DataDir, "current_logfiles", 64<<10)
 	if err != nil {
 		return ""
 	}
@@ -195,30 +196,25 @@ func (s *Server) collectorFile() string {
 	if !ok {
 		return ""
 	}
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(s.opts.DataDir, name)
+	if filepath.IsAbs(name) {
+		if name, err = filepath.Rel(s.opts.DataDir, name); err != nil {
+			return ""
+		}
+	}
+	if !filepath.IsLocal(name) {
+		return ""
 	}
 	return name
 }
 
 // tailOf reads the last whole lines of a file that lie behind an offset. A log
 // that cannot be read has no tail: its reader wants to report something else.
-func tailOf(name string, from int64) string {
-	f, err := os.Open(name)
+func tailOf(dir, name string, from int64) string {
+	text, whole, err := ReadForeignTail(dir, name, from, tailBytes)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
-	start := max(from, info.Size()-tailBytes)
-	text, err := io.ReadAll(io.NewSectionReader(f, start, info.Size()-start))
-	if err != nil {
-		return ""
-	}
-	if start > from {
+	if !whole {
 		if _, rest, ok := bytes.Cut(text, []byte("\n")); ok {
 			text = rest
 		}

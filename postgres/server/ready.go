@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -101,7 +100,7 @@ func (s *Server) WaitWritable(ctx context.Context) error {
 // dbState is the state in the control file, DBStartup when it cannot be read
 // just now: the server writes it in place, and a read can hit the middle.
 func (s *Server) dbState() postgres.DBState {
-	data, err := os.ReadFile(filepath.Join(s.opts.DataDir, postgres.ControlPath))
+	data, err := ReadForeign(s.opts.DataDir, postgres.ControlPath, 64<<10)
 	if err != nil {
 		return postgres.DBStartup
 	}
@@ -186,14 +185,14 @@ type pidFile struct {
 
 func readPIDFile(dataDir string) (pidFile, error) {
 	pf := pidFile{shmID: -1}
-	text, err := os.ReadFile(filepath.Join(dataDir, "postmaster.pid"))
+	text, err := ReadForeign(dataDir, "postmaster.pid", 64<<10)
 	if err != nil {
 		return pf, err
 	}
 	lines := strings.Split(string(text), "\n")
 	pf.pid, err = strconv.Atoi(strings.TrimSpace(lines[0]))
 	if err != nil {
-		return pf, fmt.Errorf("%s: first line is %q, not a process id", filepath.Join(dataDir, "postmaster.pid"), lines[0])
+		return pf, fmt.Errorf("%s, line 1: not a process id", filepath.Join(dataDir, "postmaster.pid"))
 	}
 	// A standalone backend writes its pid as a negative number. 0 would stand
 	// for the caller's own process group when it is signalled.
@@ -209,9 +208,18 @@ func readPIDFile(dataDir string) (pidFile, error) {
 		}
 	}
 	if len(lines) > 7 {
-		pf.state = State(strings.TrimSpace(lines[7]))
+		pf.state = stateOf(strings.TrimSpace(lines[7]))
 	}
 	return pf, nil
+}
+
+// stateOf is the state that a line names, "" for anything else.
+func stateOf(line string) State {
+	switch s := State(line); s {
+	case Starting, Stopping, Standby, Ready:
+		return s
+	}
+	return ""
 }
 
 // Running says whether a server runs on a data directory, by its postmaster.pid
@@ -220,7 +228,7 @@ func readPIDFile(dataDir string) (pidFile, error) {
 // process id is in use again; PostgreSQL itself errs on that side too.
 func Running(dataDir string) (pid int, err error) {
 	pf, err := readPIDFile(dataDir)
-	if errors.Is(err, os.ErrNotExist) {
+	if foreignMissing(err) {
 		return 0, nil
 	}
 	if err != nil {

@@ -83,19 +83,53 @@ func (s *Server) Kill() error {
 	// otherwise notice the death of a child and begin to clean up, and new
 	// processes could appear behind our back.
 	s.signal(syscall.SIGSTOP)
-	below, err := freezeBelow(s.pid)
+	below, err := killBelow(s.pid)
+	s.signal(syscall.SIGKILL)
+	<-s.done
+	if err == nil {
+		err = awaitGone(below)
+	}
+	if err != nil {
+		return fmt.Errorf("kill PostgreSQL on %s: %w", s.opts.DataDir, err)
+	}
+	return nil
+}
+
+// KillBelow ends every process below one, which the caller has stopped or which
+// is the caller itself, with SIGKILL, and returns when they are gone. It goes by
+// the kernel's table of processes alone. A process that does not end within ten
+// seconds, because the kernel holds it, is an error.
+func KillBelow(pid int) error {
+	below, err := killBelow(pid)
+	if err == nil {
+		err = awaitGone(below)
+	}
+	return err
+}
+
+// killBelow freezes all below a process, so that none appears meanwhile, and then
+// kills them.
+func killBelow(pid int) ([]int, error) {
+	below, err := freezeBelow(pid)
 	for _, pid := range below {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	s.signal(syscall.SIGKILL)
-	<-s.done
-	for _, pid := range below {
-		for !gone(pid) {
+	if err != nil {
+		err = fmt.Errorf("find the processes below %d: %w", pid, err)
+	}
+	return below, err
+}
+
+func awaitGone(pids []int) error {
+	for deadline := time.Now().Add(10 * time.Second); len(pids) > 0; {
+		switch {
+		case gone(pids[0]):
+			pids = pids[1:]
+		case time.Now().After(deadline):
+			return fmt.Errorf("process %d does not end", pids[0])
+		default:
 			time.Sleep(time.Millisecond)
 		}
-	}
-	if err != nil {
-		return fmt.Errorf("kill PostgreSQL on %s: find its processes: %w", s.opts.DataDir, err)
 	}
 	return nil
 }
