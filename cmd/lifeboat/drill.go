@@ -52,6 +52,9 @@ any scheduler may call it often. Of two drills at once the second leaves with
 			if _, err := operands(c); err != nil {
 				return err
 			}
+			if a.restorer {
+				return a.serveRestorer(c)
+			}
 			d, err := a.newDrill(c)
 			if err != nil {
 				return err
@@ -139,10 +142,11 @@ func (a *app) newOutputs(c *cli.Context) (o outputs, err error) {
 func (d *drillRun) do(ctx context.Context) error {
 	debug.SetGCPercent(25) // as for a restore
 	d.began = d.now()
-	r, err := openRepo(ctx, d.cfg)
+	r, restorer, err := d.openWithout(ctx, d.cfg, d.args)
 	if err != nil {
 		return err
 	}
+	defer restorer.Close()
 	key, err := d.signingKey(r)
 	if err != nil {
 		return err
@@ -160,14 +164,14 @@ func (d *drillRun) do(ctx context.Context) error {
 	if done, err := d.notDue(ctx, r, key); done || err != nil {
 		return err
 	}
-	result, err := d.run(held, r, key)
+	result, err := d.run(held, r, restorer, key)
 	if err != nil {
 		return err
 	}
 	return d.tell(ctx, r, key, result)
 }
 
-func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (*drill.Result, error) {
+func (d *drillRun) run(ctx context.Context, r *repo.Repo, restorer *drill.Restorer, key repo.SigningKey) (*drill.Result, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program's own path: %w", err)
@@ -179,13 +183,13 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, key repo.SigningKey) (
 	d.progress = d.newProgress(drillPhases[evidence.PhasePlan])
 	defer d.progress.close()
 	c := d.cfg.Drill
-	return drill.Run(ctx, r, drill.Options{
+	return drill.Run(ctx, r, restorer, drill.Options{
 		Level: evidence.Level(c.Level), Pick: d.pick, Policy: d.cfg.Expire, Time: d.time, RandomTime: d.random,
 		Staging: c.Staging, Owner: c.Owner, RPO: c.RPO, RTO: c.RTO, Checks: c.Checks,
 		Libraries: drill.Libraries{Listed: len(c.Libraries) > 0, Names: c.Libraries},
 		Conn:      d.primary(), Role: c.Role, Heartbeat: c.Heartbeat,
 		Find: func(major int) (server.Install, error) { return server.Find(major, d.cfg.PGBinDir) },
-		Self: self, Jobs: d.cfg.Jobs, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
+		Self: self, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
 		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Trusted: trusted, Now: d.now, Began: d.began,
 		Observe: d.observe,
 	})

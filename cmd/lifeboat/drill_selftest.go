@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -127,7 +128,14 @@ func (s *story) seed(ctx context.Context, srv *server.Server) (*selftest.Scratch
 		return nil, nil, err
 	}
 	store, err := openStore(ctx, cfg)
-	return &selftest.Scratch{Store: store, Keys: keys, Rows: selftestRows, Change: change}, cfg, err
+	restorer := func(dir, identity string) (*exec.Cmd, error) {
+		cmd, err := s.restorerOf([]string{"drill", "--config", s.config, "--repository", "file://" + dir, "--identity", identity})
+		if err == nil {
+			cmd.Env = s.demoEnv(s.dir)
+		}
+		return cmd, err
+	}
+	return &selftest.Scratch{Store: store, Keys: keys, Rows: selftestRows, Change: change, Restorer: restorer, Dir: s.dir}, cfg, err
 }
 
 // changeAndArchive runs SQL, switches the segment, and waits until it is

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/lifeboat-dr/lifeboat/verify/drill"
 )
 
 // exitCode is what the process leaves with.
@@ -164,6 +166,9 @@ func (e *notArchivedError) Unwrap() error { return e.err }
 func classify(err error) (exitCode, string) {
 	if own, ok := errors.AsType[*commandError](err); ok {
 		return own.code, own.hint
+	}
+	if f, ok := errors.AsType[*drill.Failure](err); ok && f.Code != 0 {
+		return exitCode(f.Code), f.Hint
 	}
 	for _, f := range failures() {
 		if hint, ok := f.match(err); ok {

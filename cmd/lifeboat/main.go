@@ -18,6 +18,7 @@ var version = "dev"
 
 func main() {
 	enterFence()
+	enterDrill()
 	os.Exit(newApp().run(os.Args[1:]))
 }
 

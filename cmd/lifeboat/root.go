@@ -53,6 +53,7 @@ type app struct {
 
 	constructors []func(*app) *cli.Command
 	command      string // full name of the command that runs, "" before that is known
+	restorer     bool   // this process holds the recovery identity of a drill
 	done         bool   // the command itself ran and returned nil
 	tellState    sync.Once
 }

@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	servertest.Main(m, map[string]func() int{
 		"lifeboat": func() int {
 			enterFence()
+			enterDrill()
 			cleanEnvironment()
 			ownState()
 			return newApp().run(os.Args[1:])

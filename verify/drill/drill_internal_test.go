@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,18 +84,22 @@ func TestPreload(t *testing.T) {
 	}
 }
 
-// Of the targets, only the one that recovery pauses at may be left: to
-// PostgreSQL an empty one that comes later takes it back.
+// To PostgreSQL an empty target that comes later takes back the one that was set.
 func TestPausedAt(t *testing.T) {
-	got := pausedAt([]restore.Setting{{Name: "restore_command", Value: "x"}, {Name: "recovery_target_timeline", Value: "3"},
-		{Name: "recovery_target_action", Value: "promote"}, {Name: "recovery_target_lsn", Value: ""}, {Name: "recovery_target", Value: ""},
-		{Name: "max_connections", Value: "7"}}, postgres.LSN(0x16_0000_0028))
-	want := "restore_command=x recovery_target_timeline=3 max_connections=7 recovery_target_action=pause recovery_target_inclusive=off recovery_target_lsn=16/28"
-	var lines []string
-	for _, s := range got {
-		lines = append(lines, s.Name+"="+s.Value)
+	lines := func(set map[string]string) string {
+		var out []string
+		for _, name := range slices.Sorted(maps.Keys(set)) {
+			out = append(out, name+"="+set[name])
+		}
+		return strings.Join(out, " ")
 	}
-	if have := strings.Join(lines, " "); have != want {
+	got := targets([]restore.Setting{{Name: "restore_command", Value: "x"}, {Name: "recovery_target_timeline", Value: "3"},
+		{Name: "recovery_target_action", Value: "promote"}, {Name: "recovery_target_lsn", Value: ""}, {Name: "recovery_target", Value: ""},
+		{Name: "recovery_target_time", Value: "then"}, {Name: "max_connections", Value: "7"}})
+	if have, want := lines(got), "recovery_target_action=promote recovery_target_time=then"; have != want {
+		t.Errorf("targets %s, want %s", have, want)
+	}
+	if have, want := lines(pausedAt(postgres.LSN(0x16_0000_0028))), "recovery_target_action=pause recovery_target_inclusive=off recovery_target_lsn=16/28"; have != want {
 		t.Errorf("settings %s, want %s", have, want)
 	}
 }

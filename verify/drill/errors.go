@@ -81,8 +81,14 @@ func provesFailure(err error) bool {
 		of[*restore.IncompleteError](err), of[*repo.CorruptError](err), of[*repo.UntrustedError](err), of[*repo.FormatError](err),
 		of[*wal.GapError](err), of[*wal.HistoryLostError](err), of[*wal.UnknownSystemError](err), of[*wal.HeaderError](err),
 		of[*server.ExitError](err), of[*HangError](err),
-		of[*MissingBackupError](err),
+		of[*MissingBackupError](err), proven(err),
 	)
+}
+
+// proven says whether another process of the drill has said so.
+func proven(err error) bool {
+	f, ok := errors.AsType[*Failure](err)
+	return ok && f.Proves
 }
 
 func of[T error](err error) bool {

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,21 +31,14 @@ func (r *run) view() fence.View {
 	return v
 }
 
-// tryFence runs a program that does nothing, behind the fence that the server
-// would get but for the folders that are not there yet.
-func (r *run) tryFence() error {
-	root := r.stage.path("root")
-	if err := os.Mkdir(root, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	v := r.view()
-	v.Binds = nil
+// tryFence runs a program that does nothing behind a fence. The helper does it.
+func tryFence(q tryRequest) error {
 	cmd := exec.Command("/bin/true")
 	cmd.Dir, cmd.Env = "/", []string{}
-	if p := r.plan.Owner; p != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(p.UID), Gid: uint32(p.GID)}}
+	if a := q.Account; a != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.UID, Gid: a.GID}}
 	}
-	if err := fence.Command(cmd, r.o.Self, v); err != nil {
+	if err := fence.Command(cmd, q.Self, q.View); err != nil {
 		return err
 	}
 	out, err := cmd.CombinedOutput()
@@ -57,26 +51,30 @@ func (r *run) tryFence() error {
 // fenced says whether the server is, or will be, behind the fence.
 func (r *run) fenced() bool { return r.unfenced == "" }
 
-// whyUnfenced says why there can be no fence; "" when there can.
-func (r *run) whyUnfenced() string {
-	if r.o.Self == "" {
-		return "the drill was told to use no fence"
+// whyUnfenced says why there can be no fence; "" when there can. It is tried as the
+// server will get it but for the directories that are not there yet.
+func (r *run) whyUnfenced(ctx context.Context) (string, error) {
+	if err := os.Mkdir(r.stage.path("root"), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
 	}
-	if err := r.tryFence(); err != nil {
-		return "this system does not allow one: " + probe.OneLine(err.Error())
+	v := r.view()
+	v.Binds = nil
+	err := r.helper.call(ctx, doFence, tryRequest{Account: r.account(), View: v, Self: r.o.Self}, nil)
+	if _, failed := errors.AsType[*Failure](err); failed {
+		return "this system does not allow one: " + probe.OneLine(err.Error()), nil
 	}
-	return ""
+	return "", err
 }
 
-// launch puts the server behind the fence, with the directory of its socket
-// writable; nil where there is no fence.
-func (r *run) launch(socketDir string) func(*exec.Cmd) error {
+// serverView is what the server sees, with the directory of its socket writable;
+// nil where there is no fence.
+func (r *run) serverView() *fence.View {
 	if !r.fenced() {
 		return nil
 	}
 	v := r.view()
-	v.Writable = append(v.Writable, socketDir)
-	return func(cmd *exec.Cmd) error { return fence.Command(cmd, r.o.Self, v) }
+	v.Writable = append(v.Writable, r.socket)
+	return &v
 }
 
 func (r *run) serverUser() string {
@@ -89,13 +87,10 @@ func (r *run) serverUser() string {
 // lookAtNamespaces says what the kernel keeps away.
 func (r *run) lookAtNamespaces(f *evidence.Fence) error {
 	if !r.fenced() {
-		f.Network, f.Files = "not isolated", "not isolated"
-		if r.o.Self != "" {
-			f.Network, f.Files = r.unfenced, r.unfenced
-		}
+		f.Network, f.Files = r.unfenced, r.unfenced
 		return nil
 	}
-	seen, err := fence.Look(r.server.PID())
+	seen, err := fence.Look(r.pid)
 	if err != nil {
 		return fmt.Errorf("the namespaces of the server cannot be seen: %w", err)
 	}
@@ -105,7 +100,7 @@ func (r *run) lookAtNamespaces(f *evidence.Fence) error {
 	} else {
 		f.Missing = append(f.Missing, "the server is in the network of this host")
 	}
-	allowed := append([]string{r.stage.dir, r.server.SocketDir()}, r.newPaths()...)
+	allowed := append([]string{r.stage.dir, r.socket}, r.newPaths()...)
 	stray := slices.DeleteFunc(slices.Clone(seen.Mounts), func(path string) bool { return slices.Contains(allowed, path) })
 	switch {
 	case !seen.Files:
@@ -126,4 +121,3 @@ func (r *run) newPaths() []string {
 	}
 	return out
 }
-

@@ -1,7 +1,6 @@
 package drill
 
 import (
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -34,14 +33,6 @@ var (
 	lastCommit  = "last completed transaction was at log time "
 	newTimeline = "selected new timeline ID: "
 )
-
-func readServerLog(path string) (serverLog, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return serverLog{}, err
-	}
-	return parseServerLog(string(text)), nil
-}
 
 func parseServerLog(text string) serverLog {
 	var l serverLog

@@ -19,14 +19,9 @@ func (r *run) measureLoss(ctx context.Context) {
 		return
 	}
 	rpo := &r.doc.RPO
-	l, err := readServerLog(r.stage.log())
-	if err != nil {
-		rpo.Reason = probe.OneLine(err.Error())
-		return
-	}
-	end, err := r.recovered(l)
-	if err != nil {
-		rpo.Reason = probe.OneLine("where recovery ended is not known: " + err.Error())
+	end := r.recovery.End
+	if end == 0 {
+		rpo.Reason = probe.OneLine("where recovery ended is not known: " + r.recovery.Why)
 		return
 	}
 	rpo.Recovered = end.String()

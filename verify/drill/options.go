@@ -46,10 +46,9 @@ type Options struct {
 	// Find finds the programs of a major version of PostgreSQL.
 	Find func(major int) (server.Install, error)
 	// Self is the path of this program, whose main hands fence.Argument to
-	// fence.Enter; "" starts the server without a fence.
+	// fence.Enter and HelpArgument to ServeHelper.
 	Self string
 
-	Jobs    int
 	Keep    bool          // leave the server running and the folder in place
 	Timeout time.Duration // for the whole drill; 0 is none
 	Stall   time.Duration // recovery that makes no progress for so long hangs; 0 is 5 minutes

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"context"
 	"os"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ const needMemory = 256 << 20
 
 // preflight looks for what would make the drill fail late. Nothing has been
 // fetched yet but manifests and WAL.
-func (r *run) preflight() error {
+func (r *run) preflight(ctx context.Context) error {
 	var err error
 	major := postgres.ServerVersion(r.plan.Backup.PGVersion).Major()
 	if r.install, err = r.o.Find(major); err != nil {
@@ -28,7 +29,12 @@ func (r *run) preflight() error {
 	if free := availableMemory(); free > 0 && free < needMemory {
 		return &MemoryError{needMemory, free}
 	}
-	r.unfenced = r.whyUnfenced()
+	if err := r.startHelper(); err != nil {
+		return err
+	}
+	if r.unfenced, err = r.whyUnfenced(ctx); err != nil {
+		return err
+	}
 	if !r.fenced() && len(r.plan.NewTablespaces) > 0 {
 		return &UnfencedError{r.plan.NewTablespaces[0].Path, r.unfenced}
 	}

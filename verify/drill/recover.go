@@ -2,17 +2,14 @@ package drill
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"path/filepath"
+	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
@@ -24,44 +21,85 @@ func (r *run) recover(ctx context.Context) error {
 	if err := r.writeConf(r.plan); err != nil {
 		return err
 	}
-	if err := r.compareTables(ctx); err != nil {
+	noted, err := r.notedTables(ctx)
+	if err != nil {
 		return err
 	}
-	began := r.o.Now()
-	if err := r.start(ctx); err != nil {
-		return err
+	// From here on an attacker's code may run: nobody holds the key any more.
+	if err := r.restorer.Close(); err != nil {
+		return fmt.Errorf("end the process that holds the key: %w", err)
 	}
-	err := r.waitOpen(ctx)
-	r.recoveryPhases(began)
-	return err
-}
-
-func (r *run) start(ctx context.Context) error {
-	load, missing, left := r.preload(r.install, r.plan.Backup.Settings["shared_preload_libraries"])
-	r.missing = missing
-	r.doc.Fence = &evidence.Fence{Loaded: load, Left: slices.Concat(missing, left), Proven: []string{}}
-	o := server.Options{
-		DataDir: r.plan.DataDir, LogFile: r.stage.log(), Settings: r.settings(r.install, load),
-		Role: r.o.Role, DieWithParent: !r.o.Keep, Env: probe.PlainEnv(r.o.Env),
-	}
-	if r.plan.Owner != nil {
-		account, err := server.LookupAccount(r.plan.Owner.User)
-		if err != nil {
-			account = &server.Account{Name: r.plan.Owner.User}
-		}
-		account.UID, account.GID = uint32(r.plan.Owner.UID), uint32(r.plan.Owner.GID)
-		o.Account = account
-	}
-	var err error
-	if r.socket == "" {
-		if r.socket, err = r.socketDir(); err != nil {
+	if noted != nil {
+		if err := r.compareTables(ctx, noted.LSN); err != nil {
 			return err
 		}
 	}
-	o.SocketDir = r.socket
-	o.Launch = r.launch(o.SocketDir)
-	r.server, err = server.Start(ctx, r.install, o)
+	began := r.o.Now()
+	if err := r.start(ctx, targets(r.plan.Settings), ""); err != nil {
+		return err
+	}
+	if err := r.helper.call(ctx, doReady, nil, &r.recovery); err != nil {
+		return err
+	}
+	r.recovery.clean()
+	r.recoveryPhases(began)
+	if f := r.recovery.Failed; f != nil {
+		return f
+	}
+	return nil
+}
+
+// startHelper starts a helper, which has no keys, no credentials and nothing of our
+// environment but what says nothing of them. It serves one start of the server.
+func (r *run) startHelper() (err error) {
+	cmd := exec.Command(r.o.Self, HelpArgument)
+	cmd.Dir, cmd.Env = "/", probe.PlainEnv(r.o.Env)
+	r.helper, err = startProcess("helper", cmd, mostSeen, func(p Progress) { r.o.observe(p.Phase, p.Done, p.Total) })
 	return err
+}
+
+// start has the helper start the server with more settings than it has in any case.
+func (r *run) start(ctx context.Context, more map[string]string, tables string) error {
+	if r.helper == nil {
+		if err := r.startHelper(); err != nil {
+			return err
+		}
+	}
+	load, missing, left := r.preload(r.install, r.plan.Backup.Settings["shared_preload_libraries"])
+	r.missing = missing
+	r.doc.Fence = &evidence.Fence{Loaded: load, Left: slices.Concat(missing, left), Proven: []string{}}
+	if r.socket == "" {
+		dir, err := r.socketDir()
+		if err != nil {
+			return err
+		}
+		r.socket = dir
+	}
+	settings := r.settings(r.install, load)
+	maps.Copy(settings, more)
+	var s started
+	if err := r.helper.call(ctx, doStart, startRequest{
+		Install: r.install, DataDir: r.plan.DataDir, SocketDir: r.socket, Role: r.o.Role, Settings: settings, Account: r.account(),
+		View: r.serverView(), Self: r.o.Self, Env: probe.PlainEnv(r.o.Env), Keep: r.o.Keep, Tables: tables,
+		System: r.plan.Backup.System, Begin: r.plan.WAL.Begin, Stop: r.plan.StopLSN, Stall: r.o.Stall,
+	}, &s); err != nil {
+		return err
+	}
+	r.pid = s.PID
+	return nil
+}
+
+// account is that of files and server; nil where it is ours.
+func (r *run) account() *server.Account {
+	if r.plan.Owner == nil {
+		return nil
+	}
+	a, err := server.LookupAccount(r.plan.Owner.User)
+	if err != nil {
+		a = &server.Account{Name: r.plan.Owner.User}
+	}
+	a.UID, a.GID = uint32(r.plan.Owner.UID), uint32(r.plan.Owner.GID)
+	return a
 }
 
 // socketDir makes the folder of the socket. It is in the staging folder, unless
@@ -83,87 +121,9 @@ func (r *run) socketDir() (string, error) {
 	return dir, nil
 }
 
-// waitOpen waits for the end of recovery.
-func (r *run) waitOpen(ctx context.Context) error {
-	return r.watched(ctx, r.server.WaitWritable)
-}
-
-// watched waits for something that recovery will come to, as long as it makes
-// progress.
-func (r *run) watched(ctx context.Context, wait func(context.Context) error) error {
-	wctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		if hang := r.watchProgress(wctx); hang != nil {
-			cancel(hang)
-		}
-	}()
-	err := wait(wctx)
-	if cause := context.Cause(wctx); err != nil && cause != nil {
-		err = cause
-	}
-	cancel(nil)
-	<-watched
-	return err
-}
-
-// watchProgress looks at what recovery does: its log grows, since the server
-// says every second where it is, and once it can be read it tells how far it
-// has replayed.
-func (r *run) watchProgress(ctx context.Context) *HangError {
-	limit := r.o.Stall
-	if limit <= 0 {
-		limit = defaultStall
-	}
-	tick := time.NewTicker(min(limit/4, time.Second))
-	defer tick.Stop()
-	last, changed := "", r.o.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		state, at := r.progress(ctx)
-		if state != last {
-			last, changed = state, r.o.Now()
-			continue
-		}
-		if idle := r.o.Now().Sub(changed); idle >= limit {
-			l, _ := readServerLog(r.stage.log())
-			return &HangError{After: idle.Round(time.Second), At: at, Log: l.lastLine}
-		}
-	}
-}
-
-// progress is a text that changes as recovery goes on.
-func (r *run) progress(ctx context.Context) (string, postgres.LSN) {
-	var size int64
-	if info, err := os.Stat(r.stage.log()); err == nil {
-		size = info.Size()
-	}
-	qctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	var replayed string
-	if text, err := r.conn().Value(qctx, "", "select pg_last_wal_replay_lsn()::text"); err == nil && text != nil {
-		replayed = *text
-	}
-	at, _ := postgres.ParseLSN(replayed)
-	if at > r.plan.WAL.Begin {
-		r.o.observe(evidence.PhaseReplay, int64(at-r.plan.WAL.Begin), int64(r.plan.StopLSN-r.plan.WAL.Begin))
-	}
-	return strconv.FormatInt(size, 10) + " " + replayed, at
-}
-
 // recoveryPhases splits the time since the start by what the server logged.
 func (r *run) recoveryPhases(began time.Time) {
-	l, err := readServerLog(r.stage.log())
-	if err != nil {
-		return
-	}
-	now := r.o.Now()
+	l, now := r.recovery, r.o.Now()
 	at := began
 	r.o.observe(evidence.PhaseAccepting, 0, 0)
 	first, second := r.plan.WAL.Begin, r.plan.ConsistentLSN
@@ -175,8 +135,8 @@ func (r *run) recoveryPhases(began time.Time) {
 		end   time.Time
 		bytes int64
 	}{
-		{evidence.PhaseConsistent, l.consistent, int64(second - first)},
-		{evidence.PhaseReplay, l.replayed, int64(max(r.plan.StopLSN, second) - second)},
+		{evidence.PhaseConsistent, l.Consistent, int64(second - first)},
+		{evidence.PhaseReplay, l.Replayed, int64(max(r.plan.StopLSN, second) - second)},
 		{evidence.PhaseAccepting, now, 0},
 	} {
 		end := p.end
@@ -199,56 +159,24 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-func (r *run) conn() probe.Conn {
-	c := probe.Conn{Host: r.server.SocketDir(), Port: r.server.Port(), Role: r.o.Role, Env: r.o.Env}
-	if o := r.plan.Owner; o != nil {
-		c.Account = &syscall.Credential{Uid: uint32(o.UID), Gid: uint32(o.GID)}
-	}
-	return c
-}
-
-// stopServer ends the server; one that does not end in time is killed.
-func (r *run) stopServer(ctx context.Context) error {
+// stopServer ends the server, and the helper with it. Nothing that the server does
+// can hinder it.
+func (r *run) stopServer() error {
 	if r.sockets != "" {
 		defer os.RemoveAll(r.sockets)
 	}
-	if r.server == nil {
+	if r.helper == nil {
 		return nil
 	}
-	sctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	if err := r.server.Stop(sctx, server.Immediate); err != nil {
-		return r.server.Kill()
-	}
-	return nil
+	return r.helper.kill()
 }
 
 func (r *run) keptServer() *Kept {
-	k := &Kept{Conn: r.server.Conn(), DataDir: r.plan.DataDir, Folder: r.stage.dir, PGCtl: r.install.Path("pg_ctl")}
+	k := &Kept{Conn: server.ConnString(r.socket, 0, r.o.Role, ""), DataDir: r.plan.DataDir, Folder: r.stage.dir, PGCtl: r.install.Path("pg_ctl")}
 	if r.plan.Owner != nil {
 		k.Account = r.plan.Owner.User
 	}
 	return k
-}
-
-// recovered reads where recovery ended: the last line of the new timeline's
-// history says where it leaves the one before.
-func (r *run) recovered(l serverLog) (postgres.LSN, error) {
-	if l.timeline == 0 {
-		return 0, errors.New("the server has begun no new timeline")
-	}
-	text, err := os.ReadFile(filepath.Join(r.plan.DataDir, "pg_wal", l.timeline.HistoryName()))
-	if err != nil {
-		return 0, err
-	}
-	h, err := postgres.ParseHistory(l.timeline, text)
-	if err != nil {
-		return 0, err
-	}
-	if len(h.Entries) == 0 {
-		return 0, fmt.Errorf("the history of timeline %s is empty", l.timeline)
-	}
-	return h.Entries[len(h.Entries)-1].Switch, nil
 }
 
 func joined(names []string) string { return strings.Join(names, ", ") }

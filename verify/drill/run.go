@@ -40,8 +40,9 @@ type Kept struct {
 // Whatever happens, the staging folder is removed, unless it is to be kept;
 // when that fails too the evidence says so. A cancelled context ends the drill
 // and is no reason to leave anything.
-func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
-	d := &run{o: o, repo: r, began: o.Began, result: &Result{}}
+func Run(ctx context.Context, r *repo.Repo, restorer *Restorer, o Options) (*Result, error) {
+	restorer.observe = func(p Progress) { o.observe(p.Phase, p.Done, p.Total) }
+	d := &run{o: o, repo: r, restorer: restorer, began: o.Began, result: &Result{}}
 	if d.began.IsZero() {
 		d.began = o.Now()
 	}
@@ -60,10 +61,11 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 
 	// From here on nothing may be cut short: what was begun is cleaned up, and
 	// what was seen is stored.
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
+	ctx = context.WithoutCancel(ctx)
+	d.cleanUp(err)
+	d.conclude(ctx, err)
+	after, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
-	d.cleanUp(after, err)
-	d.conclude(after, err)
 	doc, err := evidence.Put(after, r.Store(), &d.doc, o.Key)
 	d.result.Document = doc
 	return d.result, err
@@ -82,7 +84,11 @@ type run struct {
 	primary  *wal.ServerState // nil: not asked, or it did not answer
 	plan     *restore.Plan
 	install  server.Install
-	server   *server.Server
+	restorer *Restorer
+	helper   *process // nil: no server was, or is to be, started
+	pid      int      // of the server, by the helper's word
+	recovery recovery // what the server left behind of it
+	covered  []listedBackup
 	unfenced string       // why there is no fence; "" with one
 	paused   postgres.LSN // where recovery was paused to compare tables; 0 when it was not
 	socket   string       // folder of the socket
@@ -116,7 +122,7 @@ func (r *run) perform(ctx context.Context) error {
 		r.quickChecks()
 		return nil
 	}
-	if err := r.preflight(); err != nil {
+	if err := r.preflight(ctx); err != nil {
 		return err
 	}
 	if err := r.restoreFiles(ctx); err != nil {
@@ -160,37 +166,36 @@ func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
 func (r *run) restoreFiles(ctx context.Context) error {
 	err := r.phase(evidence.PhaseFiles, func(p *evidence.Phase) error {
 		p.Bytes, p.Fetched = r.plan.WriteBytes, r.plan.FetchBytes
-		return restore.Apply(ctx, r.repo, r.plan, restore.Options{Jobs: r.o.Jobs, Observe: func(e restore.Progress) {
-			r.o.observe(evidence.PhaseFiles, e.Done, e.Total)
-		}})
+		return r.restorer.call(ctx, doFiles, nil, &written{})
 	})
 	if err != nil {
 		return err
 	}
 	return r.phase(evidence.PhaseWAL, func(p *evidence.Phase) (err error) {
 		p.Fetched = r.plan.WAL.Bytes
-		p.Bytes, err = r.plan.PlaceWAL(ctx, r.repo, restore.Options{Jobs: r.o.Jobs, Observe: func(e restore.Progress) {
-			r.o.observe(evidence.PhaseWAL, e.Done, e.Total)
-		}})
+		var w written
+		err = r.restorer.call(ctx, doWAL, nil, &w)
+		p.Bytes = w.Bytes
 		return err
 	})
 }
 
 // cleanUp stops the server and removes the folder, or keeps both.
-func (r *run) cleanUp(ctx context.Context, err error) {
+func (r *run) cleanUp(err error) {
+	ended := r.restorer.Close()
+	if ended == nil {
+		ended = r.endServer(err)
+	}
 	if r.stage == nil {
 		r.doc.Cleanup.Done = true // nothing was made
 		return
 	}
-	if r.o.Keep && r.server != nil && !errors.Is(err, context.Canceled) {
-		if kept := r.stage.keep(); kept == nil {
-			r.doc.Cleanup.Kept = r.stage.dir
-			r.result.Kept = r.keptServer()
-			return
-		}
+	if r.result.Kept != nil {
+		r.doc.Cleanup.Kept = r.stage.dir
+		return
 	}
-	if e := r.stopServer(ctx); e != nil {
-		r.doc.Cleanup.Detail = probe.OneLine(e.Error())
+	if ended != nil { // what still runs could put back what is removed
+		r.doc.Cleanup.Detail = probe.OneLine(ended.Error())
 		return
 	}
 	if e := r.stage.remove(); e != nil {
@@ -199,6 +204,21 @@ func (r *run) cleanUp(ctx context.Context, err error) {
 	}
 	r.doc.Cleanup.Done = true
 }
+
+// endServer ends the server, unless it is to be kept and can be.
+func (r *run) endServer(err error) error {
+	if r.o.Keep && r.pid != 0 && !errors.Is(err, context.Canceled) {
+		if r.stage.keep() == nil && r.helper.end(5*time.Second) == nil {
+			r.result.Kept = r.keptServer()
+			return nil
+		}
+	}
+	return r.stopServer()
+}
+
+// storeLimit is how long coverage and evidence may take, each: neither may cost
+// the other, and the clean-up costs neither.
+const storeLimit = 5 * time.Minute
 
 // conclude comes to the verdict.
 func (r *run) conclude(ctx context.Context, err error) {
@@ -224,7 +244,9 @@ func (r *run) conclude(ctx context.Context, err error) {
 	}
 	d.Measure(r.took, r.proven)
 	d.Judge(faults...)
-	r.coverage(ctx)
+	cctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	r.coverage(cctx)
 }
 
 func objective(d time.Duration) *float64 {

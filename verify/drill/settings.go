@@ -100,7 +100,7 @@ func (r *run) autoConf(settings []restore.Setting) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(restore.AutoConf(settings))
+	_, err = f.WriteString(restore.AutoConf(slices.DeleteFunc(slices.Clone(settings), func(s restore.Setting) bool { return isTarget(s.Name) })))
 	if closed := f.Close(); err == nil {
 		err = closed
 	}

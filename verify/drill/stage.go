@@ -44,7 +44,6 @@ func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
 func (s *stage) dataDir() string     { return s.path("data") }
 func (s *stage) tablespaces() string { return s.path("tablespaces") }
 func (s *stage) conf() string        { return s.path("conf") }
-func (s *stage) log() string         { return s.path("server.log") }
 
 // makeStage makes the folder of a drill. Others may pass through it, since
 // under root the server runs as another account, but not list it.

@@ -32,17 +32,21 @@ type Check struct {
 
 const userLimit = time.Minute
 
+// Limit is how long the check may take.
+func (c Check) Limit() time.Duration {
+	if c.Timeout <= 0 {
+		return userLimit
+	}
+	return c.Timeout
+}
+
 // Run runs the check against the server behind conn.
 func (c Check) Run(ctx context.Context, now func() time.Time, conn Conn, disaster time.Time) evidence.Check {
 	kind := "sql"
 	if len(c.Command) > 0 {
 		kind = "command"
 	}
-	limit := c.Timeout
-	if limit <= 0 {
-		limit = userLimit
-	}
-	return Timed(ctx, now, evidence.Check{Name: c.Name, Kind: kind, Required: c.Required}, limit, func(ctx context.Context) (evidence.Verdict, string) {
+	return Timed(ctx, now, evidence.Check{Name: c.Name, Kind: kind, Required: c.Required}, c.Limit(), func(ctx context.Context) (evidence.Verdict, string) {
 		if len(c.Command) > 0 {
 			return runCommand(ctx, c.Command, conn)
 		}

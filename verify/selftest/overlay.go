@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/file"
 )
 
 // overlay is a store with changes: objects that are gone, and objects with
@@ -132,4 +133,25 @@ func (o *overlay) read(ctx context.Context, key string) ([]byte, error) {
 	}
 	defer rc.Close()
 	return io.ReadAll(rc)
+}
+
+// writeTo writes all objects into a new file repository.
+func (o *overlay) writeTo(ctx context.Context, dir string) error {
+	to, err := file.Init(dir)
+	if err != nil {
+		return err
+	}
+	for info, err := range o.List(ctx, "") {
+		if err != nil {
+			return err
+		}
+		data, err := o.read(ctx, info.Key)
+		if err == nil {
+			err = to.Create(ctx, info.Key, bytes.NewReader(data))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

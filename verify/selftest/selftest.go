@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,6 +24,11 @@ type Scratch struct {
 	Store storage.Store
 	Keys  repo.Keys // that open and, for what is forged, sign
 	Rows  int
+
+	// Restorer is the command of the process that holds the identity of a drill of
+	// the file repository below a directory, with the identity in a file.
+	Restorer func(dir, identity string) (*exec.Cmd, error)
+	Dir      string // where repositories with a breakage in them are written
 
 	// Change runs SQL on the server and waits until its WAL is archived.
 	Change func(ctx context.Context, sql string) error
@@ -59,6 +67,7 @@ type bench struct {
 	keys    repo.Keys
 	drill   drill.Options
 	info    repo.Info // of the one backup
+	written string    // directory of the repository with the breakage in it
 }
 
 // Run breaks, drills and looks, one breakage after another. base says how drills
@@ -79,6 +88,7 @@ func Run(ctx context.Context, s Scratch, base drill.Options, report func(Outcome
 
 func (b breakage) run(ctx context.Context, s Scratch, base drill.Options) (Outcome, error) {
 	w := &bench{scratch: s, store: newOverlay(s.Store), keys: s.Keys, drill: base}
+	defer func() { _ = os.RemoveAll(w.written) }() // "" is nothing
 	w.drill.Level, w.drill.Pick = evidence.Standard, drill.Latest
 	if b.level != "" {
 		w.drill.Level = b.level
@@ -96,8 +106,13 @@ func (b breakage) run(ctx context.Context, s Scratch, base drill.Options) (Outco
 	if err != nil {
 		return Outcome{}, err
 	}
+	restorer, err := w.restorer(ctx)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer restorer.Close()
 	began := base.Now()
-	result, err := drill.Run(ctx, r, w.drill)
+	result, err := drill.Run(ctx, r, restorer, w.drill)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -130,6 +145,29 @@ func (b breakage) judge(d *evidence.Drill, took time.Duration) Outcome {
 		o.By = "the staging folder was not removed: " + d.Cleanup.Detail
 	}
 	return o
+}
+
+// restorer starts the process that holds the identity, on the repository as it is
+// with the breakage in it: it lies in a directory, and the identity in a file.
+func (w *bench) restorer(ctx context.Context) (*drill.Restorer, error) {
+	dir, err := os.MkdirTemp(w.scratch.Dir, "broken-")
+	if err != nil {
+		return nil, err
+	}
+	w.written = dir
+	if err := w.store.writeTo(ctx, filepath.Join(dir, "repository")); err != nil {
+		return nil, fmt.Errorf("write the repository: %w", err)
+	}
+	key := repo.KeyFile{Cluster: w.keys.Cluster.Cluster, Repository: w.keys.Cluster.Repository, Identities: w.keys.Identities, Signers: w.keys.Cluster.Signers}
+	identity := filepath.Join(dir, "recovery.key")
+	if err := os.WriteFile(identity, key.Marshal("Of a selftest."), 0o600); err != nil {
+		return nil, err
+	}
+	cmd, err := w.scratch.Restorer(filepath.Join(dir, "repository"), identity)
+	if err != nil {
+		return nil, err
+	}
+	return drill.StartRestorer(ctx, cmd)
 }
 
 // backup is what is known of the one backup.

@@ -1,0 +1,51 @@
+package drill
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+)
+
+// adoptOrphans has the kernel give this process what loses its parent below it
+// (PR_SET_CHILD_SUBREAPER, prctl(2)), so that nothing below it gets away.
+func adoptOrphans() error {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("adopt what is started: %w", err)
+	}
+	return nil
+}
+
+// giveUpRoot makes this process the server's account for good; nil changes no
+// account. Afterwards no other process of the account can look into it or trace
+// it (PR_SET_DUMPABLE, prctl(2)).
+func giveUpRoot(a *server.Account) error {
+	if a != nil && os.Geteuid() == 0 {
+		groups := make([]int, len(a.Groups))
+		for i, g := range a.Groups {
+			groups[i] = int(g)
+		}
+		err := errors.Join(syscall.Setgroups(groups), syscall.Setresgid(int(a.GID), int(a.GID), int(a.GID)), syscall.Setresuid(int(a.UID), int(a.UID), int(a.UID)))
+		if err != nil {
+			return fmt.Errorf("become account %s: %w", a, err)
+		}
+		if syscall.Setuid(0) == nil {
+			return errors.New("root was not given up")
+		}
+	}
+	return Protect()
+}
+
+// Protect keeps other processes, those of the same account too, from reading this
+// process's memory and environment and from tracing it, and a crash from writing
+// it to a file.
+func Protect() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("protect this process: %w", err)
+	}
+	return nil
+}
