@@ -9,6 +9,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -82,6 +83,39 @@ func forTests(folder string) bool {
 // inProgram are the helpers that a program needs after all: lifeboat
 // check-repository holds a user's bucket to the contract of a store.
 var inProgram = map[string][]string{"storage/storetest": {"cmd"}}
+
+// notInProgram are modules that only tests, benchmarks and man pages need.
+var notInProgram = []string{"github.com/rogpeppe/", "github.com/cpuguy83/go-md2man", "github.com/russross/blackfriday", "golang.org/x/tools", "testing"}
+
+// TestProgramDependencies goes over what lifeboat is built from: nothing that
+// is for tests is in it.
+func TestProgramDependencies(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "-tags", "urfave_cli_no_docs", "../cmd/lifeboat").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := strings.Fields(string(out))
+	if !slices.Contains(packages, "github.com/urfave/cli/v2") {
+		t.Fatalf("%d packages, and the library of the command line is none of them", len(packages))
+	}
+	for _, p := range packages {
+		if unwanted(p) {
+			t.Errorf("the program is built with %s, which is for tests", p)
+		}
+	}
+	for _, p := range []string{"github.com/rogpeppe/go-internal/testscript", "testing", module + "storage/s3/s3test"} {
+		if !unwanted(p) {
+			t.Errorf("%s is not recognised", p)
+		}
+	}
+}
+
+func unwanted(path string) bool {
+	if own, ok := strings.CutPrefix(path, module); ok {
+		return forTests(own) && inProgram[own] == nil
+	}
+	return slices.ContainsFunc(notInProgram, func(m string) bool { return path == m || strings.HasPrefix(path, strings.TrimSuffix(m, "/")+"/") })
+}
 
 // source is one file that is no test: tests may do what they need.
 type source struct {

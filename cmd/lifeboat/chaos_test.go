@@ -91,7 +91,7 @@ func newChaos(t *testing.T) *chaos {
 	c := &chaos{promised: map[int64]bool{}, faults: map[string]int{}}
 	c.site = newSite(t, siteOptions{s3: true, server: servertest.Options{WALSegmentSize: 1 << 20}, way: func(target string) string {
 		c.network = newBadNetwork(t, target)
-		return c.network.proxy.Listen
+		return c.network.proxy.Addr()
 	}})
 	c.Exec(t, `create table chaos (id bigint, x bytea); alter table chaos alter x set storage external;
 		select pg_create_physical_replication_slot('lifeboat', true)`)

@@ -12,19 +12,22 @@ import (
 // delay every byte, as a long way does, limit the rate, and cut connections at
 // chosen places. What is inside, TLS included, passes untouched.
 type Proxy struct {
-	listener net.Listener
-	target   string
-	options  ProxyOptions
-	done     sync.WaitGroup
+	addr    string
+	target  string
+	options ProxyOptions
+	done    sync.WaitGroup
 
-	mu      sync.Mutex
-	links   map[*link]struct{}
-	closed  bool
-	rule    *Rule
-	dropped bool // the rule has cut
-	up      int64
-	down    int64
-	opened  int
+	mu       sync.Mutex
+	listener net.Listener
+	refusing bool
+	fault    *Fault
+	links    map[*link]struct{}
+	closed   bool
+	rule     *Rule
+	dropped  bool // the rule has cut
+	up       int64
+	down     int64
+	opened   int
 }
 
 // ProxyOptions say how long and how wide the way is.
@@ -54,13 +57,13 @@ func StartProxy(target string, o ProxyOptions) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{listener: listener, target: target, options: o, links: make(map[*link]struct{})}
-	p.done.Go(p.accept)
+	p := &Proxy{listener: listener, addr: listener.Addr().String(), target: target, options: o, links: make(map[*link]struct{})}
+	p.done.Go(func() { p.accept(listener) })
 	return p, nil
 }
 
 // Addr is the host:port to connect to.
-func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+func (p *Proxy) Addr() string { return p.addr }
 
 // SetRule arms a rule; connections that are open count as well, from the
 // bytes that pass from now on.
@@ -106,21 +109,14 @@ func (p *Proxy) Cut() {
 // Close cuts all connections and stops listening. A second call does nothing.
 func (p *Proxy) Close() error {
 	p.mu.Lock()
-	closed := p.closed
 	p.closed = true
 	p.mu.Unlock()
-	if closed {
-		return nil
-	}
-	err := p.listener.Close()
-	p.Cut()
-	p.done.Wait()
-	return err
+	return p.Refuse()
 }
 
-func (p *Proxy) accept() {
+func (p *Proxy) accept(listener net.Listener) {
 	for {
-		client, err := p.listener.Accept()
+		client, err := listener.Accept()
 		if err != nil {
 			return // closed
 		}
@@ -137,7 +133,7 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	l := &link{client: client, server: server}
 	p.mu.Lock()
-	closed := p.closed
+	closed := p.closed || p.refusing
 	p.links[l] = struct{}{}
 	p.opened++
 	p.mu.Unlock()
@@ -174,7 +170,7 @@ func (p *Proxy) forward(l *link, from, to net.Conn, up bool, notBefore time.Time
 				l.reset()
 				continue
 			}
-			if _, err := to.Write(c.data); err != nil {
+			if err := p.pass(l, to, c.data, up); err != nil {
 				l.reset()
 			}
 		}
@@ -235,6 +231,7 @@ func (p *Proxy) count(l *link, n int64, up bool) bool {
 type link struct {
 	client, server net.Conn
 	up, down       int64 // bytes since the rule was set
+	faulty         int64 // bytes that a fault has let pass
 }
 
 // reset ends both, without a farewell.
@@ -247,6 +244,12 @@ func (l *link) reset() {
 			_ = c.Close()
 		}
 	}
+}
+
+// end closes both in good order.
+func (l *link) end() {
+	_ = l.client.Close()
+	_ = l.server.Close()
 }
 
 func closeWrite(c net.Conn) {
