@@ -111,7 +111,7 @@ func parseDatabaseDir(dir string) (tablespace, database uint32, ok bool) {
 		return 0, 0, false
 	}
 	oid, version, ok := strings.Cut(rest, "/")
-	if !ok || !strings.HasPrefix(version, "PG_") || strings.Contains(version, "/") {
+	if !ok || !tablespaceVersion(version) {
 		return 0, 0, false
 	}
 	tablespace, ok = parseOID(oid)

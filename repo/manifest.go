@@ -253,6 +253,8 @@ func (f FileEntry) Check() error {
 		return fmt.Errorf("file %.200q is of unknown type %.20q", f.Path, f.Type)
 	case f.Path == "" || f.Path == "." || path.IsAbs(f.Path) || path.Clean(f.Path) != f.Path || f.Path == ".." || strings.HasPrefix(f.Path, "../") || strings.ContainsRune(f.Path, 0):
 		return fmt.Errorf("file path %.200q leads out of the data directory", f.Path)
+	case strings.HasPrefix(f.Path, "pg_tblspc/") && !postgres.TablespacePath(f.Path):
+		return fmt.Errorf("file path %.200q is none that a tablespace has", f.Path)
 	case f.Mode&^0o777 != 0 || f.Size < 0 || f.Type == Dir && f.Size != 0:
 		return fmt.Errorf("file %.200q has mode %o and size %d", f.Path, f.Mode, f.Size)
 	}

@@ -46,7 +46,7 @@ func (f *Folder) look(path string) error {
 	if err != nil {
 		return err
 	}
-	f.Exists, f.IsDir = true, info.IsDir()
+	f.Exists, f.IsDir, f.Self = true, info.IsDir(), os.Geteuid()
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		f.UID = int(st.Uid)
 	}
@@ -147,11 +147,16 @@ func findOwner(t Target, info repo.Info) (*Owner, error) {
 	if info.Owner == "" {
 		return nil, &OwnerError{Reason: "the backup does not say who owned the files, and PostgreSQL does not run as root"}
 	}
-	o, err := lookupOwner(info.Owner, info.Group)
+	own, err := lookupOwner(info.Owner, "")
 	if err != nil {
-		return lookupOwner(info.Owner, "") // the group may have another name here
+		return nil, err
 	}
-	return o, nil
+	// The group may have another name here. And a group that the account is not in
+	// would be a right that the backup gives to the server.
+	if o, err := lookupOwner(info.Owner, info.Group); err == nil && own.inGroup(o.GID) {
+		return o, nil
+	}
+	return own, nil
 }
 
 func (t Target) checkOwnerIsMe() error {

@@ -15,7 +15,7 @@ func (p *Plan) placeTablespaces(t Target, s *Survey) error {
 	for _, ts := range p.Backup.Tablespaces {
 		place := Tablespace{OID: ts.OID, From: ts.Path, To: t.confined(ts.OID, ts.Path), InPlace: ts.InPlace}
 		for i, m := range t.Tablespaces {
-			if m.Old != ts.Path && m.Old != strconv.FormatUint(uint64(ts.OID), 10) {
+			if !m.isOf(ts.OID, ts.Path) {
 				continue
 			}
 			if ts.InPlace {
@@ -34,7 +34,7 @@ func (p *Plan) placeTablespaces(t Target, s *Survey) error {
 		return err
 	}
 	for i, m := range t.Tablespaces {
-		if !used[i] {
+		if !used[i] && !p.namesNew(m) {
 			return p.unusedMapping(m)
 		}
 	}
@@ -96,9 +96,15 @@ func (p *Plan) confineNew(t Target, made []NewTablespace) error {
 	return nil
 }
 
+// namesNew says whether the mapping leaves a tablespace that recovery makes where it
+// is made: the operator's word that it is meant.
+func (p *Plan) namesNew(m Mapping) bool {
+	return slices.ContainsFunc(p.NewTablespaces, func(n NewTablespace) bool { return m.isOf(n.OID, n.Path) && m.New == n.Path })
+}
+
 func (p *Plan) unusedMapping(m Mapping) error {
 	for _, n := range p.NewTablespaces {
-		if m.Old == n.Path || m.Old == strconv.FormatUint(uint64(n.OID), 10) {
+		if m.isOf(n.OID, n.Path) {
 			return &TargetError{fmt.Sprintf("tablespace %d cannot be moved: the WAL to be replayed makes it at %s", n.OID, n.Path)}
 		}
 	}
@@ -153,7 +159,7 @@ func (p *Plan) filledFolders(c *Contents) []filled {
 
 // checkFolders makes sure that each folder can take what goes there, and that
 // the account that will run the server can get to it.
-func (p *Plan) checkFolders(in *Inputs, c *Contents) error {
+func (p *Plan) checkFolders(in *Inputs, t Target, c *Contents) error {
 	all := p.filledFolders(c)
 	owner, known := in.Owners[p.Label]
 	need := &MissingFactError{Backup: &p.Backup, Owner: !known}
@@ -182,6 +188,9 @@ func (p *Plan) checkFolders(in *Inputs, c *Contents) error {
 		}
 	}
 	if err := checkOverlap(all, in.Folders); err != nil {
+		return err
+	}
+	if err := p.checkWord(t, in); err != nil {
 		return err
 	}
 	return p.checkSpace(all, in.Folders)

@@ -92,6 +92,7 @@ type Folder struct {
 	Err     error    // it could not be looked at
 
 	UID      int     // of its owner
+	Self     int     // the account that looked
 	Writable bool    // by this process; of the nearest existing parent if it does not exist
 	Above    []Above // the existing folders above it, nearest first
 	Device   uint64  // of its file system

@@ -23,7 +23,7 @@ import (
 //
 // Errors: *MissingFactError when Inputs do not hold what is needed; see Load.
 // ErrNoBackup, *BackupError, *UnbelievedError, *TargetError, *UnreachableError, *GapError,
-// *FolderError, *SpaceError, *OwnerError.
+// *FolderError, *WordError, *SpaceError, *OwnerError.
 func NewPlan(in *Inputs, t Target) (*Plan, error) {
 	if err := t.check(); err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func planWith(in *Inputs, t Target, c candidate) (*Plan, error) {
 	if err := p.placeTablespaces(t, survey); err != nil {
 		return nil, err
 	}
-	if err := p.checkFolders(in, contents); err != nil {
+	if err := p.checkFolders(in, t, contents); err != nil {
 		return nil, err
 	}
 	settings, err := p.recoverySettings(t, survey)

@@ -137,7 +137,8 @@ func (w *world) plan() (*Plan, error) {
 			w.in.Archives[m.Archive] = ix
 		}
 		for _, f := range m.Folders {
-			w.in.Folders[f] = Folder{Real: f, Writable: true, Device: 1, Free: w.free}
+			made := f != w.target.DataDir // a tablespace's directory that somebody has made
+			w.in.Folders[f] = Folder{Real: f, Exists: made, IsDir: made, Writable: true, Device: 1, Free: w.free}
 		}
 		if m.Owner {
 			w.in.Owners[m.Backup.Label] = OwnerFact{}
@@ -312,6 +313,9 @@ func (w *world) folder(path string, a map[string]string) {
 	if a["real"] != "" {
 		f.Real = a["real"]
 	}
+	if a["uid"] != "" {
+		f.UID = w.number(a["uid"])
+	}
 	if a["device"] != "" {
 		f.Device = uint64(w.number(a["device"]))
 	}
@@ -359,9 +363,11 @@ func (w *world) setTarget(a map[string]string) {
 		case "keep-archiving":
 			t.KeepArchiving = true
 		case "tablespace":
-			var m Mapping
-			m, err = ParseMapping(v)
-			t.Tablespaces = append(t.Tablespaces, m)
+			for _, one := range strings.Split(v, ",") {
+				var m Mapping
+				m, err = ParseMapping(one)
+				t.Tablespaces = append(t.Tablespaces, m)
+			}
 		}
 		if err != nil {
 			w.t.Fatal(err)

@@ -111,10 +111,10 @@ func (l *layout) add(i int, e repo.FileEntry, roots map[string]int) error {
 	}
 	switch e.Type {
 	case repo.Dir:
-		l.folders = append(l.folders, folder{where, fs.FileMode(e.Mode)})
+		l.folders = append(l.folders, folder{where, fileMode(e)})
 		l.files[i] = target{path: e.Path, skip: true}
 	case repo.Regular:
-		l.files[i] = target{place: where, path: e.Path, size: e.Size, mode: fs.FileMode(e.Mode), skip: leftOut(e.Path)}
+		l.files[i] = target{place: where, path: e.Path, size: e.Size, mode: fileMode(e), skip: leftOut(e.Path)}
 		if e.Path == postgres.ControlPath {
 			l.control = i
 			if e.Size > maxControlFile {
@@ -171,9 +171,17 @@ func checkParents(entries []repo.FileEntry, kinds map[string]repo.FileType, root
 	return nil
 }
 
+// fileMode is the mode that an entry gets: its own, but that nobody else may write.
+// A server reads its settings from these files, and runs what they name.
+func fileMode(e repo.FileEntry) fs.FileMode { return fs.FileMode(e.Mode) &^ 0o002 }
+
 // leftOut says whether Apply does not write a file of the backup: what belongs
-// to a running server, and what Apply writes itself.
+// to a running server, what Apply writes itself, and what is not PostgreSQL's in
+// the directory of a tablespace, which may be any of the host's.
 func leftOut(p string) bool {
+	if strings.HasPrefix(p, "pg_tblspc/") {
+		return !postgres.TablespaceFile(p)
+	}
 	switch p {
 	case "postmaster.pid", "postmaster.opts", "recovery.signal", "standby.signal", "recovery.done", "recovery.conf",
 		postgres.BackupLabelFile, postgres.TablespaceMapFile, postgres.BackupLabelFile + ".old",

@@ -47,8 +47,11 @@ func TestLayoutRefuses(t *testing.T) {
 		"leading zero":                  {dir("pg_tblspc/016400")},
 		"tablespace that is a file":     {file("pg_tblspc/16400")},
 		"file in pg_tblspc":             {file("pg_tblspc/readme")},
-		"folder missing in tablespace":  {file("pg_tblspc/16400/PG_15/1")},
-		"folder missing in place":       {file("pg_tblspc/16401/PG_15/1")},
+		"folder missing in tablespace":  {file("pg_tblspc/16400/PG_15_202209061/1")},
+		"folder missing in place":       {file("pg_tblspc/16401/PG_15_202209061/1")},
+		"a key in a tablespace":         {file("pg_tblspc/16400/authorized_keys")},
+		"a directory in a tablespace":   {dir("pg_tblspc/16400/.ssh")},
+		"no version's directory":        {dir("pg_tblspc/16400/PG_15")},
 	} {
 		_, err := newLayout(append(append([]repo.FileEntry{}, honest...), add...), spaces)
 		if !errors.Is(err, ErrUnsafeManifest) {
@@ -73,16 +76,27 @@ func TestLayoutPlaces(t *testing.T) {
 		return repo.FileEntry{Type: repo.Regular, Path: p, Mode: 0o600, Size: 1}
 	}
 	dir := func(p string) repo.FileEntry { return repo.FileEntry{Type: repo.Dir, Path: p, Mode: 0o700} }
+	const in = "PG_15_202209061"
 	l, err := newLayout([]repo.FileEntry{dir("global"), file("global/pg_control"), dir("pg_tblspc"),
-		dir("pg_tblspc/16401"), file("pg_tblspc/16401/in"), file("pg_tblspc/16402/out"), file("pg_tblspc/16400/out"),
+		dir("pg_tblspc/16401"), dir("pg_tblspc/16401/"+in), dir("pg_tblspc/16402/"+in), dir("pg_tblspc/16400/"+in),
+		dir("pg_tblspc/16401/"+in+"/5"), dir("pg_tblspc/16402/"+in+"/5"), dir("pg_tblspc/16400/"+in+"/5"),
+		file("pg_tblspc/16401/"+in+"/5/1"), file("pg_tblspc/16402/"+in+"/5/PG_VERSION"), file("pg_tblspc/16400/"+in+"/5/t3_16384"),
+		file("pg_tblspc/16400/"+in+"/5/authorized_keys"), file("pg_tblspc/16401/"+in+"/5/x.so"),
 		dir("..data"), file("..data/x"), file("...")},
 		[]Tablespace{{OID: 16400, To: "/a"}, {OID: 16401, InPlace: true}, {OID: 16402, To: "/b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range map[int]place{4: {0, "pg_tblspc/16401/in"}, 5: {2, "out"}, 6: {1, "out"}, 8: {0, "..data/x"}, 9: {0, "..."}} {
-		if l.files[i].place != want {
-			t.Errorf("%s goes to %+v, want %+v", l.files[i].path, l.files[i].place, want)
+	for i, want := range map[int]place{10: {0, "pg_tblspc/16401/" + in + "/5/1"}, 11: {2, in + "/5/PG_VERSION"}, 12: {1, in + "/5/t3_16384"},
+		16: {0, "..data/x"}, 17: {0, "..."}} {
+		if l.files[i].place != want || l.files[i].skip {
+			t.Errorf("%s goes to %+v, want %+v", l.files[i].path, l.files[i], want)
+		}
+	}
+	// What is not PostgreSQL's in a tablespace is not written.
+	for _, i := range []int{13, 14} {
+		if !l.files[i].skip {
+			t.Errorf("%s is written", l.files[i].path)
 		}
 	}
 }

@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"postgres": {"postgres", "postgres/..."},
 
 	"hoststate": {},
-	"scripts":  {},
+	"scripts":   {},
 }
 
 // keptIn lists the homes of foreign packages, so that replacing one touches one

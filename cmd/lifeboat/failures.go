@@ -93,6 +93,7 @@ func failures() []failure {
 		}), exitFailed},
 		{is(wal.ErrNoHistory, "name the timeline to recover along with --target-timeline: \"current\" is the backup's own"), exitFailed},
 		{backupHint, exitFailed},
+		{as(wordHint), exitFailed},
 		{as(func(e *restore.TargetError) string { return "\"lifeboat restore --help\" explains targets" }), exitUsage},
 		// backup
 		{as(func(e *backup.LostTablespaceError) string {

@@ -38,7 +38,8 @@ started, and running it again removes what it left.
 
 --target-time takes RFC 3339 and PostgreSQL's forms, such as "2026-01-31
 02:00:00+01"; without a zone it is read in the local one, and the plan says so.
-A tablespace is moved by --tablespace OLD=NEW, where OLD is its path or its
+A tablespace's directory is made only when --tablespace names it: the path is
+what the backup says. It is moved by --tablespace OLD=NEW, where OLD is its path or its
 OID; the others go back to where they were. One made after the backup is made
 by the WAL, at the path it had.`,
 		Flags: append(restoreFlags(), configFlags("repository", "identity", "signer", "jobs", "pg_bindir")...),

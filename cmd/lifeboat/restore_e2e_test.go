@@ -278,7 +278,18 @@ func TestRestoreTablespaces(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	code, stdout, stderr := restore("--tablespace", oid+"="+moved)
+	// Nobody has said that it may make what is not there: the hint is what to type.
+	for _, dry := range [][]string{{"--dry-run"}, nil} {
+		code, _, stderr := restore(append(dry, "--tablespace", oid+"="+moved)...)
+		_, typed, found := strings.Cut(stderr, "add ")
+		if code != int(exitFailed) || !found || !strings.Contains(typed, "="+later+" ") || !strings.Contains(typed, "="+dropped) || strings.Contains(typed, known) {
+			t.Errorf("%v: exit code %d\n%s", dry, code, stderr)
+		}
+		if _, err := os.Stat(later); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%v: %s was made: %v", dry, later, err)
+		}
+	}
+	code, stdout, stderr := restore("--tablespace", oid+"="+moved, "--tablespace", later+"="+later, "--tablespace", dropped+"="+dropped)
 	if code != 0 {
 		t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
 	}

@@ -59,6 +59,11 @@ func gapHint(e *restore.GapError) string {
 	return fmt.Sprintf("restore up to the gap with --target-lsn %s, or use a backup taken after it", e.Window.LastLSN)
 }
 
+// wordHint is what to type when the tablespaces are meant to go where they were.
+func wordHint(e *restore.WordError) string {
+	return "if that is where they belong, add " + e.Flags() + "; another directory behind \"=\" moves one"
+}
+
 // folderHint says what to do about a folder that cannot be used.
 func folderHint(e *restore.FolderError) string {
 	switch e.Kind {

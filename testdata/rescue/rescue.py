@@ -155,6 +155,8 @@ def path_of(record):
     parts = path.split(b"/")
     if b"" in parts or b"." in parts or b".." in parts or b"\0" in path:
         fail("the path %r leads out of the folder" % path)
+    if path.startswith(b"pg_tblspc/") and not re.fullmatch(rb"[1-9][0-9]{0,9}(/PG_[1-9][0-9]*_[1-9][0-9]*(/.*)?)?", path[10:], re.DOTALL):
+        fail("the path %r is none that a tablespace has" % path)
     return path
 
 
