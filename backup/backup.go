@@ -203,9 +203,9 @@ func (o Options) warn(format string, args ...any) {
 
 // holdLease keeps other backups away until release is called.
 func holdLease(ctx context.Context, r *repo.Repo, o Options, label string) (context.Context, func(), error) {
-	return repo.HoldLease(ctx, r.Store(), LeaseName,
+	return r.HoldLease(ctx, LeaseName,
 		repo.Claim{Holder: o.Host + " (backup " + label + ")", Process: o.Process, Gone: o.Gone}, o.Now,
-		func(err error) { o.warn("cannot give back the lease, it ends by itself: %v", err) })
+		func(err error) { o.warn("%v", err) })
 }
 
 // MismatchError says that the server and the data directory do not fit each

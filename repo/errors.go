@@ -139,11 +139,15 @@ func (e *ConflictError) Error() string {
 type LeasedError struct {
 	Name   string
 	Holder string
-	Until  time.Time
+	Until  time.Time // by the store's clock, if it is not renewed
+
+	// Unsigned says that no key that is believed has signed it: a host without a cluster
+	// key has, or whoever can write to the store.
+	Unsigned bool
 }
 
 func (e *LeasedError) Error() string {
-	return fmt.Sprintf("%s is being done by %s (its lease ends %s)", e.Name, e.Holder, e.Until.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%s is being done by %s (its lease ends %s unless it is renewed)", e.Name, e.Holder, e.Until.UTC().Format(time.RFC3339))
 }
 
 // AboutObject says whether an error is about what is stored, and so not about

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -144,18 +143,24 @@ type LeaseState struct {
 }
 
 // LookAtLease tells whether somebody holds the lease of this name. A holder
-// that has died counts until its lease has ended.
-func LookAtLease(ctx context.Context, store storage.Store, name string, now time.Time) (LeaseState, error) {
-	gen, rec, err := newestLease(ctx, store, name)
-	if err != nil || gen == 0 {
+// that has died counts until its lease has ended. Now is the store's time;
+// a zero one is asked for, which takes the right to write.
+func (r *Repo) LookAtLease(ctx context.Context, name string, now time.Time) (LeaseState, error) {
+	row, err := r.readLeases(ctx, &leaseRow{repo: r, name: name, now: now})
+	if err != nil {
 		return LeaseState{}, err
 	}
-	return LeaseState{rec.heldAt(now), cleanText(rec.Holder), rec.Since}, nil
-}
-
-// LeaseObjects lists the objects of a lease.
-func LeaseObjects(ctx context.Context, store storage.Store, name string) iter.Seq2[storage.Info, error] {
-	return store.List(ctx, leasesPrefix+name+"/")
+	for _, l := range []*seenLease{row.signed, row.unsigned} {
+		if l == nil {
+			continue
+		}
+		held, err := row.held(ctx, l)
+		held = held || err == nil && l.rec.taken() && l.made.After(row.now) // its clock or ours is wrong
+		if held || err != nil {
+			return LeaseState{held, cleanText(l.rec.Holder), l.rec.Since}, err
+		}
+	}
+	return LeaseState{}, nil
 }
 
 // PackSet is a set of packs, by their place in a PackList: a bit each.

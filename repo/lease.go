@@ -6,42 +6,51 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"strconv"
 	"time"
-
-	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
-// A lease says who does what now, and until when. It is a row of objects,
-// leases/<name>/<generation>; the highest generation counts. Taking, renewing
-// and giving back all create the next generation, which only one can, so no
-// object is ever changed and a host without the right to delete can use it.
+// A lease says who does what now. It is a row of objects, leases/<name>/<generation>.
+// Taking, renewing and giving back all create a higher generation, so no object is ever
+// changed and a host without the right to delete can use it.
+//
+// Hosts with a cluster key sign their records, and for them signed ones alone count:
+// whoever can only write to the bucket takes no lease from them, and keeps them waiting
+// for the length of one lease. Every end counts from the store's own time of the object.
+// docs/adr/020 tells why.
 
 const (
 	leaseTTL   = 3 * time.Minute
-	leaseSkew  = time.Minute // clocks differ: a lease is over only this much later
+	leaseSkew  = time.Minute // a lease is over only this much later
 	leaseGens  = 20          // digits of a generation
 	leaseTries = 8           // looks at a row that changes under our eyes
 	maxLease   = 4096        // bytes of a record
+
+	// leaseLasts is for how long a record that is not renewed keeps others away.
+	leaseLasts = leaseTTL + leaseSkew
+
+	// mostGeneration bounds what an unsigned record can make the next generation: no
+	// honest row gets there, and above it there is room for every row that did.
+	mostGeneration = 1 << 62
 )
 
 type leaseRecord struct {
-	Holder  string    `json:"holder"`            // host and process, for people
-	Process string    `json:"process,omitempty"` // for the holder's host alone
-	Token   string    `json:"token"`             // 32 random hex digits: one taking of the lease
-	Since   time.Time `json:"since"`
-	Expires time.Time `json:"expires"` // not after since once given back
+	Holder    string    `json:"holder"`            // host and process, for people
+	Process   string    `json:"process,omitempty"` // for the holder's host alone
+	Token     string    `json:"token"`             // 32 random hex digits: one taking of the lease
+	Since     time.Time `json:"since"`
+	Expires   time.Time `json:"expires"` // for people; not after since once given back
+	Signer    string    `json:"signer,omitempty"`
+	Signature string    `json:"signature,omitempty"`
 }
 
 // Lease is a held lease. Renew it in time; Release gives it back. For one
 // goroutine.
 type Lease struct {
-	store storage.Store
-	name  string
-	gen   uint64
-	rec   leaseRecord
+	repo *Repo
+	name string
+	gen  uint64
+	rec  leaseRecord
 }
 
 // Claim says who wants a lease.
@@ -58,19 +67,33 @@ type Claim struct {
 
 // AcquireLease takes the lease of this name ("backup" and such: lower-case
 // letters, digits, "-" and "_"), or fails with *LeasedError. Now is the
-// holder's clock.
-func AcquireLease(ctx context.Context, store storage.Store, name string, by Claim, now time.Time) (*Lease, error) {
-	if !isWord(name, 100, lowerLetters+decimals, lowerLetters+decimals+"_-") {
+// holder's clock, for people: the end counts by the store's.
+func (r *Repo) AcquireLease(ctx context.Context, name string, by Claim, now time.Time) (*Lease, error) {
+	return r.acquireLease(ctx, name, by, now, false)
+}
+
+// acquireLease takes a lease, for who signs also over unsigned records.
+func (r *Repo) acquireLease(ctx context.Context, name string, by Claim, now time.Time, overUnsigned bool) (*Lease, error) {
+	if !isLeaseName(name) {
 		return nil, fmt.Errorf("%q cannot name a lease", name)
 	}
-	gen, rec, err := newestLease(ctx, store, name)
+	row, err := r.leaseRow(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	if gen > 0 && rec.heldAt(now) && !by.knowsGone(rec.Process) {
-		return nil, leasedBy(name, rec)
+	for _, top := range []*seenLease{row.signed, row.unsigned} {
+		if top == nil || !top.rec.taken() || by.knowsGone(top.rec.Process) || overUnsigned && !top.signed {
+			continue
+		}
+		held, err := row.held(ctx, top)
+		if err != nil {
+			return nil, err
+		}
+		if held {
+			return nil, leasedBy(name, top)
+		}
 	}
-	l := &Lease{store: store, name: name, gen: gen,
+	l := &Lease{repo: r, name: name, gen: row.highest(),
 		rec: leaseRecord{Holder: cleanText(by.Holder), Process: by.Process, Token: NewID(), Since: now.UTC()}}
 	if err := l.next(ctx, now.Add(leaseTTL)); err != nil {
 		return nil, err
@@ -78,16 +101,19 @@ func AcquireLease(ctx context.Context, store storage.Store, name string, by Clai
 	return l, nil
 }
 
-func (r leaseRecord) heldAt(now time.Time) bool {
-	return r.Expires.After(r.Since) && now.Before(r.Expires.Add(leaseSkew))
+func isLeaseName(name string) bool {
+	return isWord(name, 100, lowerLetters+decimals, lowerLetters+decimals+"_-")
 }
+
+// taken is false once the lease was given back.
+func (rec leaseRecord) taken() bool { return rec.Expires.After(rec.Since) }
 
 func (c Claim) knowsGone(process string) bool {
 	return process != "" && c.Gone != nil && c.Gone(process)
 }
 
-func leasedBy(name string, rec leaseRecord) *LeasedError {
-	return &LeasedError{name, cleanText(rec.Holder), rec.Expires}
+func leasedBy(name string, l *seenLease) *LeasedError {
+	return &LeasedError{Name: name, Holder: cleanText(l.rec.Holder), Until: l.made.Add(leaseLasts), Unsigned: !l.signed}
 }
 
 // RenewEvery is how often a holder should call Renew.
@@ -104,163 +130,83 @@ func (l *Lease) Renew(ctx context.Context, now time.Time) error {
 // *LeasedError when it was lost already.
 func (l *Lease) Release(ctx context.Context) error { return l.next(ctx, l.rec.Since) }
 
+// next creates the record behind the last one, and looks whether it counts.
 func (l *Lease) next(ctx context.Context, expires time.Time) error {
 	rec := l.rec
 	rec.Expires = expires.UTC()
-	raw, err := json.Marshal(rec)
-	if err != nil {
-		return fmt.Errorf("encode lease: %w", err)
-	}
-	for range leaseTries {
-		err = l.store.Create(ctx, leaseKey(l.name, l.gen+1), bytes.NewReader(raw))
+	behind := l.gen
+	for range 2 * leaseTries {
+		key := leaseKey(l.name, behind+1)
+		raw, err := l.repo.signLease(key, rec)
+		if err != nil {
+			return err
+		}
+		err = l.repo.store.Create(ctx, key, bytes.NewReader(raw))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("write lease %s: %w", l.name, err)
 		}
 		created := err == nil
-		gen, newest, err := newestLease(ctx, l.store, l.name)
-		switch {
-		case err != nil:
+		row, err := l.repo.readLeases(ctx, &leaseRow{repo: l.repo, name: l.name, own: key})
+		if err != nil {
 			return err
-		case gen == l.gen+1 && newest.Token == rec.Token && newest.Expires.Equal(rec.Expires):
+		}
+		top := row.above(behind, l.repo.signs())
+		switch {
+		case top != nil && top.rec.Token == rec.Token && top.rec.Expires.Equal(rec.Expires):
 			// Also when the key was taken: by this very write, sent twice.
-			l.moved(ctx, gen, rec)
+			l.moved(ctx, top.gen, rec)
 			return nil
-		case newest.Token == rec.Token && gen > l.gen:
+		case top != nil && top.rec.Token == rec.Token:
 			// An attempt before this one failed for us and not for the store.
-			l.gen = gen
-		case created:
+			l.gen, behind = top.gen, top.gen
+		case top != nil && created:
 			// The row had gone on, and what was created was a generation that
 			// the later holder has already removed. It is of no meaning.
-			_ = l.store.Delete(ctx, leaseKey(l.name, l.gen+1))
-			return leasedBy(l.name, newest)
+			_ = l.repo.store.Delete(ctx, key)
+			return leasedBy(l.name, top)
+		case top != nil:
+			return leasedBy(l.name, top)
 		default:
-			return leasedBy(l.name, newest)
+			// Something that is no lease has this number, and perhaps those behind it.
+			free, err := l.repo.freeGeneration(ctx, l.name, behind)
+			if err != nil {
+				return err
+			}
+			behind = free - 1
 		}
 	}
 	return fmt.Errorf("write lease %s: others keep on changing it", l.name)
 }
 
-// moved notes that generation gen, the newest, is ours.
+// signs says whether this host's word counts for others: it has a key that is not retired.
+func (r *Repo) signs() bool {
+	_, ok := r.ownKey()
+	return ok && r.retired.Load() == nil
+}
+
+// signLease is the object of a record, signed where this host signs.
+func (r *Repo) signLease(key string, rec leaseRecord) ([]byte, error) {
+	if own, ok := r.ownKey(); ok && r.signs() {
+		rec.Signer = own.String()
+		rec.Signature = r.keys.Cluster.Signing.Sign(leaseContext, r.leaseText(key, rec))
+	}
+	raw, err := json.Marshal(rec)
+	if err != nil {
+		return nil, fmt.Errorf("encode lease: %w", err)
+	}
+	return raw, nil
+}
+
+// moved notes that a generation, the newest, is ours.
 func (l *Lease) moved(ctx context.Context, gen uint64, rec leaseRecord) {
+	before := l.gen
 	l.gen, l.rec = gen, rec
 	// Older generations only cost a little; not being allowed to delete is fine.
-	if gen > 1 {
-		_ = l.store.Delete(ctx, leaseKey(l.name, gen-1))
+	if before > 0 {
+		_ = l.repo.store.Delete(ctx, leaseKey(l.name, before))
 	}
-}
-
-// HoldLease takes the lease and renews it until release is called. When it is
-// lost, or renewing fails until its end is near, the context ends with the
-// reason, because somebody else may then be taking its holder for dead. A lease
-// that cannot be given back runs out by itself; warn, which may be nil, hears of
-// it. Errors are those of AcquireLease.
-func HoldLease(ctx context.Context, store storage.Store, name string, by Claim, now func() time.Time, warn func(error)) (held context.Context, release func(), err error) {
-	lease, err := AcquireLease(ctx, store, name, by, now())
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(RenewEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				if err := lease.keep(ctx, now); err != nil && ctx.Err() == nil {
-					cancel(fmt.Errorf("renew the lease %s: %w", name, err))
-				}
-			}
-		}
-	}()
-	return ctx, func() {
-		cancel(nil)
-		<-done
-		end, stop := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer stop()
-		if err := lease.Release(end); err != nil && warn != nil {
-			warn(err)
-		}
-	}, nil
-}
-
-// keep renews the lease, and fails when it was lost or would have run out before
-// it can be tried again: one answer that got lost is no reason to stop the work.
-func (l *Lease) keep(ctx context.Context, now func() time.Time) error {
-	trying, cancel := context.WithTimeout(ctx, RenewEvery)
-	defer cancel()
-	err := l.Renew(trying, now())
-	if _, lost := errors.AsType[*LeasedError](err); err != nil && !lost && now().Add(RenewEvery).Before(l.rec.Expires) {
-		return nil
-	}
-	return err
 }
 
 func leaseKey(name string, gen uint64) string {
 	return fmt.Sprintf("%s%s/%0*d", leasesPrefix, name, leaseGens, gen)
-}
-
-// newestLease reads the record of the highest generation; 0 when there is
-// none.
-func newestLease(ctx context.Context, store storage.Store, name string) (uint64, leaseRecord, error) {
-	for range leaseTries {
-		gen, err := newestGeneration(ctx, store, name)
-		if err != nil || gen == 0 {
-			return 0, leaseRecord{}, err
-		}
-		rec, err := readLease(ctx, store, leaseKey(name, gen))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // the next was made and this one deleted since the listing
-		}
-		return gen, rec, err
-	}
-	return 0, leaseRecord{}, fmt.Errorf("read lease %s: others keep on changing it", name)
-}
-
-// newestGeneration looks at names only. Names that are no generation are
-// nothing of ours.
-func newestGeneration(ctx context.Context, store storage.Store, name string) (uint64, error) {
-	prefix := leasesPrefix + name + "/"
-	var newest uint64
-	for info, err := range store.List(ctx, prefix) {
-		if err != nil {
-			return 0, fmt.Errorf("list leases: %w", opaque(err))
-		}
-		gen, err := strconv.ParseUint(info.Key[len(prefix):], 10, 64)
-		if err != nil || leaseKey(name, gen) != info.Key {
-			continue
-		}
-		if gen == ^uint64(0) {
-			return 0, &CorruptError{info.Key, "no lease can follow this generation", nil}
-		}
-		newest = gen
-	}
-	return newest, nil
-}
-
-func readLease(ctx context.Context, store storage.Store, key string) (leaseRecord, error) {
-	rc, err := store.Open(ctx, key, 0, maxLease)
-	if err != nil {
-		return leaseRecord{}, fmt.Errorf("open lease %s: %w", key, err)
-	}
-	defer rc.Close()
-	raw, err := io.ReadAll(io.LimitReader(rc, maxLease))
-	if err != nil {
-		return leaseRecord{}, fmt.Errorf("read lease %s: %w", key, opaque(err))
-	}
-	return parseLease(key, raw)
-}
-
-func parseLease(key string, raw []byte) (leaseRecord, error) {
-	var rec leaseRecord
-	if err := json.Unmarshal(raw, &rec); err != nil {
-		return rec, &CorruptError{key, "not a lease", err}
-	}
-	if rec.Since.IsZero() || rec.Expires.IsZero() {
-		return rec, &CorruptError{key, "not a lease: it has no times", nil}
-	}
-	return rec, nil
 }

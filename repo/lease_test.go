@@ -24,9 +24,57 @@ func leased(err error) bool {
 	return errors.As(err, &l)
 }
 
-func acquire(t *testing.T, s storage.Store, holder string, now time.Time) *Lease {
+// clocked is a store whose clock is set by hand.
+type clocked struct {
+	storage.Store
+	mu   sync.Mutex
+	now  time.Time
+	made map[string]time.Time
+}
+
+func newClocked() *clocked {
+	return &clocked{Store: mem.New(), now: testTime, made: map[string]time.Time{}}
+}
+
+func (s *clocked) Create(ctx context.Context, key string, body io.ReadSeeker) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.Store.Create(ctx, key, body)
+	if err == nil {
+		s.made[key] = s.now
+	}
+	return err
+}
+
+func (s *clocked) at(info storage.Info) storage.Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info.ModTime = s.made[info.Key]
+	return info
+}
+
+func (s *clocked) Stat(ctx context.Context, key string) (storage.Info, error) {
+	info, err := s.Store.Stat(ctx, key)
+	return s.at(info), err
+}
+
+func (s *clocked) List(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
+	return func(yield func(storage.Info, error) bool) {
+		for info, err := range s.Store.List(ctx, prefix) {
+			if !yield(s.at(info), err) {
+				return
+			}
+		}
+	}
+}
+
+// keyless is a host that signs nothing.
+func keyless(s storage.Store) *Repo { return &Repo{store: s} }
+
+func acquire(t *testing.T, s *clocked, holder string, now time.Time) *Lease {
 	t.Helper()
-	l, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: holder}, now)
+	s.now = now
+	l, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: holder}, now)
 	check(t, err)
 	return l
 }
@@ -42,20 +90,21 @@ func generations(t *testing.T, s storage.Store) []string {
 }
 
 func TestLeaseTakeRenewRelease(t *testing.T) {
-	s, now := mem.New(), testTime
+	s, now := newClocked(), testTime
 	a := acquire(t, s, "host-a", now)
-	_, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, now)
+	_, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "host-b"}, now)
 	var held *LeasedError
-	if !errors.As(err, &held) || held.Holder != "host-a" || !held.Until.Equal(now.Add(leaseTTL)) {
+	if !errors.As(err, &held) || held.Holder != "host-a" || !held.Until.Equal(now.Add(leaseLasts)) || !held.Unsigned {
 		t.Errorf("a second holder: %v", err)
 	}
-	if _, err := AcquireLease(t.Context(), s, "expire", Claim{Holder: "host-b"}, now); err != nil {
+	if _, err := keyless(s).AcquireLease(t.Context(), "expire", Claim{Holder: "host-b"}, now); err != nil {
 		t.Errorf("a lease of another name: %v", err)
 	}
 	for range 5 {
 		now = now.Add(leaseTTL - time.Second)
+		s.now = now
 		check(t, a.Renew(t.Context(), now))
-		if _, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, now); !leased(err) {
+		if _, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "host-b"}, now); !leased(err) {
 			t.Errorf("taken after a renewal: %v", err)
 		}
 	}
@@ -68,14 +117,15 @@ func TestLeaseTakeRenewRelease(t *testing.T) {
 }
 
 func TestLeaseTakeover(t *testing.T) {
-	s := mem.New()
+	s := newClocked()
 	a := acquire(t, s, "host-a", testTime)
 	for _, c := range []struct {
 		after time.Duration
 		free  bool
-	}{{0, false}, {leaseTTL, false}, {leaseTTL + leaseSkew - 1, false}, {-time.Hour, false}, {leaseTTL + leaseSkew, true}} {
+	}{{0, false}, {leaseTTL, false}, {leaseTTL + leaseSkew - 1, false}, {leaseTTL + leaseSkew, true}} {
 		now := testTime.Add(c.after)
-		b, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, now)
+		s.now = now
+		b, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "host-b"}, now)
 		if (err == nil) != c.free || err != nil && !leased(err) {
 			t.Errorf("after %s: %v", c.after, err)
 		}
@@ -94,9 +144,10 @@ func TestLeaseTakeover(t *testing.T) {
 // that for success.
 func TestLeaseSleeper(t *testing.T) {
 	for _, act := range []string{"renew", "release"} {
-		s, now := mem.New(), testTime
+		s, now := newClocked(), testTime
 		sleeper := acquire(t, s, "sleeper", now)
 		now = now.Add(time.Hour)
+		s.now = now
 		b := acquire(t, s, "host-b", now)
 		for range 3 {
 			check(t, b.Renew(t.Context(), now))
@@ -122,18 +173,18 @@ func TestLeaseSleeper(t *testing.T) {
 func TestLeaseLostAnswers(t *testing.T) {
 	s := mem.New()
 	lost := &forgetful{Store: s, n: 1}
-	a, err := AcquireLease(t.Context(), lost, "backup", Claim{Holder: "host-a"}, testTime)
+	a, err := keyless(lost).AcquireLease(t.Context(), "backup", Claim{Holder: "host-a"}, testTime)
 	check(t, err)
 	if err := a.Renew(t.Context(), testTime); err == nil || leased(err) {
 		t.Errorf("the answer was lost: %v", err)
 	}
 	check(t, a.Renew(t.Context(), testTime.Add(time.Minute)))
-	if _, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, testTime.Add(leaseTTL)); !leased(err) {
+	if _, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "host-b"}, testTime.Add(leaseTTL)); !leased(err) {
 		t.Errorf("another takes it: %v", err)
 	}
 	check(t, a.Release(t.Context()))
 	// A store that sends a write twice answers that the key is taken.
-	twice, err := AcquireLease(t.Context(), doubling{s}, "backup", Claim{Holder: "host-a"}, testTime)
+	twice, err := keyless(doubling{s}).AcquireLease(t.Context(), "backup", Claim{Holder: "host-a"}, testTime)
 	check(t, err)
 	check(t, twice.Renew(t.Context(), testTime))
 	check(t, twice.Release(t.Context()))
@@ -152,7 +203,7 @@ func (d doubling) Create(ctx context.Context, key string, b io.ReadSeeker) error
 
 // Of many who try at once exactly one gets it, again and again.
 func TestLeaseConcurrent(t *testing.T) {
-	s, now := mem.New(), testTime
+	s, now := newClocked(), testTime
 	for range 50 {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -161,7 +212,7 @@ func TestLeaseConcurrent(t *testing.T) {
 			wg.Add(1)
 			go func() {
 				defer wg.Done()
-				l, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: fmt.Sprint("host-", i)}, now)
+				l, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: fmt.Sprint("host-", i)}, now)
 				if err != nil {
 					if !leased(err) {
 						t.Error(err)
@@ -183,13 +234,14 @@ func TestLeaseConcurrent(t *testing.T) {
 			now = now.Add(leaseTTL + leaseSkew)
 		}
 		now = now.Add(time.Second)
+		s.now = now
 	}
 }
 
 // At any moment, with clocks that agree within the allowed skew, at most one
 // believes to hold the lease: each has renewed since its own end.
 func TestLeaseExclusive(t *testing.T) {
-	s := mem.New()
+	s := newClocked()
 	type host struct {
 		skew  time.Duration
 		lease *Lease
@@ -200,9 +252,10 @@ func TestLeaseExclusive(t *testing.T) {
 	for step := range 3000 {
 		h := hosts[(step*7+step/5)%len(hosts)]
 		local := now.Add(h.skew)
+		s.now = now
 		switch {
 		case h.lease == nil:
-			if l, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "h"}, local); err == nil {
+			if l, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "h"}, local); err == nil {
 				h.lease, h.until = l, now.Add(leaseTTL)
 			} else if !leased(err) {
 				t.Fatal(err)
@@ -231,7 +284,7 @@ func TestLeaseExclusive(t *testing.T) {
 }
 
 func TestLeaseHostileRow(t *testing.T) {
-	put := func(s *mem.Store, key, content string) {
+	put := func(s storage.Store, key, content string) {
 		check(t, s.Create(t.Context(), key, strings.NewReader(content)))
 	}
 	const record = `{"holder":"h\u001b[2J","token":"x","since":"2026-01-31T02:00:00Z","expires":"2026-01-31T02:03:00Z"}`
@@ -243,40 +296,49 @@ func TestLeaseHostileRow(t *testing.T) {
 		"short number":       {"leases/backup/5", record, true},
 		"too high a number":  {"leases/backup/99999999999999999999", record, true},
 		"the last number":    {"leases/backup/18446744073709551615", record, false},
+		"the last but one":   {"leases/backup/18446744073709551614", record, false},
+		"far in the future":  {"leases/backup/00000000000000000005", strings.Replace(record, "2026-01-31T02:03", "9999-01-31T02:03", 1), false},
 		"number and letters": {"leases/backup/00000000000000000005x", record, true},
 		"deeper":             {"leases/backup/00000000000000000005/x", record, true},
 		"zero":               {"leases/backup/00000000000000000000", record, true},
 		"held":               {"leases/backup/00000000000000000005", record, false},
-		"not JSON":           {"leases/backup/00000000000000000005", "x", false},
-		"empty":              {"leases/backup/00000000000000000005", "", false},
-		"no times":           {"leases/backup/00000000000000000005", "{}", false},
-		"huge":               {"leases/backup/00000000000000000005", strings.Repeat("[", 1<<20), false},
+		"not JSON":           {"leases/backup/00000000000000000005", "x", true},
+		"empty":              {"leases/backup/00000000000000000005", "", true},
+		"no times":           {"leases/backup/00000000000000000005", "{}", true},
+		"huge":               {"leases/backup/00000000000000000005", strings.Repeat("[", 1<<20), true},
 	} {
-		s := mem.New()
+		s := newClocked()
 		put(s, c.key, c.content)
-		_, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-a"}, testTime)
+		_, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "host-a"}, testTime)
 		if (err == nil) != c.free || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if name == "the last number" && !refused(err) {
-			t.Errorf("%s: %v", name, err)
+		// However far it reaches, it keeps nobody away for longer than a lease lasts.
+		s.now = s.now.Add(leaseLasts)
+		late, err2 := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "host-b"}, testTime)
+		if !c.free && err2 != nil {
+			t.Errorf("%s, when it has run out: %v", name, err2)
+		}
+		if late != nil {
+			check(t, late.Renew(t.Context(), testTime))
+			check(t, late.Release(t.Context()))
 		}
 		if err != nil && strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("%s: an escape reaches the terminal", name)
 		}
 	}
 	for _, name := range []string{"", "a/b", "../x", "A", strings.Repeat("x", 101)} {
-		if _, err := AcquireLease(t.Context(), mem.New(), name, Claim{Holder: "h"}, testTime); err == nil {
+		if _, err := keyless(mem.New()).AcquireLease(t.Context(), name, Claim{Holder: "h"}, testTime); err == nil {
 			t.Errorf("a lease named %q", name)
 		}
 	}
 	// A store that lists what it does not have does not keep us for ever.
 	s := mem.New()
 	put(s, "leases/backup/00000000000000000005", record)
-	if _, err := AcquireLease(t.Context(), ghosts{s}, "backup", Claim{Holder: "h"}, testTime); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if _, err := keyless(ghosts{s}).AcquireLease(t.Context(), "backup", Claim{Holder: "h"}, testTime); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a listed ghost: %v", err)
 	}
-	if _, err := AcquireLease(t.Context(), blindStore{s}, "backup", Claim{Holder: "h"}, testTime); err == nil {
+	if _, err := keyless(blindStore{s}).AcquireLease(t.Context(), "backup", Claim{Holder: "h"}, testTime); err == nil {
 		t.Error("a listing that fails")
 	}
 }
@@ -298,6 +360,10 @@ func FuzzLease(f *testing.F) {
 		`{"since":"0001-01-01T00:00:00Z"}`, `{"since":"99999-01-31T02:00:00Z","expires":"x"}`} {
 		f.Add([]byte(s))
 	}
+	w := newWorld(f)
+	signed, err := w.writer.signLease("leases/x/00000000000000000001", leaseRecord{Holder: "h", Token: "t", Since: testTime, Expires: testTime.Add(time.Hour)})
+	check(f, err)
+	f.Add(signed)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		rec, err := parseLease("leases/x", b)
 		if err != nil {
@@ -306,10 +372,12 @@ func FuzzLease(f *testing.F) {
 			}
 			return
 		}
-		if e := leasedBy("x", rec).Error(); strings.ContainsAny(e, "\x1b\n\r\x00") {
+		if e := leasedBy("x", &seenLease{rec: rec, made: testTime}).Error(); strings.ContainsAny(e, "\x1b\n\r\x00") {
 			t.Errorf("%q", e)
 		}
-		rec.heldAt(testTime)
+		if w.writer.signedLease("leases/x", rec) {
+			t.Error("it counts as signed")
+		}
 	})
 }
 
@@ -334,7 +402,7 @@ func TestHoldLeaseOutlivesAShortFailure(t *testing.T) {
 	for fails, lost := range map[int32]bool{2: false, 3: true} {
 		synctest.Test(t, func(t *testing.T) {
 			s := &lossy{Store: mem.New()}
-			held, release, err := HoldLease(t.Context(), s, "backup", Claim{Holder: "host-a"}, time.Now, nil)
+			held, release, err := keyless(s).HoldLease(t.Context(), "backup", Claim{Holder: "host-a"}, time.Now, nil)
 			check(t, err)
 			s.fail.Store(fails)
 			time.Sleep(leaseTTL - RenewEvery + time.Second)
@@ -346,7 +414,7 @@ func TestHoldLeaseOutlivesAShortFailure(t *testing.T) {
 			if held.Err() != nil != lost {
 				t.Errorf("when the store is back after %d failures: %v", fails, context.Cause(held))
 			}
-			if _, err := AcquireLease(t.Context(), s, "backup", Claim{Holder: "host-b"}, time.Now()); !lost && !leased(err) {
+			if _, err := keyless(s).AcquireLease(t.Context(), "backup", Claim{Holder: "host-b"}, time.Now()); !lost && !leased(err) {
 				t.Errorf("another one takes it meanwhile: %v", err)
 			}
 			release()
@@ -358,7 +426,7 @@ func TestLeaseOfDeadProcess(t *testing.T) {
 	t.Parallel()
 	s := mem.New()
 	gone := func(process string) bool { return process == "a process" }
-	take := func(c Claim) (*Lease, error) { return AcquireLease(t.Context(), s, "backup", c, testTime) }
+	take := func(c Claim) (*Lease, error) { return keyless(s).AcquireLease(t.Context(), "backup", c, testTime) }
 	first, err := take(Claim{Holder: "host-a", Process: "a process", Gone: gone})
 	check(t, err)
 	for _, c := range []Claim{

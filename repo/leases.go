@@ -16,11 +16,11 @@ const (
 // that read the repository before would remove them behind its back. Otherwise as
 // HoldLease; *LeasedError when either is held.
 func (r *Repo) HoldBoth(ctx context.Context, by Claim, now func() time.Time, warn func(error)) (held context.Context, release func(), err error) {
-	held, giveBackups, err := HoldLease(ctx, r.store, BackupLease, by, now, warn)
+	held, giveBackups, err := r.HoldLease(ctx, BackupLease, by, now, warn)
 	if err != nil {
 		return nil, nil, err
 	}
-	held, giveExpiry, err := HoldLease(held, r.store, ExpireLease, by, now, warn)
+	held, giveExpiry, err := r.HoldLease(held, ExpireLease, by, now, warn)
 	if err != nil {
 		giveBackups()
 		return nil, nil, err

@@ -110,20 +110,20 @@ func TestPackList(t *testing.T) {
 
 func TestLookAtLease(t *testing.T) {
 	w := newWorld(t)
-	if l, err := LookAtLease(t.Context(), w.store, "backup", testTime); err != nil || l.Held {
+	if l, err := w.writer.LookAtLease(t.Context(), "backup", testTime); err != nil || l.Held {
 		t.Fatalf("%+v, %v", l, err)
 	}
-	lease, err := AcquireLease(t.Context(), w.store, "backup", Claim{Holder: "db1"}, testTime)
+	lease, err := w.writer.AcquireLease(t.Context(), "backup", Claim{Holder: "db1"}, testTime)
 	check(t, err)
-	l, err := LookAtLease(t.Context(), w.store, "backup", testTime)
+	l, err := w.writer.LookAtLease(t.Context(), "backup", testTime)
 	if err != nil || !l.Held || l.Holder != "db1" || !l.Since.Equal(testTime) {
 		t.Errorf("%+v, %v", l, err)
 	}
-	if l, _ := LookAtLease(t.Context(), w.store, "backup", testTime.Add(time.Hour)); l.Held {
+	if l, _ := w.writer.LookAtLease(t.Context(), "backup", time.Now().Add(time.Hour)); l.Held {
 		t.Error("held for ever")
 	}
 	check(t, lease.Release(t.Context()))
-	if l, _ := LookAtLease(t.Context(), w.store, "backup", testTime); l.Held {
+	if l, _ := w.writer.LookAtLease(t.Context(), "backup", testTime); l.Held {
 		t.Error("held after it was given back")
 	}
 }

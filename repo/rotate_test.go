@@ -146,7 +146,7 @@ func TestResealAllWaits(t *testing.T) {
 	w.putPins(t)
 	_, writer := w.successor(t)
 	for _, name := range []string{BackupLease, ExpireLease} {
-		lease, err := AcquireLease(t.Context(), w.store, name, Claim{Holder: "db2"}, testTime)
+		lease, err := w.writer.AcquireLease(t.Context(), name, Claim{Holder: "db2"}, testTime)
 		check(t, err)
 		o := w.retiring()
 		o.Claim.Gone = nil

@@ -62,7 +62,7 @@ func readFirst(ctx context.Context, store storage.Store) (firstStatements, error
 	g.SetLimit(headersAtOnce)
 	for i := range first.all {
 		g.Go(func() (err error) {
-			first.all[i].raw, err = readSmall(gctx, store, first.all[i].key, maxStatement)
+			first.all[i].raw, err = readIfThere(gctx, store, first.all[i].key, maxStatement)
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -158,7 +158,7 @@ func (r *Repo) followSignposts(ctx context.Context, who *trust, all []parsedStat
 		if n <= openNumbers || len(all) > 0 && all[len(all)-1].Number == n {
 			continue
 		}
-		raw, err := readSmall(ctx, r.store, statementKey(n), maxStatement)
+		raw, err := readIfThere(ctx, r.store, statementKey(n), maxStatement)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -233,10 +233,18 @@ func freeNumber(ctx context.Context, store storage.Store, behind int) (int, erro
 	return free, nil
 }
 
+// readSmall reads an object, or as much of it as the limit. An error is never
+// fs.ErrNotExist.
 func readSmall(ctx context.Context, store storage.Store, key string, limit int64) ([]byte, error) {
+	raw, err := readIfThere(ctx, store, key, limit)
+	return raw, opaque(err)
+}
+
+// readIfThere is readSmall for what may be gone: fs.ErrNotExist.
+func readIfThere(ctx context.Context, store storage.Store, key string, limit int64) ([]byte, error) {
 	rc, err := store.Open(ctx, key, 0, limit)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", key, opaque(err))
+		return nil, fmt.Errorf("open %s: %w", key, err)
 	}
 	defer rc.Close()
 	raw, err := io.ReadAll(io.LimitReader(rc, limit))

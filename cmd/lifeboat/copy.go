@@ -129,7 +129,7 @@ func (a *app) copyBackup(ctx context.Context, cfg, dest *Config, o copier.Option
 	o.Jobs, o.Now = workers(cfg.Jobs), a.now
 	o.Claim = repo.Claim{Holder: hostName() + " (copy)", Process: processName(), Gone: processGone}
 	o.Observe = func(e copier.Progress) { p.update(e.Done, e.Total) }
-	o.Warn = func(err error) { a.warn("cannot give back the lease, it ends by itself: %v", err) }
+	o.Warn = func(err error) { a.warn("%v", err) }
 	r, err := copier.Run(ctx, from, to, o)
 	if err != nil {
 		return err

@@ -154,7 +154,7 @@ func (d *drillRun) do(ctx context.Context) error {
 	if done, err := d.notDue(ctx, r, key); done || err != nil {
 		return err
 	}
-	held, release, err := repo.HoldLease(ctx, r.Store(), "drill",
+	held, release, err := r.HoldLease(ctx, "drill",
 		repo.Claim{Holder: hostName() + " (drill)", Process: processName(), Gone: processGone}, d.now, nil)
 	if err != nil {
 		return err

@@ -93,7 +93,7 @@ func (a *app) setPin(c *cli.Context, p repo.Pin) error {
 	if err != nil {
 		return err
 	}
-	ctx, release, err := repo.HoldLease(c.Context, r.Store(), expire.LeaseName, claim("pin"), a.now, a.warnLease)
+	ctx, release, err := r.HoldLease(c.Context, expire.LeaseName, claim("pin"), a.now, a.warnLease)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func claim(work string) repo.Claim {
 }
 
 func (a *app) warnLease(err error) {
-	a.warn("the lease could not be given back and runs out by itself: %v", err)
+	a.warn("%v", err)
 }
 
 // pinReport is the JSON document of a pin.

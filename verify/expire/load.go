@@ -37,7 +37,7 @@ func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 	s := &scene{Input: Input{Now: o.Now(), Policy: o.Policy, Uses: Uses{},
 		SegSizes: map[postgres.SystemID]postgres.SegmentSize{}},
 		running: map[string]bool{}, indexes: map[postgres.SystemID]*wal.Index{}, sizes: map[string]int64{}}
-	lease, err := repo.LookAtLease(ctx, r.Store(), "backup", s.Now)
+	lease, err := r.LookAtLease(ctx, repo.BackupLease, storeTime(o, s.Now))
 	if err != nil {
 		return nil, err
 	}

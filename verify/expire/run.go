@@ -102,8 +102,8 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 		return nil, err
 	}
 	if !o.DryRun {
-		held, release, err := repo.HoldLease(ctx, r.Store(), LeaseName, o.Claim, o.Now, func(err error) {
-			o.Warn(fmt.Sprintf("the lease could not be given back and runs out by itself: %v", err))
+		held, release, err := r.HoldLease(ctx, LeaseName, o.Claim, o.Now, func(err error) {
+			o.Warn(err.Error())
 		})
 		if err != nil {
 			return nil, err
@@ -149,22 +149,26 @@ func (o Options) filled() Options {
 	return o
 }
 
-// checkClock compares the clock with the time that the store gave the lease: a
-// host that is a year ahead would find all backups old.
+// checkClock compares the clock with that of the store: a host that is a year ahead
+// would find all backups old.
 func checkClock(ctx context.Context, r *repo.Repo, now time.Time) error {
-	var newest time.Time
-	for info, err := range repo.LeaseObjects(ctx, r.Store(), LeaseName) {
-		if err != nil {
-			return fmt.Errorf("look at the store's clock: %w", err)
-		}
-		if info.ModTime.After(newest) {
-			newest = info.ModTime
-		}
+	there, err := r.StoreTime(ctx, LeaseName)
+	if err != nil {
+		return err
 	}
-	if now.Sub(newest).Abs() > skew {
-		return &ClockError{now, newest}
+	if now.Sub(there).Abs() > skew {
+		return &ClockError{now, there}
 	}
 	return nil
+}
+
+// storeTime is by which time a lease is judged: a dry run writes nothing, and takes its
+// own clock for the store's.
+func storeTime(o Options, now time.Time) time.Time {
+	if o.DryRun {
+		return now
+	}
+	return time.Time{}
 }
 
 // standing is what can be restored, by system.

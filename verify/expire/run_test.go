@@ -218,7 +218,7 @@ func TestRunBesideALongBackup(t *testing.T) {
 		w.backup(5, 110, "")
 		var packs []repo.PackEntry
 		w.at(2, func() { _, packs = w.pack("long", 3) })
-		lease, err := repo.AcquireLease(t.Context(), w.store, "backup", repo.Claim{Holder: "db1"}, w.now.Add(-3*day))
+		lease, err := w.repo.AcquireLease(t.Context(), "backup", repo.Claim{Holder: "db1"}, w.now.Add(-3*day))
 		w.check(err)
 		w.check(lease.Renew(t.Context(), w.now))
 		if folder {
@@ -262,7 +262,7 @@ func TestTwoRuns(t *testing.T) {
 		}
 	}
 	w := first.fork(t)
-	_, err = repo.AcquireLease(t.Context(), w.store, expire.LeaseName, repo.Claim{Holder: "other"}, w.now)
+	_, err = w.repo.AcquireLease(t.Context(), expire.LeaseName, repo.Claim{Holder: "other"}, w.now)
 	w.check(err)
 	_, err = expire.Run(t.Context(), w.repo, expire.Options{Policy: keepTwo, Now: func() time.Time { return w.now }})
 	if _, leased := errors.AsType[*repo.LeasedError](err); !leased {

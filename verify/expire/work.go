@@ -114,7 +114,7 @@ func (w *work) lookAgain() error {
 	if err != nil {
 		return err
 	}
-	lease, err := repo.LookAtLease(w.ctx, w.repo.Store(), "backup", w.scene.Now)
+	lease, err := w.repo.LookAtLease(w.ctx, repo.BackupLease, storeTime(w.options, w.scene.Now))
 	if err != nil {
 		return err
 	}
