@@ -61,6 +61,11 @@ type Info struct {
 	Key     string
 	Size    int64     // bytes
 	ModTime time.Time // by the store's clock
+
+	// Tag is another number whenever the object was written again, also where size
+	// and time are the same: from the ETag of S3, or from what the kernel says of
+	// a file, which not even its owner can set. 0 where the store does not tell.
+	Tag uint64
 }
 
 // ErrKey is returned, wrapped, for a key that CheckKey refuses.

@@ -126,7 +126,11 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 	if err != nil {
 		return storage.Info{}, err
 	}
-	return storage.Info{Key: key, Size: info.Size(), ModTime: info.ModTime()}, nil
+	return describe(key, info), nil
+}
+
+func describe(key string, info fs.FileInfo) storage.Info {
+	return storage.Info{Key: key, Size: info.Size(), ModTime: info.ModTime(), Tag: tagOf(info)}
 }
 
 // Delete implements storage.Store. After it returns nil the object is gone

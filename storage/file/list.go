@@ -120,7 +120,7 @@ func (l *lister) file(dir *os.Root, name, key string) error {
 		return nil
 	}
 	l.found++
-	if !l.yield(storage.Info{Key: key, Size: info.Size(), ModTime: info.ModTime()}, nil) {
+	if !l.yield(describe(key, info), nil) {
 		return errStopped
 	}
 	return nil

@@ -2,6 +2,8 @@ package s3
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -95,5 +97,15 @@ func (s *Store) info(object types.Object) (storage.Info, bool) {
 	if !ours || storage.CheckKey(key) != nil {
 		return storage.Info{}, false
 	}
-	return storage.Info{Key: key, Size: aws.ToInt64(object.Size), ModTime: aws.ToTime(object.LastModified)}, true
+	return storage.Info{Key: key, Size: aws.ToInt64(object.Size), ModTime: aws.ToTime(object.LastModified), Tag: tagOf(object.ETag)}, true
+}
+
+// tagOf is a number for an ETag: S3 gives an object that is written again another
+// one, unless the bytes are the same.
+func tagOf(etag *string) uint64 {
+	if aws.ToString(etag) == "" {
+		return 0
+	}
+	sum := sha256.Sum256([]byte(*etag))
+	return binary.BigEndian.Uint64(sum[:])
 }

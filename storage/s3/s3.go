@@ -210,7 +210,7 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 		if err != nil {
 			return err
 		}
-		info = storage.Info{Key: key, Size: aws.ToInt64(head.ContentLength), ModTime: aws.ToTime(head.LastModified)}
+		info = storage.Info{Key: key, Size: aws.ToInt64(head.ContentLength), ModTime: aws.ToTime(head.LastModified), Tag: tagOf(head.ETag)}
 		return nil
 	})
 	return info, err

@@ -47,6 +47,9 @@ func checkList(ctx context.Context, s *scratch) error {
 		if want := int64(len("body of a/b.d/x")); info.Size != want || info.ModTime.IsZero() {
 			return fmt.Errorf("list says that %s has %d bytes and is of %v, want %d bytes and a time", info.Key, info.Size, info.ModTime, want)
 		}
+		if one, err := s.Stat(ctx, info.Key); err != nil || one.Tag != info.Tag {
+			return fmt.Errorf("stat gives %s the tag %x (%v), list %x", info.Key, one.Tag, err, info.Tag)
+		}
 	}
 	for _, bad := range []string{"/", "//", "../", "a b"} {
 		if _, err := keysOf(ctx, s, s.root+bad); !errors.Is(err, storage.ErrKey) {
