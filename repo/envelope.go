@@ -14,6 +14,8 @@ import (
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // Stored says what CreateEnvelope did.
@@ -128,6 +130,37 @@ func (r *Repo) Header(ctx context.Context, key string) (Header, error) {
 		return Header{}, fmt.Errorf("read %s: %w", key, opaque(err))
 	}
 	h, _, err := r.checkHeader(key, raw)
+	return h, err
+}
+
+// leastSealed is fewer bytes than any age file has (the first line, the header's
+// MAC line, a nonce and the tag of the last chunk; age-encryption.org/v1).
+const leastSealed = 22 + 48 + 16 + 16
+
+// mostSealed is more bytes than an honest writer could have made of the plain ones;
+// the signature vouches for their number.
+func (h Header) mostSealed() int64 { return h.Size + h.Size/8 + 1<<20 }
+
+// CheckListed reads and verifies the header line of an envelope, with one small
+// ranged read, and compares it with what a listing says of the object: kind, and
+// whether so many bytes can be what was signed. That is not told of bytes in their
+// middle, nor of a last part that is cut off: CheckEnvelope reads them.
+//
+// Errors are those of Header, and *CorruptError.
+func (r *Repo) CheckListed(ctx context.Context, o storage.Info, kind Kind) (Header, error) {
+	h, err := r.Header(ctx, o.Key)
+	if err != nil {
+		return h, err
+	}
+	sealed := o.Size - int64(len(h.line()))
+	switch {
+	case h.Kind != kind:
+		err = &CorruptError{o.Key, fmt.Sprintf("it is of kind %s, not %s", h.Kind, kind), nil}
+	case sealed < leastSealed:
+		err = &CorruptError{o.Key, fmt.Sprintf("it has %d bytes, and ends before what was signed begins", o.Size), nil}
+	case sealed > h.mostSealed():
+		err = &CorruptError{o.Key, "it is longer than what was signed", nil}
+	}
 	return h, err
 }
 
@@ -255,9 +288,7 @@ func (r *Repo) fetchEnvelope(ctx context.Context, key string, kind Kind, limit i
 // sure that they are the signed ones.
 func (h Header) spoolBody(key string, first []byte, rest io.Reader) (*spool, error) {
 	sealed, sum := newSpool(), sha256.New()
-	// A sealed body is never larger than what an honest writer could have
-	// made of h.Size bytes; the signature vouches for h.Size.
-	limit := h.Size + h.Size/8 + 1<<20
+	limit := h.mostSealed()
 	got, err := io.Copy(io.MultiWriter(sealed, sum), io.LimitReader(io.MultiReader(bytes.NewReader(first), rest), limit+1))
 	switch {
 	case err != nil:

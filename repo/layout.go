@@ -101,7 +101,12 @@ func SlicePrefix(system postgres.SystemID, tl postgres.Timeline, segment string)
 // SliceKey is where the bytes of a segment from offset from (included) to to
 // (not included) lie while the segment is not complete.
 func SliceKey(system postgres.SystemID, tl postgres.Timeline, segment string, from, to int64) string {
-	return SlicePrefix(system, tl, segment) + fmt.Sprintf("%08X-%08X", from, to)
+	return WALPrefix(system, tl) + SliceName(segment, from, to)
+}
+
+// SliceName is what SliceKey puts behind WALPrefix.
+func SliceName(segment string, from, to int64) string {
+	return fmt.Sprintf("%s%s%08X-%08X", segment, sliceSuffix, from, to)
 }
 
 // ParseSlice reads what SliceKey puts behind WALPrefix: the 24 digits of the

@@ -2,6 +2,8 @@ package repo
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -95,6 +97,29 @@ func (r *Repo) who() *trust {
 		return t
 	}
 	return &trust{anchors: r.trusted, keys: r.trusted}
+}
+
+// TrustID names who is believed, and up to where: what was found to be signed under
+// another one says nothing.
+func (r *Repo) TrustID() [16]byte {
+	if r.settled != nil {
+		<-r.settled
+	}
+	t := r.who()
+	lines := []string{r.marker.Repository}
+	for _, k := range t.keys {
+		line := k.String()
+		if cut := t.cuts[line]; cut != nil {
+			line += fmt.Sprintf(" until %d", cut.Statements)
+			for _, w := range cut.WAL {
+				line += " " + WALPrefix(w.System, w.Timeline) + w.Last
+			}
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines[1:])
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return [16]byte(sum[:16])
 }
 
 // SignerState is a signer and what is known of it.

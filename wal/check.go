@@ -62,7 +62,7 @@ func (ix *Index) LacksWAL(b repo.Info) error {
 	for no := uint64(b.StartLSN) / uint64(b.SegSize); no <= uint64(b.StopLSN-1)/uint64(b.SegSize); no++ {
 		seg := postgres.Segment{Timeline: b.Timeline, No: no, Size: b.SegSize}
 		if held, doubt := ix.heldFor(b, seg); !held {
-			return &BackupGapError{Missing: seg.Name(), Stop: b.StopLSN, Doubt: doubt}
+			return &BackupGapError{Missing: seg.Name(), Stop: b.StopLSN, Bad: ix.BadSegment(seg), Doubt: doubt}
 		}
 	}
 	return nil

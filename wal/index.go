@@ -23,6 +23,9 @@ type Index struct {
 	size      postgres.SegmentSize // 0 while it is not known
 	timelines map[postgres.Timeline]*timeline
 	foreign   int
+
+	headers *HeaderCount // nil: the archive was only listed
+	bad     []BadObject
 }
 
 // timeline is what is archived of one timeline.
@@ -35,6 +38,9 @@ type timeline struct {
 	hasHistory bool
 	history    postgres.History
 	historyErr error
+
+	bad       map[string]error // by what is below the timeline's directory; nil mostly
+	unchecked map[string]bool  // the same
 }
 
 // held is how much of a segment there is in slices.
@@ -71,7 +77,12 @@ func LoadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*In
 // LoadIndexSeeing is LoadIndex for who wants to know all the objects as well, and
 // not list them twice: seen is told of each, also of those that are no WAL.
 func LoadIndexSeeing(ctx context.Context, r *repo.Repo, system postgres.SystemID, seen func(storage.Info)) (*Index, error) {
+	return loadIndex(ctx, r, system, seen, nil)
+}
+
+func loadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID, seen func(storage.Info), headers *HeaderCheck) (*Index, error) {
 	ix := &Index{system: system, timelines: map[postgres.Timeline]*timeline{}}
+	var listed []storage.Info
 	prefix := repo.SystemWALPrefix(system)
 	var segments samples
 	for info, err := range r.Store().List(ctx, prefix) {
@@ -79,26 +90,33 @@ func LoadIndexSeeing(ctx context.Context, r *repo.Repo, system postgres.SystemID
 			return nil, fmt.Errorf("list the archive: %w", err)
 		}
 		seen(info)
-		if ix.note(info.Key[len(prefix):], info.Size) {
+		segment, ours := ix.note(info.Key[len(prefix):], info.Size)
+		if segment {
 			segments.add(info.Key)
+		}
+		if ours && headers != nil {
+			listed = append(listed, info)
 		}
 	}
 	if len(ix.timelines) == 0 {
 		return ix, r.CheckPresent(ctx)
 	}
+	if headers != nil {
+		if err := ix.checkHeaders(ctx, r, listed, *headers); err != nil {
+			return nil, fmt.Errorf("read the headers of the archive: %w", err)
+		}
+	}
 	if err := ix.findSize(ctx, r, segments); err != nil {
 		return nil, fmt.Errorf("tell the segment size of the archive: %w", err)
 	}
-	if err := ix.number(); err != nil {
-		return nil, err
-	}
+	ix.number()
 	ix.readHistories(ctx, r)
 	return ix, ctx.Err()
 }
 
 // note takes one object, by its name below the system's folder, and says
-// whether it is a segment.
-func (ix *Index) note(rest string, size int64) bool {
+// whether it is a segment, and whether it bears the name of a WAL file at all.
+func (ix *Index) note(rest string, size int64) (whole, ours bool) {
 	folder, file, _ := strings.Cut(rest, "/")
 	segment, from, to, isSlice := repo.ParseSlice(file)
 	if isSlice {
@@ -107,7 +125,7 @@ func (ix *Index) note(rest string, size int64) bool {
 	name, err := postgres.ParseWALName(file)
 	if err != nil || name.Timeline.Hex() != folder {
 		ix.foreign++
-		return false
+		return false, false
 	}
 	t := ix.timelines[name.Timeline]
 	if t == nil {
@@ -116,25 +134,25 @@ func (ix *Index) note(rest string, size int64) bool {
 	}
 	if isSlice {
 		t.slices[segment] = append(t.slices[segment], slice{from, to, size})
-		return false
+		return false, true
 	}
 	switch name.Kind {
 	case postgres.WALSegment:
 		t.sizes[name.Segment] = size
-		return true
+		return true, true
 	case postgres.WALPartial:
 		t.partials = append(t.partials, name.Segment)
 	case postgres.WALHistory:
 		t.hasHistory = true
 	}
-	return false
+	return false, true
 }
 
 func (ix *Index) readHistories(ctx context.Context, r *repo.Repo) {
 	var g errgroup.Group
 	g.SetLimit(8)
 	for id, t := range ix.timelines {
-		if !t.hasHistory {
+		if !t.hasHistory || t.historyErr != nil {
 			continue
 		}
 		g.Go(func() error {
@@ -162,7 +180,7 @@ func ReadHistory(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl
 // Without is the index as it would be without the segments that gone names,
 // whole or in slices. The histories stay.
 func (ix *Index) Without(gone func(postgres.Segment) bool) *Index {
-	out := &Index{system: ix.system, size: ix.size, timelines: map[postgres.Timeline]*timeline{}, foreign: ix.foreign}
+	out := &Index{system: ix.system, size: ix.size, timelines: map[postgres.Timeline]*timeline{}, foreign: ix.foreign, headers: ix.headers, bad: ix.bad}
 	for id, t := range ix.timelines {
 		c := *t
 		c.sizes, c.sliced, c.numbers = maps.Clone(t.sizes), maps.Clone(t.sliced), nil

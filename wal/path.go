@@ -197,7 +197,7 @@ func (ix *Index) choose(p Path, seg postgres.Segment, upTo postgres.LSN) (postgr
 		if ought.Timeline == 0 {
 			ought = seg
 		}
-		if ix.Has(seg) || s.Begin <= seg.Start() {
+		if ix.Has(seg) || s.Begin <= seg.Start() || ix.BadSegment(seg) != nil {
 			break // PostgreSQL looks no further
 		}
 		if newest, any := ix.Newest(s.Timeline); any && newest.No > seg.No {
@@ -246,7 +246,7 @@ func (ix *Index) Reach(p Path, from postgres.LSN) Reach {
 			continue
 		}
 		r.Gap, r.Strays = ix.asked(p, seg.No, r.Missing.Timeline)
-		if _, later := ix.later(p, seg); later {
+		if _, later := ix.later(p, seg); later || ix.stopped(p, seg.No) {
 			r.Gap = true
 		}
 		if _, upTo, ok := ix.source(p, seg.No); ok {

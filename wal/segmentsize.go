@@ -3,7 +3,6 @@ package wal
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
 
@@ -25,6 +24,10 @@ func (s *samples) add(key string) {
 // findSize reads the size in the signed header of a segment. One that is damaged
 // or gone must not hide the archive, nor stop a restore that does not need it.
 func (ix *Index) findSize(ctx context.Context, r *repo.Repo, segments samples) error {
+	if ix.size != 0 {
+		return nil // a header that was read just now told it
+	}
+	segments = slices.DeleteFunc(segments, func(key string) bool { return ix.isBad(key) })
 	if len(segments) == 0 {
 		return ix.sizeFromSlices(ctx, r)
 	}
@@ -52,7 +55,7 @@ func (ix *Index) sizeFromSlices(ctx context.Context, r *repo.Repo) error {
 	for tl, t := range ix.timelines {
 		for name, all := range t.slices {
 			use, held := chain(all)
-			if held == 0 {
+			if held == 0 || t.badSlice(name, use) != nil {
 				continue
 			}
 			size, err := slicedSize(ctx, r, ix.system, postgres.WALName{Kind: postgres.WALSegment, Timeline: tl, Segment: name}, use[0])
@@ -71,12 +74,11 @@ func (ix *Index) sizeFromSlices(ctx context.Context, r *repo.Repo) error {
 
 // LearnSegmentSize takes the segment size from somebody who knows it, such as a
 // backup of the system or its control file, where the archive has not told it.
-func (ix *Index) LearnSegmentSize(size postgres.SegmentSize) error {
-	if ix.size != 0 || !size.Valid() {
-		return nil
+func (ix *Index) LearnSegmentSize(size postgres.SegmentSize) {
+	if ix.size == 0 && size.Valid() {
+		ix.size = size
+		ix.number()
 	}
-	ix.size = size
-	return ix.number()
 }
 
 // UncountedSlices says whether there are slices that do not count, because the
@@ -94,29 +96,30 @@ func (ix *Index) UncountedSlices() bool {
 }
 
 // number turns the names of segments into their numbers, now that the size is
-// known.
-func (ix *Index) number() error {
+// known. What bears a name that no segment of that size has is none.
+func (ix *Index) number() {
 	for _, t := range ix.timelines {
 		if ix.size != 0 {
 			t.chainSlices(int64(ix.size))
 		}
 		for name := range t.sliced {
-			seg, err := postgres.ParseSegment(name, ix.size)
-			if err != nil {
-				return fmt.Errorf("index the archive: %w", err)
+			if seg, err := postgres.ParseSegment(name, ix.size); err == nil {
+				t.numbers = append(t.numbers, seg.No)
+			} else {
+				delete(t.sliced, name)
+				ix.foreign++
 			}
-			t.numbers = append(t.numbers, seg.No)
 		}
 		for name := range t.sizes {
-			seg, err := postgres.ParseSegment(name, ix.size)
-			if err != nil {
-				return fmt.Errorf("index the archive: %w", err)
+			if seg, err := postgres.ParseSegment(name, ix.size); err == nil {
+				t.numbers = append(t.numbers, seg.No)
+			} else {
+				delete(t.sizes, name)
+				ix.foreign++
 			}
-			t.numbers = append(t.numbers, seg.No)
 		}
 		slices.Sort(t.numbers)
 	}
-	return nil
 }
 
 // chainSlices finds out how far the segments are held that are there in slices
@@ -126,8 +129,26 @@ func (t *timeline) chainSlices(size int64) {
 		if _, whole := t.sizes[name]; whole {
 			continue // its slices are left from before it was complete
 		}
-		if use, n := chain(all); n > 0 && n <= size {
+		if t.bad[name] != nil {
+			continue // Fetch looks for the whole segment first, and goes no further
+		}
+		use, n := chain(all)
+		if err := t.badSlice(name, use); err != nil {
+			t.bad[name] = err
+			continue
+		}
+		if n > 0 && n <= size {
 			t.sliced[name] = held{use, n}
 		}
 	}
+}
+
+// badSlice is why one of the slices that Fetch would use is bad.
+func (t *timeline) badSlice(segment string, use []slice) error {
+	for _, s := range use {
+		if err := t.bad[repo.SliceName(segment, s.from, s.to)]; err != nil {
+			return err
+		}
+	}
+	return nil
 }

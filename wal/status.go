@@ -30,6 +30,9 @@ type Window struct {
 	Begin     postgres.LSN
 	BeginTime time.Time
 	Reach     Reach
+	Unchecked int // segments of it that are only listed: nobody has looked whether they are what they are called
+
+	from postgres.LSN // where recovery from the oldest backup begins
 }
 
 // Gap is a run of segments that are not archived, though WAL after them is.
@@ -37,6 +40,7 @@ type Gap struct {
 	First, Last postgres.Segment
 	Held        postgres.LSN // archived WAL before the gap ends here; at or before First's start: nothing of First is there
 	Next        postgres.LSN // and goes on here; 0 when it does not, and a backup needs more
+	Bad         error        // of First, when something that is not the segment bears its name; nil: nothing does
 	NeededBy    []string     // backups that cannot be recovered past it, the oldest first
 }
 
@@ -55,12 +59,16 @@ type Unusable struct {
 type BackupGapError struct {
 	Missing string
 	Stop    postgres.LSN
+	Bad     error // of the segment, when something else bears its name
 	Doubt   error // why it is not known whether a newer timeline, which has that segment, came from the backup's; nil: none has
 }
 
 func (e *BackupGapError) Error() string {
 	if e.Doubt != nil {
 		return fmt.Sprintf("segment %s is archived on a newer timeline only, and it is not known whether that descends: %v", e.Missing, e.Doubt)
+	}
+	if e.Bad != nil {
+		return fmt.Sprintf("what is archived as segment %s is not it, and the backup is consistent only from %s on: %v", e.Missing, e.Stop, e.Bad)
 	}
 	return fmt.Sprintf("segment %s is not archived, and the backup is consistent only from %s on", e.Missing, e.Stop)
 }
@@ -85,14 +93,21 @@ func (ix *Index) Standing(backups []repo.Info) Standing {
 		w := walks[p.Timeline]
 		if w == nil || !w.covers(b.StartLSN) {
 			w = &walk{from: b.StartLSN, reach: ix.reachFrom(p, b)}
+			w.bad = ix.BadSegment(w.reach.Missing)
 			walks[p.Timeline] = w
 			s.add(ix.gapsFrom(p, w.reach))
 		}
-		s.use(b, p, w.reach)
+		s.use(b, p, w)
 		s.blame(b, p)
 	}
 	for _, tl := range ix.Timelines() {
 		s.add(ix.holes(tl))
+	}
+	for i, w := range s.Windows {
+		s.Windows[i].Unchecked = ix.UncheckedIn(w.Path, w.from, w.Reach.End)
+	}
+	for i, g := range s.Gaps {
+		s.Gaps[i].Bad = ix.BadSegment(g.First)
 	}
 	slices.SortFunc(s.Gaps, func(a, b Gap) int {
 		return cmp.Or(cmp.Compare(a.First.Timeline, b.First.Timeline), cmp.Compare(a.First.No, b.First.No))
@@ -104,6 +119,7 @@ func (ix *Index) Standing(backups []repo.Info) Standing {
 type walk struct {
 	from  postgres.LSN
 	reach Reach
+	bad   error // of the segment that ended it
 }
 
 func (w *walk) covers(lsn postgres.LSN) bool { return lsn >= w.from && lsn < w.reach.End }
@@ -118,9 +134,10 @@ func (ix *Index) reachFrom(p Path, b repo.Info) Reach {
 }
 
 // use adds a backup to the window that it begins, or within which it lies.
-func (s *Standing) use(b repo.Info, p Path, reach Reach) {
+func (s *Standing) use(b repo.Info, p Path, way *walk) {
+	reach := way.reach
 	if reach.End < b.StopLSN {
-		s.Useless = append(s.Useless, Unusable{b.Label, &BackupGapError{Missing: reach.Missing.Name(), Stop: b.StopLSN}})
+		s.Useless = append(s.Useless, Unusable{b.Label, &BackupGapError{Missing: reach.Missing.Name(), Stop: b.StopLSN, Bad: way.bad}})
 		s.add([]Gap{{First: reach.Missing, Last: reach.Missing, Held: reach.End}})
 		return
 	}
@@ -130,7 +147,7 @@ func (s *Standing) use(b repo.Info, p Path, reach Reach) {
 			return
 		}
 	}
-	s.Windows = append(s.Windows, Window{Backups: []string{b.Label}, Path: p, Begin: b.StopLSN, BeginTime: b.StopTime, Reach: reach})
+	s.Windows = append(s.Windows, Window{Backups: []string{b.Label}, Path: p, Begin: b.StopLSN, BeginTime: b.StopTime, Reach: reach, from: b.StartLSN})
 }
 
 // gapsFrom finds the gaps of a path from the first on, which ended reach.
