@@ -182,9 +182,6 @@ func (run *headerRun) note(ctx context.Context, o storage.Info, h repo.Header, e
 		ix.headers.Checked++
 		ix.headers.Read++
 		run.Known.add(o, h)
-		if name.Kind == postgres.WALSegment && !isSlice(ix.system, o.Key) && ix.size == 0 {
-			ix.size = postgres.SegmentSize(h.Size)
-		}
 	case errors.Is(err, fs.ErrNotExist):
 		run.gone = true
 	case AboutObject(err):
@@ -200,12 +197,6 @@ func (run *headerRun) note(ctx context.Context, o storage.Info, h repo.Header, e
 			}
 		}
 	}
-}
-
-func isSlice(system postgres.SystemID, key string) bool {
-	_, file, _ := strings.Cut(strings.TrimPrefix(key, repo.SystemWALPrefix(system)), "/")
-	_, _, _, ok := repo.ParseSlice(file)
-	return ok
 }
 
 // readListed reads the header of an archived object, which must be signed for that

@@ -24,9 +24,6 @@ func (s *samples) add(key string) {
 // findSize reads the size in the signed header of a segment. One that is damaged
 // or gone must not hide the archive, nor stop a restore that does not need it.
 func (ix *Index) findSize(ctx context.Context, r *repo.Repo, segments samples) error {
-	if ix.size != 0 {
-		return nil // a header that was read just now told it
-	}
 	segments = slices.DeleteFunc(segments, func(key string) bool { return ix.isBad(key) })
 	if len(segments) == 0 {
 		return ix.sizeFromSlices(ctx, r)

@@ -84,9 +84,7 @@ func TestStandingSlices(t *testing.T) {
 	entry := ix.timelines[1]
 	entry.slices = map[string][]slice{seg.Name(): {{0, 4096, 10}}}
 	entry.numbers = nil
-	if err := ix.number(); err != nil {
-		t.Fatal(err)
-	}
+	ix.number()
 	s := ix.Standing([]repo.Info{{Label: "a", Timeline: 1, StartLSN: mib, StopLSN: mib + 40}})
 	if len(s.Gaps) != 1 || s.Gaps[0].First != seg || s.Gaps[0].Last != seg || s.Gaps[0].Held != 2*mib+4096 || s.Gaps[0].Next != 3*mib {
 		t.Errorf("gaps: %+v", s.Gaps)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/report"
@@ -52,12 +53,13 @@ before a gap, or "itself" only.`,
 // listedBackup is the JSON document of one backup in the list.
 type listedBackup struct {
 	backupReport
-	Checked *listedCheck `json:"checked,omitempty"`
-	Drilled string       `json:"drilled,omitempty"`
-	Reaches string       `json:"reaches"`             // end, gap, itself, nothing or unknown
-	To      postgres.LSN `json:"reaches_to"`          // of end, gap and itself
-	Pin     *pinReport   `json:"pin,omitempty"`       // one that holds
-	PinBad  string       `json:"pin_error,omitempty"` // why its pin cannot be read
+	Checked   *listedCheck `json:"checked,omitempty"`
+	Drilled   string       `json:"drilled,omitempty"`
+	Reaches   string       `json:"reaches"`             // end, gap, itself, nothing or unknown
+	To        postgres.LSN `json:"reaches_to"`          // of end, gap and itself
+	Unchecked int          `json:"not_checked"`         // segments on the way there that are only listed
+	Pin       *pinReport   `json:"pin,omitempty"`       // one that holds
+	PinBad    string       `json:"pin_error,omitempty"` // why its pin cannot be read
 }
 
 type listedCheck struct {
@@ -91,7 +93,7 @@ func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (*listing, 
 	}
 	a.warnInfos(backups)
 	g, gctx := errgroup.WithContext(ctx) // each fills in fields of its own
-	g.Go(func() error { return addReach(gctx, r, cfg, l.infos, at) })
+	g.Go(func() error { return a.addReach(gctx, r, cfg, l.infos, at) })
 	g.Go(func() error { return addChecks(gctx, r, at) })
 	g.Go(func() error { return a.addPins(gctx, r, at) })
 	g.Go(func() (err error) { l.trusted, err = a.addDrills(gctx, r, cfg, at); return err })
@@ -161,7 +163,7 @@ func (a *app) warnInfos(backups []repo.Backup) {
 }
 
 // addReach says how far each backup can be recovered.
-func addReach(ctx context.Context, r *repo.Repo, cfg *Config, infos []repo.Info, at map[string]*listedBackup) error {
+func (a *app) addReach(ctx context.Context, r *repo.Repo, cfg *Config, infos []repo.Info, at map[string]*listedBackup) error {
 	bySystem := map[postgres.SystemID][]repo.Info{}
 	for _, i := range infos {
 		if at[i.Label].Error != "" {
@@ -169,10 +171,13 @@ func addReach(ctx context.Context, r *repo.Repo, cfg *Config, infos []repo.Info,
 		}
 		bySystem[i.System] = append(bySystem[i.System], i)
 	}
+	archive := a.newArchiveLook(cfg, r, headersPatience)
+	defer archive.save(ctx)
 	for id, own := range bySystem {
-		ix, err := wal.LoadIndex(ctx, r, id)
+		ix, err := archive.load(ctx, id, func(storage.Info) {})
 		if err == nil {
-			err = errors.Join(ix.LearnSegmentSize(own[0].SegSize), learnHistories(ctx, r, cfg, ix))
+			ix.LearnSegmentSize(own[0].SegSize)
+			err = learnHistories(ctx, r, cfg, ix)
 		}
 		if err != nil {
 			return fmt.Errorf("look at the archive of system %s: %w", id, err)
@@ -196,7 +201,7 @@ func reach(ix *wal.Index, own []repo.Info, at map[string]*listedBackup) {
 	for _, w := range s.Windows {
 		for _, l := range w.Backups {
 			b, info := at[l], stops[l]
-			b.To = w.Reach.End
+			b.To, b.Unchecked = w.Reach.End, w.Unchecked
 			switch {
 			case !w.Reach.Gap:
 				b.Reaches = "end"

@@ -113,6 +113,10 @@ func agoText(at string, now time.Time) string {
 }
 
 func (b listedBackup) reachText() string {
+	if b.Unchecked > 0 {
+		b.Unchecked = 0
+		return b.reachText() + " (listed, not checked)"
+	}
 	switch b.Reaches {
 	case "end":
 		return "to the end"

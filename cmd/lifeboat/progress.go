@@ -25,7 +25,8 @@ type progress struct {
 	ui  *ui
 	now func() time.Time
 
-	done, total atomic.Int64 // bytes; total 0 is unknown
+	done, total atomic.Int64 // bytes, or units; total 0 is unknown
+	unit        string       // what is counted, in the plural; "": bytes
 	phase       atomic.Pointer[string]
 
 	stop   chan struct{}
@@ -46,9 +47,13 @@ type sample struct {
 
 // newProgress starts to show the progress of one piece of work, such as
 // "copying". Only one is shown at a time: a new one ends the one before it.
-func (a *app) newProgress(phase string) *progress {
+func (a *app) newProgress(phase string) *progress { return a.newCount(phase, "") }
+
+// newCount is newProgress of work that is counted in other units than bytes. It
+// leaves no line of what took less than a second.
+func (a *app) newCount(phase, unit string) *progress {
 	a.closeProgress()
-	p := &progress{ui: a.ui, now: a.now, start: a.now(), stop: make(chan struct{}), exited: make(chan struct{})}
+	p := &progress{unit: unit, ui: a.ui, now: a.now, start: a.now(), stop: make(chan struct{}), exited: make(chan struct{})}
 	p.last = sample{at: p.start}
 	p.phase.Store(&phase)
 	if a.quiet {
@@ -62,7 +67,7 @@ func (a *app) newProgress(phase string) *progress {
 	return p
 }
 
-// update says how many bytes are done and how many there are; 0 is unknown.
+// update says how many bytes, or units, are done and how many there are; 0 is unknown.
 func (p *progress) update(done, total int64) {
 	p.done.Store(done)
 	p.total.Store(total)
@@ -70,7 +75,10 @@ func (p *progress) update(done, total int64) {
 
 // setPhase names what is being done now. A phase counts its own bytes and its
 // own time; in a log each leaves a line when it ends.
-func (p *progress) setPhase(phase string) {
+func (p *progress) setPhase(phase string) { p.setCount(phase, "") }
+
+// setCount is setPhase of one that is counted in other units than bytes.
+func (p *progress) setCount(phase, unit string) {
 	if *p.phase.Load() == phase {
 		return
 	}
@@ -80,6 +88,7 @@ func (p *progress) setPhase(phase string) {
 	p.done.Store(0)
 	p.total.Store(0)
 	p.phase.Store(&phase)
+	p.unit = unit
 	p.start, p.rate = p.now(), 0
 	p.last = sample{at: p.start}
 }
@@ -144,7 +153,7 @@ func (p *progress) finish() {
 
 // summarise leaves the line of a phase that ends. The caller holds ui.mu.
 func (p *progress) summarise() {
-	if s := p.state(); !p.ui.terminal && !p.ui.quiet && s.done > 0 {
+	if s := p.state(); !p.ui.terminal && !p.ui.quiet && s.done > 0 && (s.unit == "" || s.elapsed >= time.Second) {
 		_, _ = io.WriteString(p.ui.stderr, "lifeboat: "+s.summary()+"\n")
 	}
 }
@@ -168,6 +177,7 @@ func (p *progress) state() progressState {
 		done:    p.done.Load(),
 		total:   p.total.Load(),
 		elapsed: now.Sub(p.start),
+		unit:    p.unit,
 	}
 	if dt := now.Sub(p.last.at).Seconds(); dt > 0 {
 		current := max(0, float64(s.done-p.last.done)/dt)
@@ -182,9 +192,18 @@ func (p *progress) state() progressState {
 // progressState is one moment of progress.
 type progressState struct {
 	phase       string
-	done, total int64   // bytes
-	rate        float64 // bytes a second
+	done, total int64   // bytes, or units
+	rate        float64 // of them a second
 	elapsed     time.Duration
+	unit        string
+}
+
+// size is an amount in words.
+func (s progressState) size(n int64) string {
+	if s.unit == "" {
+		return sizeText(n)
+	}
+	return humanize.Comma(n) + " " + s.unit
 }
 
 // text is "copying: 1.2 GiB of 2.0 GiB (60%), 210 MiB/s, 4s left".
@@ -194,7 +213,7 @@ func (s progressState) text() string {
 		parts = append(parts, s.amount())
 	}
 	if s.rate >= 1 {
-		parts = append(parts, sizeText(int64(s.rate))+"/s")
+		parts = append(parts, s.size(int64(s.rate))+"/s")
 	}
 	if left, ok := s.left(); ok {
 		parts = append(parts, span(left)+" left")
@@ -208,16 +227,16 @@ func (s progressState) text() string {
 func (s progressState) summary() string {
 	text := s.phase + ": " + s.amount() + " in " + span(s.elapsed)
 	if sec := s.elapsed.Seconds(); sec >= 1 { // below, a rate says nothing
-		text += ", " + sizeText(int64(float64(s.done)/sec)) + "/s"
+		text += ", " + s.size(int64(float64(s.done)/sec)) + "/s"
 	}
 	return text
 }
 
 func (s progressState) amount() string {
 	if s.total <= 0 {
-		return sizeText(s.done)
+		return s.size(s.done)
 	}
-	return fmt.Sprintf("%s of %s (%d%%)", sizeText(s.done), sizeText(s.total), int(s.share()*100))
+	return fmt.Sprintf("%s of %s (%d%%)", s.size(s.done), s.size(s.total), int(s.share()*100))
 }
 
 // share is the part that is done, from 0 to 1.

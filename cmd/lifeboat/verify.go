@@ -24,8 +24,9 @@ func verifyCommand(a *app) *cli.Command {
 		Name:  "verify",
 		Usage: "check the repository: signatures, packs, WAL, and with --read every byte",
 		Description: `
-Opens every manifest, compares its packs with what the store lists, and follows
-the WAL from each backup. With --read the objects are read and compared with
+Opens every manifest, compares its packs with what the store lists, reads the
+signed header of all WAL that this host has not read yet, and follows the WAL
+from each backup. With --read the objects are read and compared with
 their hashes; with an identity every frame is opened too. Says of each finding
 what it spoils and what to do. A drill proves more: that a restore works.
 
@@ -129,8 +130,15 @@ func (a *app) verifyOne(ctx context.Context, cfg *Config, o check.Options) (*ver
 	p := a.newProgress("listing")
 	defer p.close()
 	o.Learn = func(ctx context.Context, ix *wal.Index) error { return learnHistories(ctx, r, cfg, ix) }
+	archive := a.newArchiveLook(cfg, r, 0)
+	defer archive.save(ctx)
+	o.Headers = archive.check
 	o.Observe = func(e check.Progress) {
-		p.setPhase(checkPhases[e.Phase])
+		if e.Phase == "headers" {
+			p.setCount("reading WAL headers", "headers")
+		} else {
+			p.setPhase(checkPhases[e.Phase])
+		}
 		if e.Total > 0 {
 			p.update(e.Done, e.Total)
 		}

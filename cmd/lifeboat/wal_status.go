@@ -12,6 +12,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
@@ -20,15 +21,21 @@ func (a *app) walStatus() *cli.Command {
 	flags := append([]cli.Flag{
 		&cli.StringFlag{Name: "system", Usage: "system identifier of the cluster whose WAL it is, `ID`; else that of pgdata, or all in the repository"},
 		&cli.StringFlag{Name: "slot", Value: "lifeboat", Usage: "replication slot of \"lifeboat wal stream\", which may still bring what is missing, `NAME`"},
+		headersFlag(),
 		&cli.StringFlag{Name: "heartbeat", Usage: "how often heartbeats are written, if they are: the exposure then has a lower bound too, `TIME`"},
 	}, configFlags("pgdata", "conn", "repository", "cluster_key", "identity", "signer")...)
 	return &cli.Command{
 		Name:  "status",
 		Usage: "show what is archived, gaps, what can be restored and what would be lost",
 		Description: `
-Lists the archive and asks the server how far it is. The repository and a key
+Lists the archive, reads the signed header of each WAL object that this host has
+not read yet, and asks the server how far it is. The repository and a key
 are enough for all but the exposure: run it anywhere. To read commit times it
 needs an identity, and says "unknown" without one; it does not guess.
+
+What bears the name of a segment and is not it ends what can be restored there,
+like a gap. What was not read, for want of time or rights, is "listed, not
+checked"; a claim that rests on it ends in exit code 4.
 
 A gap that a backup would have to be recovered through is a failure (exit code
 1). No failure is one that the server still has the WAL of and will archive, one
@@ -47,6 +54,9 @@ one that "lifeboat expire" made after a backup that is older than expire.pitr_wi
 			if s.heartbeat, err = durationOf(c, "heartbeat"); err != nil {
 				return err
 			}
+			if s.within, err = durationOf(c, headersWithin); err != nil {
+				return err
+			}
 			if err := wal.CheckSlotName(s.slot); err != nil {
 				return usage("--slot: %v", err)
 			}
@@ -61,8 +71,10 @@ type walStatus struct {
 	cfg       *Config
 	slot      string
 	heartbeat time.Duration
+	within    time.Duration // for the headers of one system
 
 	repo      *repo.Repo
+	archive   *archiveLook
 	backups   []repo.Info // the oldest first
 	unread    []unusableReport
 	server    *wal.ServerState
@@ -89,6 +101,8 @@ func (s *walStatus) look(ctx context.Context, named string) (*walStatusReport, e
 	if s.repo, err = openOne(ctx, s.cfg); err != nil {
 		return nil, err
 	}
+	s.archive = s.newArchiveLook(s.cfg, s.repo, s.within)
+	defer s.archive.save(ctx)
 	if err := s.loadBackups(ctx); err != nil {
 		return nil, err
 	}
@@ -110,7 +124,7 @@ func (s *walStatus) look(ctx context.Context, named string) (*walStatusReport, e
 // runSeveral reports on each repository. Each has a stream and a slot of its own.
 func (s *walStatus) runSeveral(ctx context.Context, named string, ownSlot bool) error {
 	all, err := askEach(ctx, s.cfg, func(one *Config) (*walStatusReport, error) {
-		v := &walStatus{app: s.app, cfg: one, slot: s.slot, heartbeat: s.heartbeat}
+		v := &walStatus{app: s.app, cfg: one, slot: s.slot, heartbeat: s.heartbeat, within: s.within}
 		if !ownSlot {
 			v.slot = slotOf(s.slot, one)
 		}
@@ -235,11 +249,12 @@ type commitFound struct {
 }
 
 func (v *systemView) load(ctx context.Context) error {
-	ix, err := wal.LoadIndex(ctx, v.repo, v.id)
+	ix, err := v.archive.load(ctx, v.id, func(storage.Info) {})
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(v.learnSegmentSize(ctx, ix), learnHistories(ctx, v.repo, v.cfg, ix)); err != nil {
+	v.learnSegmentSize(ctx, ix)
+	if err := learnHistories(ctx, v.repo, v.cfg, ix); err != nil {
 		return err
 	}
 	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
@@ -253,16 +268,15 @@ func (v *systemView) load(ctx context.Context) error {
 
 // learnSegmentSize is for an archive in which there is no whole segment yet: its
 // slices do not tell it without an identity.
-func (v *systemView) learnSegmentSize(ctx context.Context, ix *wal.Index) error {
+func (v *systemView) learnSegmentSize(ctx context.Context, ix *wal.Index) {
 	if ix.UncountedSlices() && len(v.backups) > 0 {
-		return ix.LearnSegmentSize(v.backups[0].SegSize)
+		ix.LearnSegmentSize(v.backups[0].SegSize)
 	}
 	if ix.UncountedSlices() && v.cfg.PGData != "" {
 		if control, err := wal.ReadControl(ctx, v.cfg.PGData); err == nil && control.SystemID == v.id {
-			return ix.LearnSegmentSize(control.WALSegmentSize)
+			ix.LearnSegmentSize(control.WALSegmentSize)
 		}
 	}
-	return nil
 }
 
 // newest is the newest commit on a path before the end of its WAL.
@@ -340,6 +354,9 @@ func (v *systemView) state(g wal.Gap) gapState {
 	}
 	if v.server == nil || v.server.System != v.id {
 		return gapLoss
+	}
+	if g.Bad != nil {
+		return gapLoss // the server cannot archive it: its name is taken
 	}
 	for no := g.First.No; no <= g.Last.No; no++ {
 		seg := postgres.Segment{Timeline: g.First.Timeline, No: no, Size: g.First.Size}

@@ -28,6 +28,7 @@ func (s *systemReport) write(w io.Writer) {
 	s.writeWindows(w)
 	s.writeNewest(w)
 	s.writeExposure(w)
+	s.writeHeaders(w)
 	s.writeArchived(w)
 	s.writeGaps(w)
 	for i, n := range s.Notes {
@@ -95,6 +96,21 @@ func seconds(s float64) string {
 	return span(time.Duration(math.Ceil(s*10)) * 100 * time.Millisecond)
 }
 
+// writeHeaders says how much of the archive was looked at.
+func (s *systemReport) writeHeaders(w io.Writer) {
+	h := s.Headers
+	_, _ = fmt.Fprintf(w, "\nChecked WAL headers\n  %d of %s, %d of them now\n", h.Checked, plural(h.Objects, "object"), h.Read)
+	if h.Unchecked > 0 {
+		_, _ = fmt.Fprintf(w, "  %s listed, not checked: %s\n", plural(h.Unchecked, "object"), h.Why)
+	}
+	for _, b := range h.Objs {
+		_, _ = fmt.Fprintf(w, "  NOT WHAT IT IS CALLED: %s\n", b.Problem)
+	}
+	if n := h.Bad - len(h.Objs); n > 0 {
+		_, _ = fmt.Fprintf(w, "  and %d more\n", n)
+	}
+}
+
 func (s *systemReport) writeArchived(w io.Writer) {
 	_, _ = fmt.Fprintln(w, "\nArchived WAL")
 	if len(s.Timelines) == 0 {
@@ -139,7 +155,9 @@ func (s *systemReport) writeGaps(w io.Writer) {
 // text says what is missing, and what is on both sides.
 func (g gapReport) text() string {
 	text := g.First + " is missing"
-	if g.Segments > 1 {
+	if g.Problem != "" {
+		text = g.First + " is not what it is called"
+	} else if g.Segments > 1 {
 		text = fmt.Sprintf("%s to %s, %d segments, are missing", g.First, g.Last, g.Segments)
 	}
 	text += fmt.Sprintf(": archived up to %s", g.Held)

@@ -31,6 +31,7 @@ type systemReport struct {
 	SegmentSize postgres.SegmentSize `json:"wal_segment_size,omitempty"`
 	Windows     []windowReport       `json:"windows"`
 	Unusable    []unusableReport     `json:"unusable_backups,omitempty"`
+	Headers     headersReport        `json:"headers"`
 	Timelines   []timelineReport     `json:"timelines"`
 	Gaps        []gapReport          `json:"gaps"`
 	Newest      newestReport         `json:"newest_commit"`
@@ -47,6 +48,7 @@ type windowReport struct {
 	EndLSN    postgres.LSN      `json:"end_lsn"`
 	EndTime   *time.Time        `json:"end_time"` // of the newest commit; null when unknown
 	Unknown   string            `json:"unknown,omitempty"`
+	Unchecked int               `json:"not_checked"` // segments of it that are only listed
 }
 
 type unusableReport struct {
@@ -90,6 +92,7 @@ type gapReport struct {
 	Segments int          `json:"segments"`
 	Held     postgres.LSN `json:"archived_to"`
 	Next     postgres.LSN `json:"archived_from,omitempty"`
+	Problem  string       `json:"problem,omitempty"` // of what bears the name of the first, if something does
 	State    gapState     `json:"state"`
 	NeededBy []string     `json:"needed_by"`
 }
@@ -129,8 +132,13 @@ func (v *systemView) report(ctx context.Context) (*systemReport, error) {
 		r.Timelines = append(r.Timelines, v.timelineReport(tl))
 	}
 	for _, g := range v.standing.Gaps {
-		r.Gaps = append(r.Gaps, gapReport{g.First.Name(), g.Last.Name(), g.Segments(), g.Held, g.Next, v.state(g), append([]string{}, g.NeededBy...)})
+		gap := gapReport{First: g.First.Name(), Last: g.Last.Name(), Segments: g.Segments(), Held: g.Held, Next: g.Next, State: v.state(g), NeededBy: append([]string{}, g.NeededBy...)}
+		if g.Bad != nil {
+			gap.Problem = oneLine(g.Bad.Error())
+		}
+		r.Gaps = append(r.Gaps, gap)
 	}
+	r.Headers = newHeadersReport(v.index, v.within)
 	r.Newest = v.newestReport(ctx)
 	r.Exposure = v.exposureReport(ctx)
 	r.Notes = v.notes()
@@ -138,7 +146,7 @@ func (v *systemView) report(ctx context.Context) (*systemReport, error) {
 }
 
 func (v *systemView) windowReport(ctx context.Context, w wal.Window) windowReport {
-	r := windowReport{Backups: w.Backups, Timeline: w.Path.Timeline, BeginLSN: w.Begin, BeginTime: w.BeginTime.UTC(), EndLSN: w.Reach.End}
+	r := windowReport{Backups: w.Backups, Timeline: w.Path.Timeline, BeginLSN: w.Begin, BeginTime: w.BeginTime.UTC(), EndLSN: w.Reach.End, Unchecked: w.Unchecked}
 	switch found := v.newest(ctx, w.Path, w.Reach.End); {
 	case found.err != nil:
 		r.Unknown = unknownText(found.err)
@@ -262,7 +270,7 @@ func (r *walStatusReport) verdict() error {
 	if unknown != nil {
 		return unknown
 	}
-	return cmp.Or(r.nothing(), r.missed())
+	return cmp.Or(r.nothing(), r.missed(), r.unchecked())
 }
 
 // nothing is the error of an archive out of which nobody could restore.
@@ -272,6 +280,18 @@ func (r *walStatusReport) nothing() error {
 	}
 	return failed(exitFailed, "nothing can be restored from %s", r.Repository).
 		hinted("take a backup with \"lifeboat backup\"; the report says what is wrong with those that are there")
+}
+
+// unchecked is the error of what can be restored by the names of objects alone.
+func (r *walStatusReport) unchecked() error {
+	for _, s := range r.Systems {
+		for _, w := range s.Windows {
+			if w.Unchecked > 0 {
+				return uncheckedError("what can be restored from backup "+labelsText(w.Backups), w.Unchecked, s.Headers.Why)
+			}
+		}
+	}
+	return nil
 }
 
 // missed is the error of commits that would be lost now and are older than the
@@ -289,6 +309,10 @@ func (r *walStatusReport) missed() error {
 
 // gapError names the first gap, and as a hint what can be restored all the same.
 func (s *systemReport) gapError(g gapReport) error {
+	if g.Problem != "" {
+		return failed(exitFailed, "what is archived as WAL segment %s is not it, and backup %s cannot be recovered past %s: %s", g.First, labelsText(g.NeededBy), g.Held, g.Problem).
+			hinted("%s; %s", s.canRestore(), strangerHint)
+	}
 	missing := "WAL segment " + g.First + " is"
 	if g.Segments > 1 {
 		missing = fmt.Sprintf("%d WAL segments, the first %s, are", g.Segments, g.First)
@@ -331,5 +355,9 @@ func (w windowReport) text() string {
 	if !end.IsZero() {
 		to = fmt.Sprintf("%s (%s)", utc(*end), w.EndLSN)
 	}
-	return fmt.Sprintf("every moment from %s (%s) to %s on timeline %s", utc(w.BeginTime), w.BeginLSN, to, w.Timeline)
+	text := fmt.Sprintf("every moment from %s (%s) to %s on timeline %s", utc(w.BeginTime), w.BeginLSN, to, w.Timeline)
+	if w.Unchecked > 0 {
+		text += fmt.Sprintf(", if %s of it that %s listed, not checked, %s what %s called", plural(w.Unchecked, "segment"), isAre(w.Unchecked), isAre(w.Unchecked), itThey(w.Unchecked))
+	}
+	return text
 }

@@ -69,6 +69,9 @@ func (w *work) checkSystem(ctx context.Context, id postgres.SystemID) error {
 		if err := ix.LacksWAL(b); err != nil {
 			w.lacks(id, b, err)
 		}
+		if w.listedOnly[id] && ix.UncheckedIn(wal.Path{Timeline: b.Timeline, Spans: postgres.History{Timeline: b.Timeline}.Path()}, b.StartLSN, b.StopLSN) > 0 {
+			w.unprovenOf(b.Label, "backup %s: WAL that it needs is listed, not checked", b.Label)
+		}
 	}
 	wanted := expire.Continuous(w.options.Policy, w.known(), w.uses, expire.ArchivedAncestry(w.indexes), w.result.Began)
 	for _, b := range own {
@@ -100,37 +103,44 @@ type damage struct {
 	err error
 }
 
-// objectOf is the object that an error says is damaged, "" when it is about
-// something else.
-func objectOf(err error) string {
-	if e, ok := errors.AsType[*repo.CorruptError](err); ok {
-		return e.Object
+// noteBad takes what is not what it is called out of the listing, so that nothing
+// counts on it, and notes what was only listed. History files are told of below.
+func (w *work) noteBad(ix *wal.Index) {
+	gone := map[string]bool{}
+	for _, b := range ix.Bad() {
+		gone[b.Key] = true
+		if b.Name.Kind != postgres.WALHistory {
+			w.hidden = append(w.hidden, damage{archiveObject{system: ix.System(), key: b.Key}, b.Err})
+		}
 	}
-	if e, ok := errors.AsType[*repo.UntrustedError](err); ok {
-		return e.Object
+	w.list.hide(gone)
+	n := ix.Headers()
+	if n.Unchecked == 0 {
+		return
 	}
-	return ""
+	why := "they were not read"
+	if n.Why != nil {
+		why = n.Why.Error()
+	}
+	w.unproven("%d objects of the archive of system %s are listed, not checked: %s", n.Unchecked, ix.System(), why)
+	w.listedOnly[ix.System()] = true
 }
 
 // loadIndex reads the index of a system, and the histories in it.
 func (w *work) loadIndex(ctx context.Context, id postgres.SystemID) (*wal.Index, error) {
-	ix, err := wal.LoadIndexSeeing(ctx, w.repo, id, func(o storage.Info) { w.noteUse(id, o) })
-	for key := objectOf(err); key != ""; key = objectOf(err) {
-		// The object that tells the segment size is damaged: another one does.
-		if !w.list.hide(key) {
-			break
-		}
-		w.hidden = append(w.hidden, damage{archiveObject{system: id, key: key}, err})
-		ix, err = wal.LoadIndex(ctx, w.repo, id)
-	}
+	headers := w.options.Headers(id)
+	headers.Observe = func(done, total int) { w.options.Observe(Progress{"headers", int64(done), int64(total)}) }
+	ix, err := wal.LoadChecked(ctx, w.repo, id, func(o storage.Info) { w.noteUse(id, o) }, headers)
 	if err != nil {
 		return nil, fmt.Errorf("check the archive of system %s: %w", id, err)
 	}
+	if why := ix.Headers().Why; why != nil && !errors.Is(why, storage.ErrDenied) {
+		return nil, fmt.Errorf("read the headers of the archive of system %s: %w", id, why)
+	}
+	w.noteBad(ix)
 	for _, b := range w.backups {
 		if b.System == id {
-			if err := ix.LearnSegmentSize(b.SegSize); err != nil {
-				return nil, err
-			}
+			ix.LearnSegmentSize(b.SegSize)
 		}
 	}
 	if err := w.options.Learn(ctx, ix); err != nil && !repo.AboutObject(err) {
@@ -208,8 +218,8 @@ func (w *work) follow(ctx context.Context, ix *wal.Index, backups []repo.Info) e
 		}
 	}
 	for _, g := range s.Gaps {
-		if len(g.NeededBy) == 0 || told(ix, g, byLabel) {
-			continue
+		if len(g.NeededBy) == 0 || g.Bad != nil || told(ix, g, byLabel) {
+			continue // what bears the name of a segment and is not it is a finding of its own
 		}
 		filled, err := w.filled(ctx, ix, g)
 		if err != nil {

@@ -66,9 +66,9 @@ func (s *snapshot) List(_ context.Context, prefix string) iter.Seq2[storage.Info
 	}
 }
 
-// hide takes an object out of the listing; false when it is not there.
-func (s *snapshot) hide(key string) bool {
-	n := len(s.objects)
-	s.objects = slices.DeleteFunc(s.objects, func(o storage.Info) bool { return o.Key == key })
-	return len(s.objects) < n
+// hide takes objects out of the listing.
+func (s *snapshot) hide(keys map[string]bool) {
+	if len(keys) > 0 {
+		s.objects = slices.DeleteFunc(s.objects, func(o storage.Info) bool { return keys[o.Key] })
+	}
 }

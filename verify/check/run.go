@@ -27,6 +27,9 @@ type Options struct {
 
 	Policy expire.Policy // where WAL must be without a gap; without one, from every backup on
 
+	// Headers says how the headers of a system's WAL are read; nil: all of them.
+	Headers func(postgres.SystemID) wal.HeaderCheck
+
 	Now     func() time.Time
 	Learn   func(context.Context, *wal.Index) error // as for expire; may be nil
 	Observe func(Progress)                          // may be nil
@@ -36,8 +39,8 @@ type Options struct {
 
 // Progress is how far the check is.
 type Progress struct {
-	Phase       string // list, backups, wal, read
-	Done, Total int64  // bytes, when reading
+	Phase       string // list, backups, wal, headers, read
+	Done, Total int64  // bytes, when reading; headers
 }
 
 // Count is objects and their bytes.
@@ -84,8 +87,11 @@ type work struct {
 	indexes map[postgres.SystemID]*wal.Index
 	uses    expire.Uses
 	live    repo.PackSet
-	sealed  bool            // a manifest was not read to its end, so any pack may be its
-	hidden  []damage        // objects of the archive that the listing leaves out now
+	sealed  bool     // a manifest was not read to its end, so any pack may be its
+	hidden  []damage // objects of the archive that the listing leaves out now
+	// listedOnly are the systems of whose archive not all headers could be read.
+	listedOnly map[postgres.SystemID]bool
+
 	doubted map[string]bool // labels of backups of which not all could be checked
 }
 
@@ -113,7 +119,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 	if err := on.CheckPresent(ctx); err != nil {
 		return nil, fmt.Errorf("check the marker: %w", err)
 	}
-	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(), doubted: map[string]bool{},
+	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(), doubted: map[string]bool{}, listedOnly: map[postgres.SystemID]bool{},
 		indexes: map[postgres.SystemID]*wal.Index{}, uses: expire.Uses{}}
 	res.Listed = Count{int64(len(list.packs) + len(list.objects)), list.bytes}
 	for _, step := range []func(context.Context) error{w.checkBackups, w.checkSmall, w.checkWAL, w.read, w.recheck} {
@@ -131,6 +137,9 @@ func (o Options) filled() Options {
 	}
 	if o.Jobs <= 0 {
 		o.Jobs = 4
+	}
+	if o.Headers == nil {
+		o.Headers = func(postgres.SystemID) wal.HeaderCheck { return wal.HeaderCheck{} }
 	}
 	if o.Learn == nil {
 		o.Learn = func(context.Context, *wal.Index) error { return nil }

@@ -45,7 +45,7 @@ func ReadContinuous(ctx context.Context, r *repo.Repo, p Policy, backups []repo.
 		}
 		ix, err := wal.LoadIndexSeeing(ctx, r, b.System, func(o storage.Info) { uses.Note(b.System, o) })
 		if err == nil {
-			err = ix.LearnSegmentSize(b.SegSize)
+			ix.LearnSegmentSize(b.SegSize)
 		}
 		if err == nil && learn != nil {
 			err = learn(ctx, ix)

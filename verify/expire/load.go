@@ -251,7 +251,8 @@ func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Co
 		if err != nil {
 			return fmt.Errorf("look at the archive of system %s: %w", id, err)
 		}
-		if err := errors.Join(ix.LearnSegmentSize(s.SegSizes[id]), learn(ctx, ix)); err != nil {
+		ix.LearnSegmentSize(s.SegSizes[id])
+		if err := learn(ctx, ix); err != nil {
 			return fmt.Errorf("look at the archive of system %s: %w", id, err)
 		}
 		if err := historyFailure(ix); err != nil {
