@@ -123,6 +123,7 @@ func (a *app) newDrill(c *cli.Context) (*drillRun, error) {
 }
 
 func (a *app) newOutputs(c *cli.Context) (o outputs, err error) {
+	taken := map[string]string{}
 	for name, field := range map[string]*string{"junit": &o.junit, "html": &o.html, "prometheus": &o.prometheus} {
 		if *field, err = a.abs(c.String(name)); err != nil {
 			return o, err
@@ -130,6 +131,11 @@ func (a *app) newOutputs(c *cli.Context) (o outputs, err error) {
 		if *field == "" {
 			continue
 		}
+		path := filepath.Clean(*field)
+		if other := taken[path]; other != "" {
+			return o, usage("--%s and --%s name the same file, %s", min(name, other), max(name, other), path).hinted("give each output a file of its own")
+		}
+		taken[path] = name
 		// Better now than after the drill.
 		if info, err := os.Stat(filepath.Dir(*field)); err != nil || !info.IsDir() {
 			return o, usage("--%s: there is no folder %s", name, filepath.Dir(*field))

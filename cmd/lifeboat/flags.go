@@ -42,3 +42,36 @@ func portOf(c *cli.Context, name string) (int, error) {
 	}
 	return int(n), nil
 }
+
+// contradiction is two flags of a command of which one would be dropped without
+// a word.
+type contradiction struct {
+	command  string // full name, without "lifeboat"
+	one, two string
+	why      string
+	hint     string
+}
+
+func contradictions() []contradiction {
+	return []contradiction{
+		{"report", "csv", "json", "stdout holds one of them", "leave out one; --html and --prometheus write to files beside either"},
+		{"restore", "dry-run", "start", "nothing is restored that could be started", "leave out --start to see the plan, or --dry-run to carry it out"},
+		{"init", "rds", "pgdata", "there is no data directory to go with it", "leave out --pgdata; a cluster of your own has a configuration of its own"},
+		{"init", "recovery-key", "recipient", "no recovery key is made where recipients are given", "leave out --recovery-key, or the recipients"},
+	}
+}
+
+// noContradiction refuses two flags that cannot both count.
+func noContradiction(c *cli.Context) error {
+	for _, x := range contradictions() {
+		if c.Command.HelpName == c.App.Name+" "+x.command && given(c, x.one) && given(c, x.two) {
+			return usage("--%s and --%s: %s", x.one, x.two, x.why).hinted("%s", x.hint)
+		}
+	}
+	return nil
+}
+
+// given says whether a flag is on the line, and not as --flag=false.
+func given(c *cli.Context, name string) bool {
+	return c.IsSet(name) && (c.Value(name) != any(false))
+}

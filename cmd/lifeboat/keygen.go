@@ -72,7 +72,7 @@ func (a *app) giveKey(c *cli.Context, key *repo.KeyFile) error {
 	out := c.String("out")
 	if out == "" {
 		if a.json {
-			return usage("keygen --json needs --out FILE: the key is not for a report")
+			return usage("keygen --json needs --out FILE: the key is not for a report").hinted("add --out FILE, or leave out --json")
 		}
 		_, err := a.stdout.Write(text)
 		a.note("recipient: %s", recipient)

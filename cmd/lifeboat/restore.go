@@ -107,6 +107,9 @@ func (a *app) newRestoration(c *cli.Context, cfg *Config) (*restoration, error) 
 	if r.port, err = portOf(c, "port"); err != nil {
 		return nil, err
 	}
+	if c.IsSet("port") && !r.start {
+		return nil, usage("--port is that of the server that --start starts, and there is no --start").hinted("add --start, or leave out --port")
+	}
 	t := &r.target
 	if t.DataDir, err = a.absClean(c.String("to")); err != nil {
 		return nil, err
@@ -171,10 +174,10 @@ func targetPoint(c *cli.Context) (p restore.Point, zone string, err error) {
 	p.Exclusive = c.Bool("target-exclusive")
 	switch {
 	case len(given) > 1:
-		return p, "", usage("--%s and --%s: there can be only one target", given[0], given[1])
+		return p, "", usage("--%s and --%s: there can be only one target", given[0], given[1]).hinted("leave out all but one")
 	case len(given) == 0:
 		if p.Exclusive {
-			return p, "", usage("--target-exclusive needs a target")
+			return p, "", usage("--target-exclusive needs a target").hinted("add the target before which recovery is to stop, such as --target-time")
 		}
 		return p, "", nil
 	}

@@ -174,6 +174,9 @@ func (a *app) finish(c *cli.Command, group string) {
 		a.json, a.quiet, a.command = ctx.Bool("json"), ctx.Bool("quiet"), ctx.Command.HelpName
 		err := noneEmpty(ctx)
 		if err == nil {
+			err = noContradiction(ctx)
+		}
+		if err == nil {
 			err = action(ctx)
 		}
 		a.done = err == nil
