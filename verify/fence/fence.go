@@ -1,23 +1,27 @@
-// Package fence starts a program that can reach nothing but what it is shown:
-// no network, and of the files only a few folders, most of them to read.
+// Package fence starts programs that can reach nothing but what they are shown:
+// no process, network or shared memory of the host, and of its files only a few
+// directories, most of them to read.
 //
 // A drill starts a copy of a production database. The copy knows production's
-// hosts, and its WAL may hold production's paths: replaying CREATE TABLESPACE
-// opens the very folder that the live server uses. Settings cannot prevent
-// that, so the kernel has to (network, mount and user namespaces of Linux, see
-// namespaces(7)).
+// hosts, its WAL may hold production's paths, and a library in it may be
+// anybody's. Settings cannot keep it in, so the kernel has to: namespaces, an
+// account of its own, no privileges and no way to new ones, Landlock, a filter
+// of system calls, limits. Each of these is a Layer. A host that does not have
+// one leaves it out, and Fence.Layers says so: what holds is never assumed.
 //
-// The folders are mounted by the program's own process before PostgreSQL takes
-// its place: Command has the calling program started once more, with Argument
-// as its first argument, and its main must hand that to Enter.
+// Start makes the fence, as a process that is the first one of its namespaces
+// (pid_namespaces(7)): when it ends, the kernel kills all that runs inside.
+// Command has a program run inside. All of these processes are the calling
+// program, started once more with Argument as its first argument: its main must
+// hand that to Enter.
 package fence
 
 import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -27,20 +31,66 @@ const Argument = "fence-enter"
 // View is what a fenced program sees beside the system's own programs and
 // libraries, which it can read. All paths are absolute and clean.
 type View struct {
-	// Root is an empty folder that the new file system is put together in.
+	// Root is an empty directory that the new file system is put together in.
 	// Outside of the fence it stays empty.
 	Root string `json:"root"`
 
-	Writable []string          `json:"writable"`           // folders, at their own paths
-	Readable []string          `json:"readable,omitempty"` // more folders to read, at their own paths
-	Binds    map[string]string `json:"binds,omitempty"`    // by path inside: writable folders that lie elsewhere outside
+	Writable []string          `json:"writable"`           // directories, at their own paths
+	Readable []string          `json:"readable,omitempty"` // more directories and files to read, at their own paths
+	Binds    map[string]string `json:"binds,omitempty"`    // by path inside: writable directories that lie elsewhere outside
 
-	// Set by Command.
-	UID     uint32   `json:"uid"`
-	GID     uint32   `json:"gid"`
-	Groups  []uint32 `json:"groups,omitempty"`
-	Drop    bool     `json:"drop"`    // become that account
-	DieWith int      `json:"dieWith"` // signal at the death of the parent; 0 is none
+	// UID and GID are what programs inside run as, under root: neither may be 0,
+	// and OwnIDs picks a pair that owns nothing else. Without root they run as
+	// the calling account, and these must be 0.
+	UID uint32 `json:"uid,omitempty"`
+	GID uint32 `json:"gid,omitempty"`
+
+	Limits  Limits  `json:"limits,omitzero"`
+	Without []Layer `json:"without,omitempty"` // layers to leave out: for tests that show what each one is for
+}
+
+// Limits bound what all programs inside use together. 0 is no limit.
+type Limits struct {
+	Memory    int64 `json:"memory,omitempty"`    // bytes, page cache included
+	Processes int64 `json:"processes,omitempty"` // and threads
+	FileSize  int64 `json:"file_size,omitempty"` // bytes of one file
+}
+
+// Layer is one thing that keeps a program in.
+type Layer string
+
+// The layers, in the order in which they are told.
+const (
+	Mounts       Layer = "mounts"       // a mount namespace with nothing but the View in it
+	Network      Layer = "network"      // a network namespace without any interface that is up
+	Processes    Layer = "processes"    // a PID namespace
+	Proc         Layer = "proc"         // a /proc of that namespace, or none
+	IPC          Layer = "ipc"          // System V and POSIX shared memory, semaphores and queues of its own
+	UTS          Layer = "uts"          // a host name of its own
+	Cgroup       Layer = "cgroup"       // a cgroup namespace
+	User         Layer = "user"         // a user namespace with one account in it
+	Account      Layer = "account"      // an account and a group that own nothing else
+	Groups       Layer = "groups"       // no supplementary groups
+	Capabilities Layer = "capabilities" // none, also none to be had
+	NoNewPrivs   Layer = "no_new_privs" // no rights from set-user-ID programs
+	Landlock     Layer = "landlock"     // rules of its own for files, TCP, signals and abstract sockets
+	Seccomp      Layer = "seccomp"      // a filter of system calls
+	Memory       Layer = "memory"       // a bound on memory, by a cgroup
+	Tasks        Layer = "tasks"        // a bound on processes
+	FileSize     Layer = "file_size"    // a bound on the size of a file
+)
+
+// Layers are all layers in their order.
+func Layers() []Layer {
+	return []Layer{Mounts, Network, Processes, Proc, IPC, UTS, Cgroup, User, Account, Groups, Capabilities, NoNewPrivs, Landlock, Seccomp,
+		Memory, Tasks, FileSize}
+}
+
+// State says whether a layer holds.
+type State struct {
+	Layer  Layer  `json:"layer"`
+	Held   bool   `json:"held"`
+	Reason string `json:"reason,omitempty"` // why it does not hold, or how it does
 }
 
 // ErrUnsupported means that this system cannot fence a program.
@@ -55,7 +105,7 @@ func (v View) check() error {
 			return err
 		}
 	}
-	for _, p := range append(append([]string{v.Root}, v.Writable...), v.Readable...) {
+	for _, p := range slices.Concat([]string{v.Root}, v.Writable, v.Readable) {
 		if err := checkPath(p); err != nil {
 			return err
 		}
@@ -65,42 +115,41 @@ func (v View) check() error {
 
 func checkPath(p string) error {
 	if !filepath.IsAbs(p) || filepath.Clean(p) != p || p == "/" || strings.ContainsRune(p, 0) {
-		return fmt.Errorf("fence: %q is not an absolute, clean path of a folder", p)
+		return fmt.Errorf("fence: %q is not an absolute, clean path of a directory", p)
 	}
 	return nil
 }
 
-// Command changes cmd, which was not started yet, so that it runs fenced. Self
-// is the path of the calling program. What cmd says of account and parent's
-// death holds inside.
-func Command(cmd *exec.Cmd, self string, v View) error {
-	if err := v.check(); err != nil {
-		return err
-	}
-	if err := isolate(cmd, &v); err != nil {
-		return err
-	}
-	text, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	cmd.Args = append([]string{self, Argument, string(text), cmd.Path}, cmd.Args[1:]...)
-	cmd.Path = self
-	return nil
-}
+// The processes that the program is started as.
+const (
+	asInit   = "init"   // the first process inside
+	asClient = "client" // outside, stands for one program inside
+	asRun    = "run"    // inside, drops its rights and becomes the program
+	asDirect = "direct" // makes its own fence, and becomes the program
+)
 
-// Enter puts the calling process behind the fence and the program in its
-// place. Args are those after Argument. It returns only on an error.
+// Enter does the work of a process that was started with Argument; args are
+// those after it. It returns only on an error.
 func Enter(args, env []string) error {
-	if len(args) < 2 {
-		return errors.New("fence: nothing to run")
+	if len(args) < 1 {
+		return errors.New("fence: nothing to do")
 	}
-	var v View
-	if err := json.Unmarshal([]byte(args[0]), &v); err != nil {
+	switch args[0] {
+	case asInit:
+		return runInit(args[1:])
+	case asClient:
+		return runClient(args[1:], env)
+	case asRun:
+		return become(args[1:], env)
+	case asDirect:
+		return becomeDirectly(args[1:], env)
+	}
+	return fmt.Errorf("fence: %q is not known", args[0])
+}
+
+func decode(text string, v any) error {
+	if err := json.Unmarshal([]byte(text), v); err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}
-	if err := v.check(); err != nil {
-		return err
-	}
-	return enter(v, args[1], args[1:], env)
+	return nil
 }

@@ -19,17 +19,47 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// run runs a shell's command fenced and returns what it printed.
-func run(t *testing.T, credential *syscall.Credential, v fence.View, command string) string {
+// start makes a fence for the length of a test.
+func start(t *testing.T, v fence.View) *fence.Fence {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
+	if os.Geteuid() == 0 {
+		if v.UID, v.GID, err = fence.OwnIDs(); err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range v.Writable {
+			if err := os.Chown(dir, int(v.UID), int(v.GID)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, dir := range v.Binds {
+			if err := os.Chown(dir, int(v.UID), int(v.GID)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f, err := fence.Start(t.Context(), self, v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Kill(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+// run runs a shell's command inside and returns what it printed.
+func run(t *testing.T, f *fence.Fence, command string) string {
+	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", command)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Pdeathsig: syscall.SIGKILL}
-	if err := fence.Command(cmd, self, v); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := f.Command(cmd); err != nil {
 		t.Fatal(err)
 	}
 	out, err := cmd.CombinedOutput()
@@ -52,33 +82,31 @@ func TestFenced(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(production, "live"), []byte("live"), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	var account *syscall.Credential
-	if os.Geteuid() == 0 {
-		account = &syscall.Credential{Uid: 65534, Gid: 65534}
-		for _, dir := range []string{staging, copied, root} {
-			if err := os.Chown(dir, 65534, 65534); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	v := fence.View{Root: root, Writable: []string{staging}, Binds: map[string]string{production: copied}}
-	out := run(t, account, v, `
+	f := start(t, v)
+	for _, s := range f.Layers() {
+		t.Logf("%-14s %v %s", s.Layer, s.Held, s.Reason)
+	}
+	out := run(t, f, `
 cd "`+production+`" && ls && echo new > made && cat made
 echo x > "`+staging+`/file" && echo staging
 (echo x > /usr/lifeboat) 2>/dev/null && echo usr
 (echo x > /lifeboat) 2>/dev/null && echo slash
 ls "`+base+`"
 ls -d /home /root /var /etc/shadow /etc/ssl 2>/dev/null
-grep -c : /proc/net/dev
 grep CapEff /proc/self/status
 grep NoNewPrivs /proc/self/status
 id -u
 head -c 4 /dev/zero | wc -c`)
 	uid := os.Geteuid()
 	if uid == 0 {
-		uid = 65534
+		info, err := os.Stat(staging)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid = int(info.Sys().(*syscall.Stat_t).Uid)
 	}
-	want := fmt.Sprintf("new\nstaging\nproduction\nstaging\n1\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n%d\n4\n", uid)
+	want := fmt.Sprintf("new\nstaging\nproduction\nstaging\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\n%d\n4\n", uid)
 
 	if out != want {
 		t.Errorf("inside:\n%s\nwant:\n%s", out, want)
@@ -101,7 +129,7 @@ func TestViewIsChecked(t *testing.T) {
 		{Root: "/a", Binds: map[string]string{"/": "/a"}},
 		{Root: "/a", Binds: map[string]string{"/b": "c"}},
 	} {
-		if err := fence.Command(exec.Command("/bin/true"), "/bin/true", v); err == nil {
+		if _, err := fence.Start(t.Context(), "/bin/true", v); err == nil {
 			t.Errorf("%+v was accepted", v)
 		}
 	}

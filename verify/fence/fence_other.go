@@ -2,11 +2,42 @@
 
 package fence
 
-import "os/exec"
+import (
+	"context"
+	"os"
+	"os/exec"
+)
 
-func isolate(*exec.Cmd, *View) error { return ErrUnsupported }
+// Fence is of Linux.
+type Fence struct{}
 
-func enter(View, string, []string, []string) error { return ErrUnsupported }
+// Start makes no fence here: the error is ErrUnsupported.
+func Start(context.Context, string, View) (*Fence, error) { return nil, ErrUnsupported }
+
+// Join cannot succeed here.
+func Join(*os.File, string) (*Fence, error) { return nil, ErrUnsupported }
+
+// Command cannot succeed here.
+func (*Fence) Command(*exec.Cmd) error { return ErrUnsupported }
+
+// File is nil here.
+func (*Fence) File() *os.File { return nil }
+
+// Layers is empty here.
+func (*Fence) Layers() []State { return nil }
+
+// Holds is false here.
+func (*Fence) Holds(...Layer) bool { return false }
+
+// Kill has nothing to kill here.
+func (*Fence) Kill() error { return nil }
+
+// OwnIDs cannot succeed here.
+func OwnIDs() (uid, gid uint32, err error) { return 0, 0, ErrUnsupported }
+
+func runInit([]string) error             { return ErrUnsupported }
+func runClient([]string, []string) error { return ErrUnsupported }
+func become([]string, []string) error    { return ErrUnsupported }
 
 // Isolation is what was seen of a running process.
 type Isolation struct {
@@ -17,3 +48,5 @@ type Isolation struct {
 
 // Look says how far a process is separated; here nothing can be.
 func Look(int) (Isolation, error) { return Isolation{}, ErrUnsupported }
+
+func becomeDirectly([]string, []string) error { return ErrUnsupported }
