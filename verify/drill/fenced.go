@@ -31,15 +31,30 @@ func (r *run) view() fence.View {
 	return v
 }
 
+// owner is the account for files and server, "" where it is ours. Under root it is
+// one that owns nothing else on this host, unless the drill was told of one.
+func (r *run) owner() (string, error) {
+	if r.o.Owner != "" || os.Geteuid() != 0 {
+		return r.o.Owner, nil
+	}
+	uid, gid, err := fence.OwnIDs()
+	return fmt.Sprintf("%d:%d", uid, gid), err
+}
+
 // tryFence runs a program that does nothing behind a fence. The helper does it.
-func tryFence(q tryRequest) error {
+func tryFence(ctx context.Context, q tryRequest) error {
 	cmd := exec.Command("/bin/true")
 	cmd.Dir, cmd.Env = "/", []string{}
 	if a := q.Account; a != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.UID, Gid: a.GID}}
 	}
-	if err := fence.Command(cmd, q.Self, q.View); err != nil {
+	f, err := fence.Command(ctx, cmd, q.Self, q.View)
+	if err != nil {
 		return err
+	}
+	defer f.Kill()
+	if !f.Holds(fence.Mounts, fence.Network) {
+		return errors.New(f.Why(fence.Mounts, fence.Network))
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -66,12 +81,9 @@ func (r *run) whyUnfenced(ctx context.Context) (string, error) {
 	return "", err
 }
 
-// serverView is what the server sees, with the directory of its socket writable;
-// nil where there is no fence.
+// serverView is what the server sees, with the directory of its socket writable.
+// Where there are no namespaces the rest of the fence holds as far as it can.
 func (r *run) serverView() *fence.View {
-	if !r.fenced() {
-		return nil
-	}
 	v := r.view()
 	v.Writable = append(v.Writable, r.socket)
 	return &v

@@ -112,6 +112,9 @@ func ServeHelper(ctx context.Context, in io.Reader, out io.Writer, explain func(
 		doReady: h.answerReady, doLook: h.answerLook, doStop: h.answerStop,
 	}, h.failure)
 	if h.server != nil && !h.want.Keep {
+		if h.fence != nil {
+			err = errors.Join(err, h.fence.Kill())
+		}
 		err = errors.Join(err, server.KillBelow(os.Getpid()))
 	}
 	return err
@@ -122,6 +125,7 @@ type helper struct {
 	w       *replies
 	want    startRequest
 	server  *server.Server
+	fence   *fence.Fence // nil: none
 	tables  *fingerprint.Set
 	explain func(error) (string, int)
 }
@@ -136,12 +140,12 @@ func (h *helper) failure(err error) Failure {
 
 func (h *helper) observe(phase string, done, total int64) { h.w.progress(Progress{phase, done, total}) }
 
-func (h *helper) answerFence(_ context.Context, with json.RawMessage) (any, error) {
+func (h *helper) answerFence(ctx context.Context, with json.RawMessage) (any, error) {
 	var q tryRequest
 	if err := strictly(with, &q); err != nil {
 		return nil, err
 	}
-	return struct{}{}, tryFence(q)
+	return struct{}{}, tryFence(ctx, q)
 }
 
 // answerStart starts the server, and gives up root before anything of the
@@ -169,7 +173,10 @@ func (h *helper) answerStart(ctx context.Context, with json.RawMessage) (any, er
 		Account: q.Account, DieWithParent: !q.Keep, Env: q.Env,
 	}
 	if q.View != nil {
-		o.Launch = func(cmd *exec.Cmd) error { return fence.Command(cmd, q.Self, *q.View) }
+		o.Launch = func(cmd *exec.Cmd) (err error) {
+			h.fence, err = fence.Command(ctx, cmd, q.Self, *q.View)
+			return err
+		}
 	}
 	var err error
 	if h.server, err = server.Start(ctx, q.Install, o); err != nil {

@@ -17,15 +17,22 @@ func (r *run) makePlan(ctx context.Context) error {
 		if err := r.restorer.call(ctx, doBackups, nil, &r.covered); err != nil {
 			return err
 		}
+		owner, err := r.owner()
+		if err != nil {
+			return err
+		}
 		var p planned
 		if err := r.restorer.call(ctx, doPlan, planRequest{
-			Pick: r.o.Pick, Policy: r.o.Policy, Time: r.o.Time, RandomTime: r.o.RandomTime, Owner: r.o.Owner, Conn: r.o.Conn,
+			Pick: r.o.Pick, Policy: r.o.Policy, Time: r.o.Time, RandomTime: r.o.RandomTime, Owner: owner, Conn: r.o.Conn,
 			DataDir: r.stage.dataDir(), Tablespaces: r.stage.tablespaces(),
 		}, &p); err != nil {
 			return err
 		}
 		if p.Plan == nil {
 			return errBadAnswer
+		}
+		if o := p.Plan.Owner; o != nil && o.GID == 0 {
+			return &restore.OwnerError{Owner: o.User, Reason: "its group is root's, and what a drill runs is not to have that"}
 		}
 		r.plan, r.listed, r.primary = p.Plan, p.Listed, p.Primary
 		r.plan.Backup, r.plan.LastLSN = p.Backup, p.LastLSN

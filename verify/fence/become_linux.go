@@ -123,7 +123,7 @@ func (s *spec) drop() error {
 			return err
 		}
 	}
-	if err := s.changeAccount(); err != nil {
+	if err := changeAccount(int(s.View.UID), int(s.View.GID)); err != nil {
 		return err
 	}
 	if s.has(Capabilities) {
@@ -154,19 +154,19 @@ func (s *spec) drop() error {
 	return nil
 }
 
-// changeAccount becomes the account of the View, unless init has seen to it.
-func (s *spec) changeAccount() error {
-	v := s.View
-	if v.UID == 0 || os.Geteuid() == int(v.UID) {
+// changeAccount becomes an account for good, without supplementary groups. 0 is
+// no account to become, and init has seen to that of the program.
+func changeAccount(uid, gid int) error {
+	if uid == 0 || os.Geteuid() == uid {
 		return nil
 	}
 	if err := syscall.Setgroups(nil); err != nil {
 		return fmt.Errorf("set the groups: %w", err)
 	}
-	if err := syscall.Setresgid(int(v.GID), int(v.GID), int(v.GID)); err != nil {
+	if err := syscall.Setresgid(gid, gid, gid); err != nil {
 		return fmt.Errorf("set the group: %w", err)
 	}
-	if err := syscall.Setresuid(int(v.UID), int(v.UID), int(v.UID)); err != nil {
+	if err := syscall.Setresuid(uid, uid, uid); err != nil {
 		return fmt.Errorf("set the account: %w", err)
 	}
 	return nil

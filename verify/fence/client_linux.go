@@ -20,11 +20,21 @@ var forwarded = []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, sys
 func runClient(args, env []string) error {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, forwarded...)
-	if len(args) < 1 {
+	var uid, gid int
+	if len(args) < 2 {
 		return errors.New("fence: nothing to run")
 	}
+	if _, err := fmt.Sscanf(args[0], "%d:%d", &uid, &gid); err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	args = args[1:]
 	dir, err := os.Getwd()
 	if err != nil {
+		return fmt.Errorf("fence: %w", err)
+	}
+	// Whoever may signal the program inside may signal this process, and it needs
+	// no more than that.
+	if err := changeAccount(uid, gid); err != nil {
 		return fmt.Errorf("fence: %w", err)
 	}
 	ours, err := ask(request{PID: os.Getpid(), Dir: dir, Args: args, Env: env})

@@ -20,6 +20,9 @@ func Join(*os.File, string) (*Fence, error) { return nil, ErrUnsupported }
 // Command cannot succeed here.
 func (*Fence) Command(*exec.Cmd) error { return ErrUnsupported }
 
+// Command cannot succeed here.
+func Command(context.Context, *exec.Cmd, string, View) (*Fence, error) { return nil, ErrUnsupported }
+
 // File is nil here.
 func (*Fence) File() *os.File { return nil }
 
@@ -50,3 +53,6 @@ type Isolation struct {
 func Look(int) (Isolation, error) { return Isolation{}, ErrUnsupported }
 
 func becomeDirectly([]string, []string) error { return ErrUnsupported }
+
+// Why is of no use here.
+func (*Fence) Why(...Layer) string { return ErrUnsupported.Error() }

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -78,7 +79,7 @@ func Start(ctx context.Context, self string, v View) (*Fence, error) {
 	case !root && (v.UID != 0 || v.GID != 0):
 		return nil, errors.New("fence: only root can give the programs inside an account of their own")
 	}
-	f := &Fence{self: self, spec: spec{View: v, Missing: map[Layer]string{}, Self: insideSelf}, ended: make(chan struct{})}
+	f := &Fence{self: self, spec: spec{View: v, Missing: map[Layer]string{}, Self: insideDir + filepath.Base(self)}, ended: make(chan struct{})}
 	for _, l := range v.Without {
 		f.spec.Missing[l] = "left out"
 	}
@@ -287,7 +288,8 @@ func (f *Fence) Command(cmd *exec.Cmd) error {
 	if len(cmd.ExtraFiles) > 0 {
 		return errors.New("fence: no files can be handed in")
 	}
-	cmd.Args = append([]string{f.self, Argument, asClient, cmd.Path}, cmd.Args[1:]...)
+	ids := fmt.Sprintf("%d:%d", f.spec.View.UID, f.spec.View.GID)
+	cmd.Args = append([]string{f.self, Argument, asClient, ids, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path, cmd.Err = f.self, nil
 	cmd.ExtraFiles = []*os.File{f.control}
 	attr := plainAttributes(cmd)
@@ -295,6 +297,23 @@ func (f *Fence) Command(cmd *exec.Cmd) error {
 		attr.Pdeathsig = syscall.SIGKILL // and with it all that is inside
 	}
 	return nil
+}
+
+// Command changes cmd, which was not started yet, so that it runs in a fence of
+// its own, which ends with cmd or with the calling process. Under root the
+// account of cmd is the one inside, unless the View has one.
+func Command(ctx context.Context, cmd *exec.Cmd, self string, v View) (*Fence, error) {
+	if attr := cmd.SysProcAttr; os.Geteuid() == 0 && v.UID == 0 && attr != nil && attr.Credential != nil {
+		v.UID, v.GID = attr.Credential.Uid, attr.Credential.Gid
+	}
+	f, err := Start(ctx, self, v)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Command(cmd); err != nil {
+		return nil, errors.Join(err, f.Kill())
+	}
+	return f, nil
 }
 
 func plainAttributes(cmd *exec.Cmd) *syscall.SysProcAttr {
@@ -349,12 +368,18 @@ func (f *Fence) Kill() error {
 	defer f.control.Close()
 	select {
 	case <-f.ended:
-	case <-time.After(5 * time.Second):
-		_ = f.init.Process.Kill()
-		<-f.ended
+		return nil
+	case <-time.After(endLimit):
 	}
+	if err := f.init.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end the fence: %w", err)
+	}
+	<-f.ended
 	return nil
 }
+
+// endLimit is how long init may take to end everything inside.
+const endLimit = 5 * time.Second
 
 // Layers says of each layer whether it holds.
 func (f *Fence) Layers() []State { return slices.Clone(f.states) }
@@ -367,6 +392,17 @@ func (f *Fence) Holds(layers ...Layer) bool {
 		}
 	}
 	return true
+}
+
+// Why says which of these layers do not hold, and why; "" when all do.
+func (f *Fence) Why(layers ...Layer) string {
+	var out []string
+	for _, s := range f.states {
+		if slices.Contains(layers, s.Layer) && !s.Held {
+			out = append(out, string(s.Layer)+": "+s.Reason)
+		}
+	}
+	return strings.Join(out, "; ")
 }
 
 // settle writes down what holds.

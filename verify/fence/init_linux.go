@@ -16,8 +16,8 @@ import (
 // controlFD is the descriptor of the control in init and in a client.
 const controlFD = 3
 
-// insideSelf is where the program lies inside.
-const insideSelf = "/.lifeboat"
+// insideDir is where the program lies inside, under its own name.
+const insideDir = "/.fence/"
 
 // maxRequest bounds a request, in bytes.
 const maxRequest = 128 << 10

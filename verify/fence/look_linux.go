@@ -3,7 +3,9 @@ package fence
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -15,7 +17,9 @@ type Isolation struct {
 }
 
 // Look says how far the process with this id is separated from the calling one.
+// For one that stands for a program inside a fence it is that program that counts.
 func Look(pid int) (Isolation, error) {
+	pid = standsFor(pid)
 	var i Isolation
 	for _, ns := range []struct {
 		name string
@@ -54,4 +58,25 @@ func Look(pid int) (Isolation, error) {
 // (mangle in fs/seq_file.c, called by fs/proc_namespace.c).
 func unescaped(path string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#").Replace(path)
+}
+
+// standsFor is the process that has this id inside a PID namespace, as its last
+// ("NSpid", proc_pid_status(5)); the id itself if there is none.
+func standsFor(pid int) int {
+	statuses, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, path := range statuses {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		for line := range strings.Lines(string(text)) {
+			ids, ok := strings.CutPrefix(line, "NSpid:")
+			if f := strings.Fields(ids); ok && len(f) > 1 && f[len(f)-1] == strconv.Itoa(pid) {
+				if outer, err := strconv.Atoi(f[0]); err == nil {
+					return outer
+				}
+			}
+		}
+	}
+	return pid
 }

@@ -95,7 +95,7 @@ func (s *spec) proc() error {
 		return nil
 	}
 	for _, options := range []string{"hidepid=2,subset=pid", "hidepid=2", ""} {
-		if unix.Mount("proc", to, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options) == nil {
+		if unix.Mount("proc", to, "proc", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options) == nil {
 			break
 		}
 	}
