@@ -43,7 +43,7 @@ func Look(pid int) (Isolation, error) {
 		// ID, parent, device, root, mount point, options, …, "-", type (proc_pid_mountinfo(5))
 		before, after, ok := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 6 || len(kind) < 1 || kind[0] == "tmpfs" || strings.HasPrefix(fields[4], "/dev/") {
+		if !ok || len(fields) < 6 || len(kind) < 1 || kind[0] == "tmpfs" || kind[0] == "proc" || strings.HasPrefix(fields[4], "/dev/") {
 			continue
 		}
 		if slices.Contains(strings.Split(fields[5], ","), "rw") {

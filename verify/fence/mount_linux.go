@@ -80,7 +80,7 @@ func mountPrivately(kind, dir, options string) error {
 	return unix.Mount(kind, dir, kind, unix.MS_NOSUID|unix.MS_NODEV, options)
 }
 
-// proc shows the processes inside, and of the kernel nothing where it knows how
+// proc shows the processes inside, which can write there to files of their own, and of the kernel nothing where it knows how
 // to (proc(5), "hidepid", "subset"). Where none can be mounted, because the host's
 // own has something hidden, there is none: PostgreSQL does without.
 func (s *spec) proc() error {
@@ -95,7 +95,7 @@ func (s *spec) proc() error {
 		return nil
 	}
 	for _, options := range []string{"hidepid=2,subset=pid", "hidepid=2", ""} {
-		if unix.Mount("proc", to, "proc", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options) == nil {
+		if unix.Mount("proc", to, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options) == nil {
 			break
 		}
 	}
