@@ -335,7 +335,11 @@ func (p PackEntry) checkFrames() error {
 		return fmt.Errorf("pack %s has %d frames, 1 to %d are allowed", p.ID, len(p.Frames), packFrames)
 	}
 	var end int64
+	spans := 0
 	for _, f := range p.Frames {
+		if spans += len(f.To); spans > maxSpans {
+			return errTooManySpans
+		}
 		if err := p.checkOrder(f.FrameRef, end); err != nil {
 			return err
 		}

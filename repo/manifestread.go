@@ -2,6 +2,7 @@ package repo
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -72,13 +73,28 @@ func (m *ManifestReader) readHead(r *Repo, label string) error {
 	return m.readFiles()
 }
 
-// readFiles believes the number of files only as far as records come.
+// readFiles reads the file records into as much memory as their number, which Info
+// bounds, and the sum of their texts, which is bounded as they come, allow.
 func (m *ManifestReader) readFiles() error {
+	m.Files = make([]FileEntry, 0, m.Info.Files)
 	var raw int64
+	names := 0
 	for range m.Info.Files {
 		var f FileEntry
-		if err := m.record(&f); err != nil {
+		if err := m.recordWith(maxFileRecord, func(line []byte) error { return json.Unmarshal(line, &f) }); err != nil {
 			return err
+		}
+		if err := f.Check(); err != nil {
+			return &CorruptError{m.key, "a file record is not valid", err}
+		}
+		if names += f.texts(); names > maxNames {
+			return &CorruptError{m.key, fmt.Sprintf("the names of its files have more than %d bytes", maxNames), nil}
+		}
+		// The two types that there are take no memory of their own.
+		if f.Type == Dir {
+			f.Type = Dir
+		} else {
+			f.Type = Regular
 		}
 		raw += f.Size
 		m.Files = append(m.Files, f)
@@ -123,9 +139,17 @@ func (m *ManifestReader) Packs() iter.Seq2[PackEntry, error] {
 	}
 }
 
+var errTooManySpans = fmt.Errorf("it has more than %d spans", maxSpans)
+
 func (m *ManifestReader) pack() (PackEntry, error) {
 	var p PackEntry
-	if err := m.recordWith(func(line []byte) error { return parsePack(line, &p) }); err != nil {
+	if err := m.recordWith(maxRecord, func(line []byte) error {
+		// Counted before they take ten times the memory of their text.
+		if bytes.Count(line, []byte("[")) > maxSpans+packFrames+1 {
+			return errTooManySpans
+		}
+		return parsePack(line, &p)
+	}); err != nil {
 		return p, err
 	}
 	if err := p.Check(m.Files); err != nil {
@@ -155,16 +179,17 @@ func (m *ManifestReader) readEnd(frames, stored int64, filled *coverage) error {
 }
 
 func (m *ManifestReader) record(into any) error {
-	return m.recordWith(func(line []byte) error { return json.Unmarshal(line, into) })
+	return m.recordWith(maxInfo, func(line []byte) error { return json.Unmarshal(line, into) })
 }
 
-// recordWith reads the next record; parse gets its line, which it must not keep.
-func (m *ManifestReader) recordWith(parse func([]byte) error) error {
+// recordWith reads the next record, of at most limit bytes; parse gets its line, which
+// it must not keep.
+func (m *ManifestReader) recordWith(limit int, parse func([]byte) error) error {
 	m.seen++
 	line := m.line[:0]
 	for {
 		part, err := m.lines.ReadSlice('\n')
-		if len(line)+len(part) > maxRecord {
+		if len(line)+len(part) > limit {
 			return &CorruptError{m.key, fmt.Sprintf("record %d is too long", m.seen), nil}
 		}
 		line = append(line, part...)

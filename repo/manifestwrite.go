@@ -7,14 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
 
 const (
 	maxInfo   = 16 << 20 // bytes of an info record
-	maxRecord = 64 << 20 // bytes of any other record, its end included
-	maxFiles  = 1 << 27  // file records
+	maxRecord = 32 << 20 // bytes of any other record, its end included
+	maxFiles  = 900_000  // file records
+	maxSpans  = 1 << 20  // of a pack record
+	maxNames  = 64 << 20 // bytes of the texts in them: paths, ids, sums
+
+	maxFileRecord = 64 << 10 // bytes of a file record, its end included
 )
 
 // ManifestWriter collects a manifest while the backup runs. Packs are added
@@ -247,15 +253,37 @@ func checkFiles(files []FileEntry) error {
 	if len(files) > maxFiles {
 		return fmt.Errorf("%d files, at most %d are allowed", len(files), maxFiles)
 	}
-	seen := make(map[string]struct{}, len(files))
-	for _, f := range files {
+	names, sorted := 0, true
+	for i, f := range files {
 		if err := f.Check(); err != nil {
 			return err
 		}
-		if _, twice := seen[f.Path]; twice {
-			return fmt.Errorf("file %.200q is there twice", f.Path)
+		if names += f.texts(); names > maxNames {
+			return fmt.Errorf("the names of its files have more than %d bytes", maxNames)
 		}
-		seen[f.Path] = struct{}{}
+		sorted = sorted && (i == 0 || files[i-1].Path < f.Path)
+	}
+	if sorted {
+		return nil
+	}
+	return checkTwice(files)
+}
+
+// checkTwice refuses a path that is there twice. An index costs a tenth of what a
+// set of the paths does: whoever signs a manifest says how many there are.
+func checkTwice(files []FileEntry) error {
+	order := make([]int32, len(files))
+	for i := range order {
+		order[i] = int32(i)
+	}
+	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(files[a].Path, files[b].Path) })
+	for i := range len(order) - 1 {
+		if p := files[order[i]].Path; p == files[order[i+1]].Path {
+			return fmt.Errorf("file %.200q is there twice", p)
+		}
 	}
 	return nil
 }
+
+// texts is how many bytes the texts of an entry have.
+func (f FileEntry) texts() int { return len(f.Path) + len(f.ID) + len(f.Sum) }
