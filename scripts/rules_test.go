@@ -262,3 +262,39 @@ func TestRulesCanFail(t *testing.T) {
 		}
 	}
 }
+
+// Each fuzz target begins with seeds: without, an hour of make soak would look at
+// little but what is refused at its first byte.
+func TestFuzzTargetsHaveSeeds(t *testing.T) {
+	targets := 0
+	err := filepath.WalkDir("..", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Fuzz") {
+				continue
+			}
+			targets++
+			seeds := 0
+			ast.Inspect(f, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Add" {
+					seeds++
+				}
+				return true
+			})
+			if seeds == 0 {
+				t.Errorf("%s: %s has no seed", path, f.Name.Name)
+			}
+		}
+		return nil
+	})
+	if err != nil || targets < 20 {
+		t.Fatalf("%d fuzz targets: %v", targets, err)
+	}
+}
