@@ -17,6 +17,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/check"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/report"
+	"github.com/lifeboat-dr/lifeboat/verify/seen"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -72,6 +73,7 @@ type listedCheck struct {
 type listing struct {
 	infos   []repo.Info
 	list    []listedBackup // one for each
+	gone    []seen.Gone    // what this host has seen and is not there any more
 	trusted bool           // a key of a drill host is trusted, or there was no drill
 }
 
@@ -100,8 +102,15 @@ func (a *app) gather(ctx context.Context, cfg *Config, r *repo.Repo) (*listing, 
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	return l, nil
+	f := seen.Facts{Backups: backups, Listed: true}
+	if f.Drills, f.Trusted, err = a.newestDrills(ctx, cfg, r); err != nil {
+		return nil, err
+	}
+	l.gone, err = a.lookBack(ctx, cfg, r, f)
+	return l, err
 }
+
+func (l *listing) verdict() error { return goneError(l.gone) }
 
 func (a *app) listOne(ctx context.Context, cfg *Config) error {
 	r, err := openRepo(ctx, cfg)
@@ -112,7 +121,10 @@ func (a *app) listOne(ctx context.Context, cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	return a.result(l.list, func(w io.Writer) { a.writeListing(l, w) })
+	if err := a.result(l.list, func(w io.Writer) { a.writeListing(l, w) }); err != nil {
+		return err
+	}
+	return l.verdict()
 }
 
 func (a *app) writeListing(l *listing, w io.Writer) {
@@ -149,7 +161,7 @@ func (a *app) listSeveral(ctx context.Context, cfg *Config) error {
 	if err := a.result(reports, func(w io.Writer) { writeEach(w, all, a.writeListing) }); err != nil {
 		return err
 	}
-	return failedAnswers("list:", all, func(*listing) error { return nil })
+	return failedAnswers("list:", all, (*listing).verdict)
 }
 
 // warnInfos tells of info objects that are damaged. What they say stands in the

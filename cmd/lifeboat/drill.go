@@ -14,12 +14,15 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/verify/drill"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/report"
+	"github.com/lifeboat-dr/lifeboat/verify/seen"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 func drillCommand(a *app) *cli.Command {
@@ -85,6 +88,7 @@ type drillRun struct {
 	random   bool
 	due      time.Duration
 	keep     bool
+	gone     []seen.Gone // what this host has seen and is not in the repository any more
 	outputs  outputs
 	progress *progress
 	began    time.Time
@@ -157,6 +161,9 @@ func (d *drillRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d.gone, err = d.lookBehind(ctx, r); err != nil {
+		return err
+	}
 	if done, err := d.notDue(ctx, r, key); done || err != nil {
 		return err
 	}
@@ -174,7 +181,36 @@ func (d *drillRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, err := d.lookBack(held, d.cfg, r, seen.Facts{Drills: []*evidence.Document{result.Document}, Trusted: true}); err != nil {
+		d.stateLost("%v", err)
+	}
 	return d.tell(ctx, r, key, result)
+}
+
+// lookBehind compares the repository with what this host has seen of it.
+func (d *drillRun) lookBehind(ctx context.Context, r *repo.Repo) ([]seen.Gone, error) {
+	f := seen.Facts{Listed: true, Archives: map[postgres.SystemID]*wal.Index{}}
+	var err error
+	if f.Backups, err = r.LoadBackups(ctx); err != nil {
+		return nil, err
+	}
+	if f.Drills, f.Trusted, err = d.newestDrills(ctx, d.cfg, r); err != nil {
+		return nil, err
+	}
+	for _, b := range slices.Backward(f.Backups) {
+		if b.Err == nil {
+			f.Archives[b.System], err = wal.LoadIndex(ctx, r, b.System)
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	gone, err := d.lookBack(ctx, d.cfg, r, f)
+	for _, g := range gone {
+		d.warn("the repository has gone back: %s", g)
+	}
+	return gone, err
 }
 
 func (d *drillRun) run(ctx context.Context, r *repo.Repo, restorer *drill.Restorer, key repo.SigningKey) (*drill.Result, error) {
@@ -197,7 +233,7 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, restorer *drill.Restor
 		Find: func(major int) (server.Install, error) { return server.Find(major, d.cfg.PGBinDir) },
 		Self: self, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
 		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Trusted: trusted, Now: d.now, Began: d.began,
-		Observe: d.observe,
+		GoneBack: goneTexts(d.gone), Observe: d.observe,
 	})
 }
 
@@ -240,7 +276,7 @@ var drillPhases = map[string]string{
 
 // notDue says whether a drill has passed lately enough.
 func (d *drillRun) notDue(ctx context.Context, r *repo.Repo, key repo.SigningKey) (bool, error) {
-	if d.due == 0 {
+	if d.due == 0 || len(d.gone) > 0 {
 		return false, nil
 	}
 	h, err := d.pastDrills(ctx, r, key)

@@ -112,6 +112,13 @@ func (d *rdsDrillRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	gone, err := d.lookBack(ctx, d.cfg, r, drillsSeen(past))
+	if err != nil {
+		return err
+	}
+	if len(gone) > 0 {
+		return goneError(gone) // that nothing is due is not known, nor what else was removed
+	}
 	if done, err := d.notDue(past); done || err != nil {
 		return err
 	}

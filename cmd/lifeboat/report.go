@@ -66,6 +66,10 @@ func (a *app) report(ctx context.Context, cfg *Config, since time.Duration, o ou
 	if err != nil {
 		return err
 	}
+	gone, err := a.lookBack(ctx, cfg, r, drillsSeen(h))
+	if err != nil {
+		return err
+	}
 	if !h.Trusted {
 		a.warn("no key is trusted here, so the signatures prove nothing: set drill.trust to the public keys of the drill hosts")
 	}
@@ -85,9 +89,14 @@ func (a *app) report(ctx context.Context, cfg *Config, since time.Duration, o ou
 		}
 	}
 	if csv {
-		return h.CSV(a.stdout)
+		err = h.CSV(a.stdout)
+	} else {
+		err = a.result(h.Summary(), func(w io.Writer) { _ = h.Text(w, a.painter()) })
 	}
-	return a.result(h.Summary(), func(w io.Writer) { _ = h.Text(w, a.painter()) })
+	if err != nil {
+		return err
+	}
+	return goneError(gone)
 }
 
 // history reads the evidence of the repository.

@@ -16,6 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
+	"github.com/lifeboat-dr/lifeboat/verify/seen"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -32,7 +33,9 @@ what it spoils and what to do. A drill proves more: that a restore works.
 
 Where there are several repositories each is checked.
 
-Any finding ends in exit code 1. What could not be checked, a store that fails
+What this host has seen before and is not there any more, the newest backup, WAL,
+evidence or statement of keys, is a finding, "gone-back", and ends in exit code 3.
+Any other finding ends in exit code 1. What could not be checked, a store that fails
 included, ends in 4, and is never called ok. Changes nothing but its own record
 of what was read, which needs the cluster key; without it, it checks all the same.`,
 		Flags: append([]cli.Flag{
@@ -40,6 +43,7 @@ of what was read, which needs the cluster key; without it, it checks all the sam
 			&cli.StringFlag{Name: "sample", Usage: "with --read: read `SHARE` of the objects, such as 5%, chosen at random", Value: "100%"},
 			&cli.StringFlag{Name: "seed", Usage: "choose the sample by `N`, to read the same objects again; else by chance, and it is printed"},
 			&cli.StringFlag{Name: "since", Usage: "with --read: leave out what was read since `TIME`, such as 7d ago or 2026-01-31T02:00:00Z; goes on with a check that was stopped"},
+			&cli.BoolFlag{Name: "accept-rollback", Usage: "take the repository as it is now for the newest that this host has seen: after you have removed the newest yourself, or put an older copy in its place"},
 		}, configFlags("repository", "identity", "cluster_key", "jobs", "expire.pitr_window")...),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
@@ -53,7 +57,7 @@ of what was read, which needs the cluster key; without it, it checks all the sam
 			if err != nil {
 				return err
 			}
-			return a.verify(c.Context, cfg, o)
+			return a.verify(c.Context, cfg, o, c.Bool("accept-rollback"))
 		},
 	}
 }
@@ -107,11 +111,11 @@ func parseSince(text string, now time.Time) (time.Time, error) {
 	return now.Add(-d), nil
 }
 
-func (a *app) verify(ctx context.Context, cfg *Config, o check.Options) error {
+func (a *app) verify(ctx context.Context, cfg *Config, o check.Options, accept bool) error {
 	if cfg.several() {
-		return a.verifySeveral(ctx, cfg, o)
+		return a.verifySeveral(ctx, cfg, o, accept)
 	}
-	report, err := a.verifyOne(ctx, cfg, o)
+	report, err := a.verifyOne(ctx, cfg, o, accept)
 	if err != nil {
 		return err
 	}
@@ -122,7 +126,7 @@ func (a *app) verify(ctx context.Context, cfg *Config, o check.Options) error {
 }
 
 // verifyOne checks one repository. An error means that nothing is proven.
-func (a *app) verifyOne(ctx context.Context, cfg *Config, o check.Options) (*verifyReport, error) {
+func (a *app) verifyOne(ctx context.Context, cfg *Config, o check.Options, accept bool) (*verifyReport, error) {
 	r, err := openOne(ctx, cfg)
 	if err != nil {
 		return nil, unprovenBy(err)
@@ -147,14 +151,38 @@ func (a *app) verifyOne(ctx context.Context, cfg *Config, o check.Options) (*ver
 	if err != nil {
 		return nil, unprovenBy(fmt.Errorf("the check could not be done to its end, so nothing is proven: %w", err))
 	}
+	if err := a.addGone(ctx, cfg, r, res, accept); err != nil {
+		return nil, unprovenBy(err)
+	}
 	a.recordCheck(ctx, r, res, o)
 	return newVerifyReport(res, o), nil
 }
 
+// addGone adds the findings of a repository that has gone back, or accepts it as it
+// is: from now on, this host knows no other.
+func (a *app) addGone(ctx context.Context, cfg *Config, r *repo.Repo, res *check.Result, accept bool) error {
+	backups, err := r.LoadBackups(ctx)
+	if err != nil {
+		return err
+	}
+	f := seen.Facts{Backups: backups, Listed: true, Archives: res.Archives}
+	if f.Drills, f.Trusted, err = a.newestDrills(ctx, cfg, r); err != nil {
+		return err
+	}
+	if accept {
+		return a.remember(ctx, cfg, r, f, func(m *seen.Mark, now seen.Mark) bool { *m = now; return true })
+	}
+	gone, err := a.lookBack(ctx, cfg, r, f)
+	for _, g := range gone {
+		res.Findings = append(res.Findings, check.Gone(g.Object, g.Reason))
+	}
+	return err
+}
+
 // verifySeveral checks each repository; what one does not prove, another does not
 // prove for it.
-func (a *app) verifySeveral(ctx context.Context, cfg *Config, o check.Options) error {
-	all, err := askEach(ctx, cfg, func(one *Config) (*verifyReport, error) { return a.verifyOne(ctx, one, o) })
+func (a *app) verifySeveral(ctx context.Context, cfg *Config, o check.Options, accept bool) error {
+	all, err := askEach(ctx, cfg, func(one *Config) (*verifyReport, error) { return a.verifyOne(ctx, one, o, accept) })
 	if err != nil {
 		return err
 	}
@@ -298,8 +326,13 @@ func (v *verifyReport) writeRead(say func(string, ...any)) {
 	}
 }
 
+func isGone(f *check.Finding) bool { return f.Code == check.GoneBack }
+
 func (v *verifyReport) verdict() error {
 	switch {
+	case slices.ContainsFunc(v.Findings, isGone):
+		first := v.Findings[slices.IndexFunc(v.Findings, isGone)]
+		return failed(exitMissed, "the repository has gone back: %s: %s", first.Object, first.Problem).hinted("%s", first.Do)
 	case len(v.Findings) > 0:
 		first := v.Findings[0]
 		return failed(exitFailed, "%s, the first: %s %s", plural(len(v.Findings), "finding"), first.Code, first.Object).hinted("%s", first.Do)

@@ -14,6 +14,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/verify/seen"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -75,7 +76,9 @@ type walStatus struct {
 
 	repo      *repo.Repo
 	archive   *archiveLook
-	backups   []repo.Info // the oldest first
+	loaded    []repo.Backup
+	backups   []repo.Info // those of them that are known, the oldest first
+	archives  map[postgres.SystemID]*wal.Index
 	unread    []unusableReport
 	server    *wal.ServerState
 	serverErr error // why there is none
@@ -118,7 +121,8 @@ func (s *walStatus) look(ctx context.Context, named string) (*walStatusReport, e
 		}
 		report.Systems = append(report.Systems, *one)
 	}
-	return report, nil
+	report.Gone, err = s.lookBack(ctx, s.cfg, s.repo, seen.Facts{Backups: s.loaded, Listed: true, Archives: s.archives})
+	return report, err
 }
 
 // runSeveral reports on each repository. Each has a stream and a slot of its own.
@@ -161,6 +165,7 @@ func (s *walStatus) loadBackups(ctx context.Context) error {
 		}
 		s.backups = append(s.backups, b.Info)
 	}
+	s.loaded, s.archives = backups, map[postgres.SystemID]*wal.Index{}
 	s.warnInfos(backups)
 	return nil
 }
@@ -257,6 +262,7 @@ func (v *systemView) load(ctx context.Context) error {
 	if err := learnHistories(ctx, v.repo, v.cfg, ix); err != nil {
 		return err
 	}
+	v.archives[v.id] = ix
 	v.index, v.standing, v.commits = ix, ix.Standing(v.backups), map[commitPlace]commitFound{}
 	if !slices.ContainsFunc(v.standing.Gaps, func(g wal.Gap) bool { return len(g.NeededBy) > 0 }) {
 		return nil // nobody asks

@@ -12,6 +12,9 @@ import (
 // write prints the report for people: what can be restored first, since that
 // is what they come for at night.
 func (r *walStatusReport) write(w io.Writer) {
+	for _, g := range r.Gone {
+		_, _ = fmt.Fprintf(w, "The repository has gone back: %s\n\n", oneLine(g.String()))
+	}
 	for i, s := range r.Systems {
 		if i > 0 {
 			_, _ = fmt.Fprintln(w)

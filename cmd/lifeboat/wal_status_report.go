@@ -11,6 +11,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/verify/seen"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -21,6 +22,7 @@ type walStatusReport struct {
 	Heartbeat  float64          `json:"heartbeat_seconds,omitempty"` // as it was said
 	Systems    []systemReport   `json:"systems"`
 	Unreadable []unusableReport `json:"unreadable_backups,omitempty"` // of which system, nobody can tell
+	Gone       []seen.Gone      `json:"gone_back,omitempty"`          // what this host has seen and is not there any more
 	Error      string           `json:"error,omitempty"`              // of one of several repositories that told nothing
 
 	rpo time.Duration // the objective; 0 for none
@@ -251,6 +253,9 @@ func unknownText(err error) string {
 
 // verdict is the error with which the command ends, after the report.
 func (r *walStatusReport) verdict() error {
+	if err := goneError(r.Gone); err != nil {
+		return err
+	}
 	var unknown error
 	for _, s := range r.Systems {
 		for _, g := range s.Gaps {

@@ -27,6 +27,7 @@ const (
 	BlocksDamaged     Code = "blocks-damaged"  // a block summary
 	PinDamaged        Code = "pin-damaged"
 	SystemDamaged     Code = "system-damaged"
+	GoneBack          Code = "gone-back" // this host has seen it, and it is not there any more
 )
 
 // Finding is one thing that is wrong.
@@ -67,12 +68,19 @@ func advice(c Code) string {
 		return "nothing: the next backup does without it, and expire removes it in time"
 	case HistoryDamaged:
 		return "push it again from a server that has it in pg_wal: lifeboat wal push"
+	case GoneBack:
+		return "find out who removed it, and get it back from a copy or an older version in the store; if you did that yourself, or put an older copy in its place: lifeboat verify --accept-rollback"
 	case PinDamaged:
 		return "pin the backup again; until then it is kept"
 	case SystemDamaged:
 		return "it is written again by \"lifeboat init\" or the next backup, once it is removed"
 	}
 	return "look at the object"
+}
+
+// Gone is the finding of something that this host has seen and that is missing now.
+func Gone(object, reason string) *Finding {
+	return &Finding{Code: GoneBack, Object: object, Problem: reason, Backups: []string{}, Points: "those that only what was removed could reach", Do: advice(GoneBack)}
 }
 
 func (f *Finding) spoil(label string) {

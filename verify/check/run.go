@@ -71,7 +71,8 @@ type Result struct {
 	Skipped      Count          // and what was left out, because it was read before
 	Frames       int64          // that were opened
 	Identity     bool           // data was opened, not only its hash compared
-	Recorded     string         // where it is noted what was read; "" when it is not
+	Archives     map[postgres.SystemID]*wal.Index
+	Recorded     string // where it is noted what was read; "" when it is not
 }
 
 // work is a check under way.
@@ -127,6 +128,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 			return nil, err
 		}
 	}
+	res.Archives = w.indexes
 	w.conclude(ctx)
 	return res, ctx.Err()
 }

@@ -55,6 +55,10 @@ type Options struct {
 
 	Settings map[string]string // more settings for the server, for tests of the drill itself
 
+	// GoneBack is what this host has seen of the repository and is not there any
+	// more: what is left may restore, and the drill has failed all the same.
+	GoneBack []string
+
 	Env     []string // of this process, for commands; only PATH, HOME, locale and the like are handed on
 	Program string   // version of Lifeboat
 	By      evidence.Performer

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -243,7 +244,7 @@ func (r *run) conclude(ctx context.Context, err error) {
 		}
 	}
 	d.Measure(r.took, r.proven)
-	d.Judge(faults...)
+	d.Judge(append(slices.Clone(r.o.GoneBack), faults...)...)
 	cctx, cancel := context.WithTimeout(ctx, storeLimit)
 	defer cancel()
 	r.coverage(cctx)

@@ -144,6 +144,16 @@ func History(ctx context.Context, store storage.Store, repository string, since 
 	return all, nil
 }
 
+// Sum is the SHA-256 of a document as it lies in the store, in hexadecimal: what
+// Document.SHA256 is of one that was read. fs.ErrNotExist when it is not there.
+func Sum(ctx context.Context, store storage.Store, id string) (string, error) {
+	raw, err := readRaw(ctx, store, id)
+	if err != nil {
+		return "", err
+	}
+	return sumOf(raw), nil
+}
+
 func readRaw(ctx context.Context, store storage.Store, id string) ([]byte, error) {
 	rc, err := store.Open(ctx, Key(id), 0, MaxDocument)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,0 +1,327 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
+)
+
+// watched is a site whose repository is looked at by several hosts, each with a
+// memory of its own.
+type watched struct {
+	*site
+	hosts string // directories of state
+}
+
+func (w *watched) repository() string { return filepath.Join(w.dir, "repository") }
+
+// on runs the program as a host does and expects an exit code.
+func (w *watched) on(t *testing.T, host string, want exitCode, args ...string) (stdout, stderr string) {
+	t.Helper()
+	args = append(args, "--config", w.config, "--state", filepath.Join(w.hosts, host))
+	code, stdout, stderr := runProgram(t, w.dir, w.env, args...)
+	if exitCode(code) != want {
+		t.Errorf("host %s, lifeboat %s: exit code %d, want %d\n%s%s", host, strings.Join(args, " "), code, want, stdout, stderr)
+	}
+	return stdout, stderr
+}
+
+// goneBack expects every command that looks to say so, and to name the object.
+func (w *watched) goneBack(t *testing.T, host, object string, commands ...[]string) {
+	t.Helper()
+	for _, args := range commands {
+		stdout, stderr := w.on(t, host, exitMissed, args...)
+		if !strings.Contains(stdout+stderr, "gone back") || !strings.Contains(stdout+stderr, object) || !strings.Contains(stderr, "hint: ") || strings.Contains(stdout, "Not due") {
+			t.Errorf("lifeboat %s does not say that %s is gone:\n%s%s", strings.Join(args, " "), object, stdout, stderr)
+		}
+	}
+}
+
+func (w *watched) labels(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(w.repository(), "backups"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		if _, err := os.Stat(filepath.Join(w.repository(), repo.ManifestKey(e.Name()))); err == nil {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
+
+// put stores what somebody without any key may put.
+func (w *watched) put(t *testing.T, key, content string) {
+	t.Helper()
+	path := filepath.Join(w.repository(), key)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// away takes objects out of the repository, and puts them back with the function that
+// it returns.
+func (w *watched) away(t *testing.T, keys ...string) (back func()) {
+	t.Helper()
+	safe := t.TempDir()
+	for i, key := range keys {
+		if err := os.Rename(filepath.Join(w.repository(), key), filepath.Join(safe, string(rune('a'+i)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		t.Helper()
+		for i, key := range keys {
+			if err := os.Rename(filepath.Join(safe, string(rune('a'+i))), filepath.Join(w.repository(), key)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// newest is the last name of a directory of the repository.
+func (w *watched) newest(t *testing.T, dir string, fits func(name string) bool) string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(w.repository(), dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := ""
+	for _, e := range entries {
+		if fits(e.Name()) {
+			last = max(last, e.Name())
+		}
+	}
+	return dir + "/" + last
+}
+
+// A repository from which the newest was removed says so on every host that has seen
+// it, until that is accepted; what expiry on another host removes, what somebody puts
+// who has no key, and a memory that is lost, say nothing.
+func TestRepositoryGoneBack(t *testing.T) {
+	t.Parallel()
+	w := &watched{newSite(t, siteOptions{}), filepath.Join(t.TempDir(), "state")}
+	staging := t.TempDir()
+	drill := []string{"drill", "--level", "quick", "--identity", w.identity, "--staging", staging}
+	due := append(slices.Clone(drill), "--due", "7d")
+	verify, status, backups, report := []string{"verify"}, []string{"wal", "status"}, []string{"backups"}, []string{"report"}
+	for range 2 {
+		w.run(t, "backup")
+		w.flush(t)
+	}
+	labels := w.labels(t)
+	whole := func(name string) bool { return len(name) == 24 }
+	system := w.newest(t, "wal", func(string) bool { return true })
+	segment := w.newest(t, system+"/00000001", whole)
+	look := [][]string{verify, backups, status}
+
+	// Two hosts see it, one of them drills.
+	for _, args := range append(look, drill, due, report) {
+		w.on(t, "drills", exitOK, args...)
+	}
+	w.on(t, "database", exitOK, verify...)
+	document := w.newest(t, "drills", func(string) bool { return true })
+
+	t.Run("evidence", func(t *testing.T) {
+		back := w.away(t, document)
+		w.goneBack(t, "drills", document, verify, backups, report)
+		w.on(t, t.Name(), exitOK, verify...) // a host that has not seen it
+		w.goneBack(t, "drills", document, due)
+		back()
+		w.on(t, "drills", exitOK, verify...)
+		w.on(t, "drills", exitOK, drill...)
+	})
+	t.Run("WAL", func(t *testing.T) {
+		back := w.away(t, segment)
+		w.goneBack(t, "drills", segment, append(look, drill)...)
+		w.goneBack(t, "database", segment, look...)
+		w.on(t, t.Name(), exitOK, verify...) // a host that has not seen it
+		back()
+	})
+	t.Run("backup", func(t *testing.T) {
+		manifest := repo.ManifestKey(labels[1])
+		back := w.away(t, manifest)
+		w.goneBack(t, "drills", manifest, append(look, drill)...)
+		w.goneBack(t, "database", manifest, look...)
+		out, _ := w.on(t, "drills", exitMissed, "wal", "status", "--json")
+		var said walStatusReport
+		if err := json.Unmarshal([]byte(out), &said); err != nil || len(said.Gone) != 1 || said.Gone[0].Object != manifest {
+			t.Errorf("%v\n%s", err, out)
+		}
+		w.on(t, t.Name(), exitOK, verify...) // a host that has not seen it
+		w.on(t, "drills", exitOK, "verify", "--accept-rollback")
+		w.on(t, "drills", exitOK, verify...)
+		w.goneBack(t, "database", manifest, verify) // which has accepted nothing
+		back()
+		for _, host := range []string{"drills", "database"} {
+			w.on(t, host, exitOK, verify...)
+		}
+	})
+	t.Run("junk", func(t *testing.T) {
+		junk := []string{repo.ManifestKey("99990101T000000Z-000000"), "drills/99990101T000000Z-00000000", "keys/00000001",
+			system + "/00000001/0000000100000000000000F0", system + "/00000099/0000009900000000000000F0"}
+		for _, key := range junk {
+			w.put(t, key, "lifeboat/1 junk\n")
+		}
+		w.on(t, "drills", exitFailed, verify...)
+		w.on(t, "drills", exitOK, report...)
+		w.away(t, junk...)
+		for _, args := range append(look, report) {
+			w.on(t, "drills", exitOK, args...)
+		}
+	})
+	t.Run("memory", func(t *testing.T) {
+		files, err := filepath.Glob(filepath.Join(w.hosts, "drills", "*", "seen.*"))
+		if err != nil || len(files) != 1 {
+			t.Fatal(files, err)
+		}
+		if err := os.WriteFile(files[0], []byte("AGE-SECRET-KEY-1"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, stderr := w.on(t, "drills", exitOK, verify...)
+		if strings.Count(stderr, "warning: "+files[0]) != 1 || strings.Contains(stderr, "SECRET") {
+			t.Errorf("%s", stderr)
+		}
+		back := w.away(t, segment)
+		w.goneBack(t, "drills", segment, verify) // remembered again
+		if err := os.RemoveAll(filepath.Join(w.hosts, "drills")); err != nil {
+			t.Fatal(err)
+		}
+		w.on(t, "drills", exitOK, verify...)
+		back()
+		w.put(t, "../nowhere", "a file") // where nothing can be written
+		_, stderr = runElsewhere(t, w, filepath.Join(w.dir, "nowhere", "state"))
+		if strings.Count(stderr, "warning: ") != 1 {
+			t.Errorf("%s", stderr)
+		}
+	})
+	t.Run("expiry", func(t *testing.T) {
+		for range 2 {
+			w.run(t, "backup")
+			w.flush(t)
+		}
+		w.on(t, "drills", exitOK, verify...)
+		w.run(t, "backup")
+		w.flush(t)
+		w.on(t, "expires", exitOK, "expire", "--keep-last", "1")
+		if left := w.labels(t); len(left) != 1 {
+			t.Fatalf("expire left %v", left)
+		}
+		for _, host := range []string{"drills", "database"} {
+			for _, args := range look {
+				w.on(t, host, exitOK, args...)
+			}
+		}
+	})
+}
+
+// One byte of an info object is flipped, and its manifest is whole: every command
+// knows the backup, and a warning names the object.
+func TestFlippedInfo(t *testing.T) {
+	t.Parallel()
+	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	w.run(t, "backup")
+	w.flush(t)
+	label := w.labels(t)[0]
+	info := filepath.Join(w.repository(), repo.InfoKey(label))
+	raw, err := os.ReadFile(info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)-1] ^= 1
+	if err := os.Chmod(info, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(info, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := w.on(t, "a", exitOK, "backups", "--json")
+	var listed []listedBackup
+	if err := json.Unmarshal([]byte(before), &listed); err != nil || len(listed) != 1 || listed[0].Reaches != "end" || listed[0].Error != "" {
+		t.Errorf("%v\n%s", err, before)
+	}
+	restored := filepath.Join(t.TempDir(), "restored")
+	for _, args := range [][]string{
+		{"backups"}, {"wal", "status"}, {"restore", "--dry-run", "--to", restored, "--identity", w.identity},
+		{"restore", "--dry-run", "--to", restored, "--identity", w.identity, "--backup", label},
+	} {
+		stdout, stderr := w.on(t, "a", exitOK, args...)
+		if !strings.Contains(stdout+stderr, repo.InfoKey(label)) || strings.Contains(stdout, "no backup") {
+			t.Errorf("lifeboat %s does not name the object:\n%s%s", strings.Join(args, " "), stdout, stderr)
+		}
+	}
+	stdout, _ := w.on(t, "a", exitFailed, "verify")
+	if !strings.Contains(stdout, "info-damaged: "+repo.InfoKey(label)) {
+		t.Errorf("verify:\n%s", stdout)
+	}
+	w.on(t, "a", exitOK, "drill", "--level", "quick", "--identity", w.identity, "--staging", t.TempDir())
+	w.run(t, "backup", "pin", label)
+	w.run(t, "expire", "--keep-last", "1")
+	w.run(t, "backup")
+}
+
+// The newest manifest is junk, or forged: a restore is refused, and says with which
+// command line it goes on.
+func TestNewestManifestNotBelieved(t *testing.T) {
+	t.Parallel()
+	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	for range 2 {
+		w.run(t, "backup")
+		w.flush(t)
+	}
+	labels := w.labels(t)
+	restored := filepath.Join(t.TempDir(), "restored")
+	args := []string{"restore", "--dry-run", "--to", restored, "--identity", w.identity}
+	refused := func(key, older string) {
+		t.Helper()
+		_, stderr := w.on(t, "a", exitFailed, args...)
+		for _, want := range []string{key, older, "hint: ", "lifeboat restore --dry-run --to " + restored, "--backup " + older} {
+			if !strings.Contains(stderr, want) {
+				t.Errorf("it does not say %q:\n%s", want, stderr)
+			}
+		}
+		w.on(t, "a", exitOK, append(slices.Clone(args), "--backup", older)...)
+	}
+	junk := repo.ManifestKey("99990101T000000Z-000000")
+	w.put(t, junk, "lifeboat/1 junk\n")
+	refused(junk, labels[1])
+	// A drill tries what a restore would, and finds it out.
+	stdout, stderr := w.on(t, "a", exitMissed, "drill", "--level", "quick", "--identity", w.identity, "--staging", t.TempDir())
+	if !strings.Contains(stdout+stderr, junk) {
+		t.Errorf("the drill does not name the object:\n%s%s", stdout, stderr)
+	}
+	w.away(t, junk)
+	w.put(t, "backups/zzz/manifest", "junk") // no name of a backup decides anything
+	w.on(t, "a", exitOK, args...)
+
+	// The header is the signed one, and what follows is not.
+	newest := filepath.Join(w.repository(), repo.ManifestKey(labels[1]))
+	raw, err := os.ReadFile(newest)
+	if err == nil {
+		raw[len(raw)-1] ^= 1
+		err = os.WriteFile(newest, raw, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(repo.ManifestKey(labels[1]), labels[0])
+}
+
+func runElsewhere(t *testing.T, w *watched, state string) (stdout, stderr string) {
+	t.Helper()
+	code, stdout, stderr := runProgram(t, w.dir, w.env, "verify", "--config", w.config, "--state", state)
+	if code != 0 {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	return stdout, stderr
+}
