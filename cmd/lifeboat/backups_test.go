@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,9 @@ func threeBackups(t *testing.T) (*app, *repo.Repo, storage.Store, []string) {
 		must(r.NewManifestWriter().Commit(t.Context(), &info, nil))
 		labels = append(labels, label)
 	}
-	return &app{now: func() time.Time { return now }}, r, store, labels
+	a := &app{ui: &ui{stdout: new(bytes.Buffer), stderr: new(bytes.Buffer)}, now: func() time.Time { return now },
+		environ: []string{"STATE_DIRECTORY=" + filepath.Join(t.TempDir(), "lifeboat")}}
+	return a, r, store, labels
 }
 
 // One object that is damaged hides no backup: neither another one, nor its own

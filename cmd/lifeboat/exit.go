@@ -66,7 +66,7 @@ func (c contract) exitCodes() []codeDoc {
 		{"0", "done"},
 		{"1", "failed"},
 		{"2", "usage: the command line or the configuration is wrong"},
-		{"3", "an objective was missed, or a drill failed"},
+		{"3", "an objective was missed, a drill failed, or the repository has gone back from what this host has seen"},
 		{"4", "unknown: it could not be proven either way"},
 		{"75", "somebody else holds the lease; try again later"},
 		{"129, 130, 143", "stopped by SIGHUP, SIGINT or SIGTERM"},
