@@ -56,6 +56,16 @@ const backupsAtOnce = 16
 // that is damaged is there with its error and hides no other; one that goes
 // meanwhile is left out. Errors are those of the store and of keys that do not fit.
 func (r *Repo) LoadBackups(ctx context.Context) ([]Backup, error) {
+	return r.loadEach(ctx, r.LoadBackup)
+}
+
+// SignedBackups is LoadBackups for who has no key to open what the backups are: of Info
+// only Label is known.
+func (r *Repo) SignedBackups(ctx context.Context) ([]Backup, error) {
+	return r.loadEach(ctx, r.signedBackup)
+}
+
+func (r *Repo) loadEach(ctx context.Context, load func(context.Context, string) (Backup, error)) ([]Backup, error) {
 	labels, err := r.Backups(ctx)
 	if err != nil {
 		return nil, err
@@ -65,7 +75,7 @@ func (r *Repo) LoadBackups(ctx context.Context) ([]Backup, error) {
 	g.SetLimit(backupsAtOnce)
 	for i, label := range labels {
 		g.Go(func() error {
-			b, err := r.LoadBackup(gctx, label)
+			b, err := load(gctx, label)
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
@@ -79,10 +89,8 @@ func (r *Repo) LoadBackups(ctx context.Context) ([]Backup, error) {
 	return slices.DeleteFunc(out, func(b Backup) bool { return b.Label == "" }), nil
 }
 
-// LoadBackup reads what one backup is: whether its manifest's header is signed by
-// somebody who is believed, and its info from the object beside, or from the manifest
-// where that is missing or damaged. fs.ErrNotExist when there is no such backup.
-func (r *Repo) LoadBackup(ctx context.Context, label string) (Backup, error) {
+// signedBackup reads the header of a manifest, and whether it is believed.
+func (r *Repo) signedBackup(ctx context.Context, label string) (Backup, error) {
 	b := Backup{Info: Info{Label: label}}
 	if err := CheckLabel(label); err != nil {
 		return b, err
@@ -94,6 +102,17 @@ func (r *Repo) LoadBackup(ctx context.Context, label string) (Backup, error) {
 	}
 	if err != nil {
 		return b.failed(err)
+	}
+	return b, nil
+}
+
+// LoadBackup reads what one backup is: whether its manifest's header is signed by
+// somebody who is believed, and its info from the object beside, or from the manifest
+// where that is missing or damaged. fs.ErrNotExist when there is no such backup.
+func (r *Repo) LoadBackup(ctx context.Context, label string) (Backup, error) {
+	b, err := r.signedBackup(ctx, label)
+	if err != nil || b.Err != nil {
+		return b, err
 	}
 	info, err := r.InfoObject(ctx, label)
 	if err == nil {

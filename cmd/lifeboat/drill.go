@@ -14,7 +14,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
@@ -22,7 +21,6 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/report"
 	"github.com/lifeboat-dr/lifeboat/verify/seen"
-	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 func drillCommand(a *app) *cli.Command {
@@ -187,23 +185,15 @@ func (d *drillRun) do(ctx context.Context) error {
 	return d.tell(ctx, r, key, result)
 }
 
-// lookBehind compares the repository with what this host has seen of it.
+// lookBehind compares the repository with what this host has seen of it. This process
+// has no key to open what the backups are.
 func (d *drillRun) lookBehind(ctx context.Context, r *repo.Repo) ([]seen.Gone, error) {
-	f := seen.Facts{Listed: true, Archives: map[postgres.SystemID]*wal.Index{}}
+	f := seen.Facts{Listed: true}
 	var err error
-	if f.Backups, err = r.LoadBackups(ctx); err != nil {
+	if f.Backups, err = r.SignedBackups(ctx); err != nil {
 		return nil, err
 	}
 	if f.Drills, f.Trusted, err = d.newestDrills(ctx, d.cfg, r); err != nil {
-		return nil, err
-	}
-	for _, b := range slices.Backward(f.Backups) {
-		if b.Err == nil {
-			f.Archives[b.System], err = wal.LoadIndex(ctx, r, b.System)
-			break
-		}
-	}
-	if err != nil {
 		return nil, err
 	}
 	gone, err := d.lookBack(ctx, d.cfg, r, f)

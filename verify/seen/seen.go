@@ -39,7 +39,7 @@ const (
 
 // Mark is the newest that was seen in one place of a repository.
 type Mark struct {
-	Backup    *Signed   `json:"backup,omitempty"`    // its label, and the hash of its manifest
+	Backup    *Backup   `json:"backup,omitempty"`    // the hash is its manifest's
 	WAL       []Segment `json:"wal,omitempty"`       // of each timeline
 	Evidence  *Signed   `json:"evidence,omitempty"`  // its id, and the hash of the document
 	Statement *Signed   `json:"statement,omitempty"` // its number, with eight digits, and its hash
@@ -49,6 +49,19 @@ type Mark struct {
 type Signed struct {
 	Name   string `json:"name"`
 	SHA256 string `json:"sha256"`
+}
+
+// Backup is the newest backup that was seen. Where its WAL begins is known where its
+// info could be opened.
+type Backup struct {
+	Signed
+	System  postgres.SystemID    `json:"system,omitempty"`
+	Start   postgres.LSN         `json:"start,omitempty"`
+	SegSize postgres.SegmentSize `json:"segment_size,omitempty"`
+}
+
+func newBackup(b repo.Backup) *Backup {
+	return &Backup{Signed{b.Label, b.Manifest.SHA256}, b.System, b.StartLSN, b.SegSize}
 }
 
 // Segment is the newest whole segment of a timeline that was seen.
@@ -90,11 +103,11 @@ func (g Gone) String() string { return g.Object + ": " + g.Reason }
 func (m Mark) Compare(ctx context.Context, r *repo.Repo, f Facts) ([]Gone, error) {
 	var gone []Gone
 	if f.Listed && m.Backup != nil {
-		gone = append(gone, goneBackup(*m.Backup, f.Backups)...)
+		gone = append(gone, goneBackup(m.Backup.Signed, f.Backups)...)
 	}
 	if f.Listed {
 		for _, s := range m.WAL {
-			if !needed(s, f.Backups) {
+			if !m.needs(s, f.Backups) {
 				continue
 			}
 			g, err := goneSegment(ctx, r, s)
@@ -137,15 +150,26 @@ func goneBackup(seen Signed, now []repo.Backup) []Gone {
 	return []Gone{{key, "this host has seen this backup, and the newest that is there is " + newest}}
 }
 
-// needed says whether nothing of ours removes the segment: it reaches behind the start
+// needs says whether nothing of ours removes the segment: it reaches behind the start
 // of its system's newest backup, from which expiry keeps all WAL of every timeline.
-func needed(s Segment, backups []repo.Backup) bool {
+// Where that backup's info is sealed to others, what was known of it before counts.
+func (m Mark) needs(s Segment, backups []repo.Backup) bool {
 	for _, b := range slices.Backward(backups) {
-		if b.Err != nil || b.System != s.System {
+		if b.Err != nil {
 			continue
 		}
-		seg, err := postgres.ParseSegment(s.Name, b.SegSize)
-		return err == nil && seg.End() > b.StartLSN
+		from := newBackup(b)
+		if b.System == 0 {
+			if m.Backup == nil || m.Backup.Signed != from.Signed {
+				return false
+			}
+			from = m.Backup
+		}
+		if from.System != s.System {
+			continue
+		}
+		seg, err := postgres.ParseSegment(s.Name, from.SegSize)
+		return err == nil && seg.End() > from.Start
 	}
 	return false
 }
@@ -189,7 +213,7 @@ func Of(ctx context.Context, r *repo.Repo, f Facts) (Mark, error) {
 	var m Mark
 	for _, b := range f.Backups {
 		if f.Listed && b.Err == nil {
-			m.Backup = newer(m.Backup, &Signed{b.Label, b.Manifest.SHA256})
+			m.Backup = newerBackup(m.Backup, newBackup(b))
 		}
 	}
 	for _, d := range f.Drills {
@@ -243,7 +267,7 @@ func newestSigned(ctx context.Context, r *repo.Repo, id postgres.SystemID, ix *w
 // Raise takes over what is newer in another mark, and says whether that was anything.
 func (m *Mark) Raise(to Mark) bool {
 	before := *m
-	m.Backup = newer(m.Backup, to.Backup)
+	m.Backup = newerBackup(m.Backup, to.Backup)
 	m.Evidence = newer(m.Evidence, to.Evidence)
 	m.Statement = newer(m.Statement, to.Statement)
 	all := map[[2]uint64]Segment{}
@@ -266,13 +290,21 @@ func (m *Mark) Raise(to Mark) bool {
 
 func (m Mark) same(o Mark) bool {
 	equal := func(a, b *Signed) bool { return a == b || a != nil && b != nil && *a == *b }
-	return equal(m.Backup, o.Backup) && equal(m.Evidence, o.Evidence) && equal(m.Statement, o.Statement) && slices.Equal(m.WAL, o.WAL)
+	return (m.Backup == o.Backup || m.Backup != nil && o.Backup != nil && *m.Backup == *o.Backup) && equal(m.Evidence, o.Evidence) && equal(m.Statement, o.Statement) && slices.Equal(m.WAL, o.WAL)
 }
 
 // newer is the one with the later name; of two with the same name the first: it was
 // seen first.
 func newer(a, b *Signed) *Signed {
 	if a == nil || b != nil && strings.Compare(b.Name, a.Name) > 0 {
+		return b
+	}
+	return a
+}
+
+// newerBackup is newer for backups; of the same, the one of which more is known.
+func newerBackup(a, b *Backup) *Backup {
+	if a == nil || b != nil && (b.Name > a.Name || b.Signed == a.Signed && a.System == 0) {
 		return b
 	}
 	return a
