@@ -82,7 +82,7 @@ func (r *Repo) Folders(ctx context.Context) (folders []Folder, others []string, 
 type StoredPack struct {
 	ID   [32]byte
 	Size int64
-	Unix int64 // when it was stored, seconds, by the store's clock
+	Nano int64 // when it was stored, nanoseconds since 1970, by the store's clock
 }
 
 // Key is where the pack lies.
@@ -115,7 +115,7 @@ func PackOf(info storage.Info) (StoredPack, bool) {
 		return StoredPack{}, false
 	}
 	id, ok := packID(text)
-	return StoredPack{id, info.Size, info.ModTime.Unix()}, ok
+	return StoredPack{id, info.Size, info.ModTime.UnixNano()}, ok
 }
 
 func packID(text string) (id [32]byte, ok bool) {

@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -50,6 +51,7 @@ func (w *work) read(ctx context.Context) error {
 		return err
 	}
 	objects := rd.choose(seen)
+	rd.record.begin(ctx)
 	defer func() { w.result.Recorded = rd.record.flush(ctx) }()
 	if w.result.Identity {
 		if err := rd.openPacks(ctx); err != nil {
@@ -66,12 +68,12 @@ func (w *work) read(ctx context.Context) error {
 
 // choose picks the objects to read: a share of all, by the seed, without those
 // that were read before.
-func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
+func (rd *reader) choose(seen map[[16]byte]time.Time) []archiveObject {
 	var packs []int
 	var objects []archiveObject
-	take := func(key string, size int64) bool {
+	take := func(key string, size int64, stored time.Time) bool {
 		rd.result.Wanted.add(size)
-		if seen[shortName(key)] {
+		if limit, ok := seen[shortName(key)]; ok && storedAt(stored).Before(limit) {
 			rd.result.Skipped.add(size)
 			return false
 		}
@@ -79,19 +81,19 @@ func (rd *reader) choose(seen map[[16]byte]bool) []archiveObject {
 	}
 	for i, p := range rd.list.packs {
 		// Where a manifest could not be read, a pack that none names may be its.
-		if (rd.sealed || rd.live.Has(i)) && take(p.Key(), p.Size) {
+		if (rd.sealed || rd.live.Has(i)) && take(p.Key(), p.Size, time.Unix(0, p.Nano)) {
 			packs = append(packs, i)
 		}
 	}
 	for id := range rd.indexes {
 		for o := range rd.list.List(context.Background(), repo.SystemWALPrefix(id)) {
-			if take(o.Key, o.Size) {
+			if take(o.Key, o.Size, o.ModTime) {
 				objects = append(objects, archiveObject{id, o.Key, o.Size})
 			}
 		}
 	}
 	for o := range rd.list.List(context.Background(), repo.SummaryPrefix) {
-		if _, _, ok := repo.ParseBlocks(path.Base(o.Key)); ok && take(o.Key, o.Size) {
+		if _, _, ok := repo.ParseBlocks(path.Base(o.Key)); ok && take(o.Key, o.Size, o.ModTime) {
 			objects = append(objects, archiveObject{0, o.Key, o.Size})
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // What was read is recorded in the repository, signed: any host can go on from
@@ -103,21 +104,38 @@ func (r *recorder) flush(ctx context.Context) string {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	r.store(end)
-	if r.parts == 0 {
+	if r.parts <= 1 { // the first has no keys
 		return ""
 	}
 	return repo.ChecksPrefix + r.id + "/"
 }
 
+// begin stores a part without keys: by the store's clock, nothing that is recorded
+// later was read before it.
+func (r *recorder) begin(ctx context.Context) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.storeKeys(ctx, nil)
+}
+
 func (r *recorder) store(ctx context.Context) {
 	keys := r.keys
 	r.keys = nil
-	if len(keys) == 0 || r.broken {
+	if len(keys) > 0 {
+		r.storeKeys(ctx, keys)
+	}
+}
+
+func (r *recorder) storeKeys(ctx context.Context, keys []string) {
+	if r.broken {
 		return
 	}
 	head, err := json.Marshal(r.head)
 	if err == nil {
-		text := append(append(head, '\n'), strings.Join(keys, "\n")+"\n"...)
+		text := append(head, '\n')
+		for _, key := range keys {
+			text = append(append(text, key...), '\n')
+		}
 		_, err = r.repo.CreateEnvelope(ctx, repo.CheckPartKey(r.id, r.parts+1), repo.KindCheck, bytes.NewReader(text), int64(len(text)))
 	}
 	if err != nil {
@@ -136,14 +154,16 @@ func shortName(key string) [16]byte {
 }
 
 // readBefore are the objects that were read since the time wanted, as thoroughly
-// as now. A record that cannot be used counts for nothing.
-func (w *work) readBefore(ctx context.Context) (map[[16]byte]bool, error) {
-	seen := map[[16]byte]bool{}
+// as now, each with the moment, by the store's clock, before which it must have been
+// stored to be what was read. A record that cannot be used counts for nothing.
+func (w *work) readBefore(ctx context.Context) (map[[16]byte]time.Time, error) {
+	seen := map[[16]byte]time.Time{}
 	if w.options.Since.IsZero() {
 		return seen, nil
 	}
+	var before storage.Info // the part before, of the same check
 	for o := range w.list.List(ctx, repo.ChecksPrefix) {
-		_, began, summary, ok := repo.ParseCheck(o.Key)
+		id, began, summary, ok := repo.ParseCheck(o.Key)
 		// A part may have begun long after its check.
 		if !ok || summary || began.Before(w.options.Since.Add(-30*24*time.Hour)) {
 			continue
@@ -160,6 +180,10 @@ func (w *work) readBefore(ctx context.Context) (map[[16]byte]bool, error) {
 			}
 			return nil, err
 		}
+		previous := before
+		if before = o; !strings.HasPrefix(previous.Key, repo.ChecksPrefix+id+"/") {
+			previous = storage.Info{}
+		}
 		lines := bufio.NewScanner(bytes.NewReader(raw))
 		var head partHead
 		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &head) != nil {
@@ -168,11 +192,40 @@ func (w *work) readBefore(ctx context.Context) (map[[16]byte]bool, error) {
 		if head.From.Before(w.options.Since) || head.From.After(w.result.Began) || w.result.Identity && !head.Frames {
 			continue
 		}
+		limit := head.storedBefore(previous)
 		for lines.Scan() {
-			seen[shortName(lines.Text())] = true
+			if k := shortName(lines.Text()); limit.After(seen[k]) {
+				seen[k] = limit
+			}
 		}
 	}
 	return seen, nil
+}
+
+// skew is by how much the clock of a host may be ahead of the store's where nothing
+// in the store tells.
+const skew = time.Hour
+
+// storedBefore is the moment by the store's clock at which nothing of the part had
+// been read yet: when the part before it was stored, and not later than its host says,
+// or who stores that part again could move it.
+func (h partHead) storedBefore(previous storage.Info) time.Time {
+	switch {
+	case previous.Key == "": // also of a version that did not begin with an empty part
+		return h.From.Add(-skew)
+	case previous.ModTime.Before(h.From):
+		return previous.ModTime
+	}
+	return h.From
+}
+
+// storedAt is the latest moment at which an object of this time can have been stored:
+// S3 lists whole seconds.
+func storedAt(listed time.Time) time.Time {
+	if listed.Nanosecond() == 0 {
+		return listed.Add(time.Second)
+	}
+	return listed
 }
 
 // Record stores the summary of a check. repo.ErrReadOnly where this host cannot

@@ -231,10 +231,10 @@ func (w *work) removePacks() error {
 	if w.result.Plan.Unswept != "" {
 		return nil
 	}
-	young := w.result.Plan.Young.Unix()
+	young := w.result.Plan.Young.UnixNano()
 	var all []storage.Info
 	for i, p := range w.scene.packs {
-		if w.live.Has(i) || w.adopted.Has(i) || !w.removed.Has(i) && p.Unix >= young {
+		if w.live.Has(i) || w.adopted.Has(i) || !w.removed.Has(i) && p.Nano >= young {
 			continue
 		}
 		all = append(all, storage.Info{Key: p.Key(), Size: p.Size})
