@@ -39,7 +39,8 @@ const EndOfTime = LSN(1<<64 - 1)
 // what that refuses: a line without a timeline and a switch point, ancestors
 // that do not ascend, or an ancestor that is not below tl. It also refuses
 // switch points that descend, which no server writes and which would leave
-// LSNs without a timeline.
+// LSNs without a timeline. An error names the file and the line, never what stands
+// there: the file may be a link to a secret.
 func ParseHistory(tl Timeline, data []byte) (History, error) {
 	h := History{Timeline: tl}
 	if tl == 0 {
@@ -72,7 +73,7 @@ func parseHistoryLine(line string) (e HistoryEntry, ok bool, err error) {
 	}
 	tl, err := strconv.ParseUint(digits, 10, 32)
 	if err != nil || tl == 0 {
-		return e, false, fmt.Errorf("%w: %q is not a timeline", ErrFormat, digits)
+		return e, false, fmt.Errorf("%w: it does not begin with a timeline", ErrFormat)
 	}
 	lsn, reason := rest, ""
 	if i := strings.IndexAny(rest, blanks); i >= 0 {
@@ -80,7 +81,7 @@ func parseHistoryLine(line string) (e HistoryEntry, ok bool, err error) {
 	}
 	e = HistoryEntry{Timeline: Timeline(tl), Reason: reason}
 	if e.Switch, err = ParseLSN(lsn); err != nil {
-		return e, false, fmt.Errorf("the switch point of timeline %d: %w", tl, err)
+		return e, false, fmt.Errorf("%w: the switch point of timeline %d is not an LSN", ErrFormat, tl)
 	}
 	return e, true, nil
 }

@@ -46,11 +46,14 @@ func (l BackupLabel) FromStandby() bool { return l.From == "standby" }
 // or a backup history file of the archive (build_backup_content in
 // access/transam/xlogbackup.c; read_backup_label in xlogrecovery.c).
 // The two LSNs and the segment must be there; each line that is known must be
-// well formed and stand there once. Other lines are passed over.
+// well formed and stand there once. Other lines are passed over. An error names
+// the line, never its value.
 func ParseBackupLabel(data []byte) (BackupLabel, error) {
 	var l BackupLabel
 	seen := map[string]bool{}
+	n := 0
 	for line := range bytes.Lines(data) {
+		n++
 		key, value, ok := strings.Cut(strings.TrimRight(string(line), "\r\n"), ": ")
 		if !ok {
 			continue
@@ -61,7 +64,7 @@ func ParseBackupLabel(data []byte) (BackupLabel, error) {
 			err = fmt.Errorf("%w: it is there twice", ErrFormat)
 		}
 		if err != nil {
-			return BackupLabel{}, fmt.Errorf("backup label, %s: %w", key, err)
+			return BackupLabel{}, fmt.Errorf("backup label, line %d, %s: %w", n, key, err)
 		}
 		if known {
 			seen[key] = true
@@ -106,6 +109,9 @@ func (l *BackupLabel) set(key, value string) (known bool, err error) {
 	default:
 		return false, nil
 	}
+	if err != nil { // the error of a parser quotes what it was given
+		err = fmt.Errorf("%w: the value is not of its form", ErrFormat)
+	}
 	return true, err
 }
 
@@ -114,7 +120,7 @@ func parseWALLocation(s string) (LSN, string, error) {
 	pos, file, ok := strings.Cut(s, " (file ")
 	name, closed := strings.CutSuffix(file, ")")
 	if _, _, _, isSegment := splitSegmentName(name); !ok || !closed || !isSegment {
-		return 0, "", fmt.Errorf("%w: %q is not an LSN and a WAL segment", ErrFormat, s)
+		return 0, "", ErrFormat
 	}
 	lsn, err := ParseLSN(pos)
 	return lsn, name, err

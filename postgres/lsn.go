@@ -81,11 +81,12 @@ func (l LSN) Valid() bool { return l != 0 }
 // MarshalText is String; JSON uses it too.
 func (l LSN) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// UnmarshalText is ParseLSN.
+// UnmarshalText is ParseLSN, whose error it shortens: what is read from a file is
+// not quoted.
 func (l *LSN) UnmarshalText(b []byte) error {
 	v, err := ParseLSN(string(b))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: not an LSN", ErrFormat)
 	}
 	*l = v
 	return nil
@@ -144,11 +145,11 @@ func (id SystemID) String() string { return strconv.FormatUint(uint64(id), 10) }
 // it does not fit the numbers of JavaScript.
 func (id SystemID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 
-// UnmarshalText is ParseSystemID.
+// UnmarshalText is ParseSystemID, whose error it shortens as LSN does.
 func (id *SystemID) UnmarshalText(b []byte) error {
 	v, err := ParseSystemID(string(b))
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: not a system identifier", ErrFormat)
 	}
 	*id = v
 	return nil

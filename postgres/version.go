@@ -24,7 +24,7 @@ func ParseVersionFile(data []byte) (int, error) {
 	s := strings.TrimRight(string(data[:min(len(data), 64)]), " \t\r\n")
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%w: PG_VERSION holds %q", ErrFormat, s)
+		return 0, fmt.Errorf("%w: PG_VERSION does not hold a version", ErrFormat)
 	}
 	if n < MinMajor || n > MaxMajor {
 		return 0, fmt.Errorf("PostgreSQL %d is not supported; %d to %d are", n, MinMajor, MaxMajor)

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -15,8 +14,7 @@ const masked = "********"
 // isSecretKey says whether somebody put a secret key itself where a path or a
 // public key belongs. Such a value is never printed.
 func isSecretKey(v string) bool {
-	v = strings.ToUpper(v)
-	return strings.Contains(v, "AGE-SECRET-KEY-") || strings.Contains(v, "LIFEBOAT-SIGNING-KEY-")
+	return repo.HoldsSecret([]byte(v))
 }
 
 func checkPath(v string) error {

@@ -74,7 +74,7 @@ func (a *app) giveKey(c *cli.Context, key *repo.KeyFile) error {
 		if a.json {
 			return usage("keygen --json needs --out FILE: the key is not for a report").hinted("add --out FILE, or leave out --json")
 		}
-		_, err := a.stdout.Write(text)
+		_, err := a.secrets.Write(text)
 		a.note("recipient: %s", recipient)
 		return err
 	}

@@ -85,6 +85,11 @@ func (r *run) start(ctx context.Context, more map[string]string, tables string) 
 	}, &s); err != nil {
 		return err
 	}
+	// The helper's word alone decides nothing: of this process it is looked at what
+	// the kernel keeps away.
+	if !childOf(s.PID, r.helper.cmd.Process.Pid) {
+		return errBadAnswer
+	}
 	r.pid = s.PID
 	return nil
 }

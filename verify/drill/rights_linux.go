@@ -1,9 +1,12 @@
 package drill
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -48,4 +51,33 @@ func Protect() error {
 		return fmt.Errorf("protect this process: %w", err)
 	}
 	return nil
+}
+
+// childOf says whether a process was started by the process parent, or is below it.
+func childOf(pid, parent int) bool {
+	for range 64 {
+		if pid == parent {
+			return true
+		}
+		if pid <= 1 {
+			return false
+		}
+		pid = parentOf(pid)
+	}
+	return false
+}
+
+// parentOf is the parent of a process by /proc/PID/stat (proc_pid_stat(5)), 0 when
+// it is not known. The name in it may itself hold spaces and parentheses.
+func parentOf(pid int) int {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < 2 {
+		return 0
+	}
+	parent, _ := strconv.Atoi(fields[1])
+	return parent
 }

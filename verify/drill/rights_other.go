@@ -5,6 +5,7 @@ package drill
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"syscall"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
@@ -33,3 +34,6 @@ func giveUpRoot(a *server.Account) error {
 
 // Protect does nothing: this system cannot.
 func Protect() error { return nil }
+
+// childOf says yes: there is no fence here that it would be asked for.
+func childOf(int, int) bool { return true }

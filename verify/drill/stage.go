@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
 
@@ -183,36 +182,10 @@ func sweepOne(dir, id string) (bool, error) {
 	if _, err := os.Lstat(filepath.Join(dir, keptName)); err == nil {
 		return false, nil
 	}
-	if err := stopOrphan(filepath.Join(dir, "data")); err != nil {
+	if err := endOrphans(dir); err != nil {
 		return false, fmt.Errorf("the server of the crashed drill %s: %w", id, err)
 	}
 	return true, removeStage(dir)
-}
-
-// stopOrphan ends the server of a crashed drill. It should have ended with the
-// drill. A process id can have been given again, so the command line decides
-// whether it is that server.
-func stopOrphan(dataDir string) error {
-	pid, err := server.Running(dataDir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || pid == 0 {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for range 100 {
-		command, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil || !strings.Contains(string(command), "\x00"+dataDir+"\x00") {
-			return nil
-		}
-		if err := syscall.Kill(pid, syscall.SIGQUIT); errors.Is(err, syscall.ESRCH) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return fmt.Errorf("process %d does not end", pid)
 }
 
 // keptName marks a folder that a person wanted to keep.

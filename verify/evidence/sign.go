@@ -82,7 +82,7 @@ func Parse(raw []byte) (*Document, error) {
 		return nil, fmt.Errorf("not evidence of a drill: %w", err)
 	}
 	if doc.Drill.Schema != Schema {
-		return nil, fmt.Errorf("evidence of the form %q, this version knows %q", doc.Drill.Schema, Schema)
+		return nil, fmt.Errorf("evidence of another form; this version knows %q", Schema)
 	}
 	if err := CheckID(doc.Drill.ID); err != nil {
 		return nil, err

@@ -49,11 +49,15 @@ func Began(id string) time.Time {
 	return t
 }
 
+// ErrSecret means that evidence was not stored because it holds a secret key:
+// everybody who can read the bucket could read it.
+var ErrSecret = errors.New("the evidence holds a secret key: it was not stored")
+
 // Put links the drill to the newest document of the repository, signs it and
 // stores it; it is never overwritten. The one drill that may run at a time must
 // hold a lease, or two documents name the same one before them. Ids ascend along
 // the chain: one that would not, because clocks differ or two drills began in the
-// same second, is replaced.
+// same second, is replaced. ErrSecret when a text in it is a secret key.
 func Put(ctx context.Context, store storage.Store, d *Drill, key repo.SigningKey) (*Document, error) {
 	ids, err := List(ctx, store, time.Time{})
 	if err != nil {
@@ -74,6 +78,9 @@ func Put(ctx context.Context, store storage.Store, d *Drill, key repo.SigningKey
 	doc, err := Sign(d, key)
 	if err != nil {
 		return nil, err
+	}
+	if repo.HoldsSecret(doc.Raw) {
+		return nil, ErrSecret
 	}
 	if err := store.Create(ctx, Key(d.ID), bytes.NewReader(doc.Raw)); err != nil {
 		return nil, fmt.Errorf("store the evidence: %w", err)

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
 // Conn leads to a restored server: by the socket in a folder, or over a network.
@@ -198,8 +199,10 @@ func ErrorLine(out string) string {
 	return LastLine(out)
 }
 
-// OneLine makes a text fit for one line of a report.
+// OneLine makes a text fit for one line of a report, without any secret key that
+// may stand in it.
 func OneLine(s string) string {
+	s = string(repo.WithoutSecrets([]byte(s)))
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return ' '

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
 // WriteFile replaces a file as a whole: whoever reads path sees the old content
@@ -12,8 +14,11 @@ import (
 // mode is 0644, since node_exporter and web servers run as other users than the
 // drill and what a report says is no secret to those who may enter the folder.
 // The name of the temporary file does not end like path, or node_exporter would
-// read it (it takes *.prom).
+// read it (it takes *.prom). What holds a secret key is not written.
 func WriteFile(path string, data []byte) error {
+	if repo.HoldsSecret(data) {
+		return fmt.Errorf("write %s: it would hold a secret key", path)
+	}
 	folder := filepath.Dir(path)
 	f, err := os.CreateTemp(folder, "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
