@@ -5,7 +5,6 @@ package drill
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"syscall"
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
