@@ -120,6 +120,8 @@ func jsonReports() map[string]any {
 		"lifeboat copy":         copyReport{},
 		"lifeboat key status":   keyReport{},
 		"lifeboat key rotate":   rotateReport{},
+		"lifeboat lease status": leaseReport{},
+		"lifeboat lease break":  brokenReport{},
 
 		"lifeboat drill":           evidence.Drill{},
 		"lifeboat drill selftest":  selftestReport{},

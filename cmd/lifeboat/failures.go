@@ -154,9 +154,9 @@ func failures() []failure {
 		}), exitFailed},
 		{as(func(e *repo.LeasedError) string {
 			if e.Unsigned {
-				return "try again when it has ended; no key that is believed has signed this lease: if it is renewed for ever, \"lifeboat lease\" shows who can have, and a host with the cluster key waits four minutes at most"
+				return "try again when it has ended; no key that is believed has signed this lease: if it is renewed for ever, \"lifeboat lease status\" shows who can have, and a host with the cluster key waits four minutes at most"
 			}
-			return "try again when it has ended; if its holder died, its lease ends by itself within four minutes of its last sign of life by the store's clock (\"lifeboat lease\" shows it)"
+			return "try again when it has ended; if its holder died, its lease ends by itself within four minutes of its last sign of life by the store's clock (\"lifeboat lease status\" shows it)"
 		}), exitBusy},
 		{as(func(e *repo.ConflictError) string {
 			return "two servers archive to this repository, or this one was put back to an older state: stop the one that is not the primary, or give it a repository of its own"

@@ -35,6 +35,7 @@ func commands() []func(*app) *cli.Command {
 		evidenceCommand,
 		keygenCommand,
 		keyCommand,
+		leaseCommand,
 		demoCommand,
 		checkRepositoryCommand,
 		configCommand,
