@@ -1,0 +1,153 @@
+package asroot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+)
+
+// hostile is a cluster whose data directory holds a library of an attacker's, which
+// every session of the database postgres loads.
+type hostile struct {
+	*host
+	config, key, staging string
+	secrets              []string // lines of the key file
+	production           int      // process id
+}
+
+func newHostile(t *testing.T, how string) *hostile {
+	t.Helper()
+	h := &hostile{host: newHost(t)}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	data := filepath.Join(h.home, "data")
+	h.config, h.staging, h.key = filepath.Join(h.home, "lifeboat.yaml"), filepath.Join(h.dir, "staging"), filepath.Join(h.dir, "root.key")
+	must(t, h.install.Initdb(ctx, server.InitdbOptions{DataDir: data, Account: h.account, NoSync: true}))
+	must(t, os.Mkdir(h.staging, 0o755))
+	h.run(t, false, "init", "--cluster", "test", "--pgdata", data, "--repository", "file://"+filepath.Join(h.home, "repository"), "--config", h.config,
+		"--conn", server.ConnString(filepath.Join(h.home, "s"), server.DefaultPort, "postgres", "postgres"))
+	must(t, os.Rename(filepath.Join(h.home, "test-recovery.key"), h.key))
+	must(t, os.Chown(h.key, 0, 0))
+	text, err := os.ReadFile(h.key)
+	must(t, err)
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "AGE-SECRET-KEY-") {
+			h.secrets = append(h.secrets, line)
+		}
+	}
+	if len(h.secrets) == 0 {
+		t.Fatal("there is no secret in the key file: this test would prove nothing")
+	}
+	srv, err := server.Start(ctx, h.install, server.Options{DataDir: data, SocketDir: filepath.Join(h.home, "s"), DieWithParent: true, Settings: map[string]string{
+		"fsync": "off", "archive_mode": "on", "archive_command": h.program + " --config " + h.config + ` wal push "%p"`}})
+	must(t, err)
+	t.Cleanup(func() { _ = srv.Stop(context.WithoutCancel(ctx), server.Immediate) })
+	must(t, srv.WaitReady(ctx))
+	h.production = srv.PID()
+	library := filepath.Join(data, "xx", "evil.so")
+	must(t, os.Mkdir(filepath.Dir(library), 0o700))
+	must(t, os.Chown(filepath.Dir(library), int(h.account.UID), int(h.account.GID)))
+	compile := exec.Command("cc", "-shared", "-fPIC", "-w", "-o", library, "-D"+how, fmt.Sprintf("-DSECRET=%q", h.key), fmt.Sprintf(`-DPID="%d"`, h.production), "testdata/evil.c")
+	if out, err := compile.CombinedOutput(); err != nil {
+		t.Skipf("the attack cannot be compiled here: %v: %s", err, out)
+	}
+	must(t, os.Chown(library, int(h.account.UID), int(h.account.GID)))
+	sql := func(s string) string { return h.sql(t, srv.SocketDir(), srv.Port(), s) }
+	sql("alter database postgres set session_preload_libraries = 'xx/evil.so'")
+	sql("create table t as select generate_series(1, 1000) n")
+	h.run(t, true, "--config", h.config, "backup", "--fingerprints")
+	sql("insert into t values (0)")
+	flush(t, sql)
+	return h
+}
+
+// noSecret fails the test when a text has a secret of the key file in it.
+func (h *hostile) noSecret(t *testing.T, where string, text []byte) {
+	t.Helper()
+	for _, s := range h.secrets {
+		if bytes.Contains(bytes.ToUpper(text), []byte(s[:30])) {
+			t.Errorf("%s holds the recovery key", where)
+		}
+	}
+}
+
+// evidence is all that drills have stored, as it lies in the repository.
+func (h *hostile) evidence(t *testing.T) []byte {
+	t.Helper()
+	var all []byte
+	dir := filepath.Join(h.home, "repository", "drills")
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	if len(entries) == 0 {
+		t.Error("no evidence was stored")
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		must(t, err)
+		all = append(all, text...)
+	}
+	return all
+}
+
+// cleared fails the test unless nothing is left of a drill, and production is.
+func (h *hostile) cleared(t *testing.T) {
+	t.Helper()
+	if left, err := os.ReadDir(h.staging); err != nil || len(left) > 0 {
+		t.Errorf("left in staging: %v %v", left, err)
+	}
+	if left := h.processes(t); len(left) > 0 {
+		t.Errorf("these outlive the drill: %v", left)
+	}
+	if err := syscall.Kill(h.production, 0); err != nil {
+		t.Errorf("production: %v", err)
+	}
+}
+
+// processes are those of a drill: by command line or by what is mounted for them.
+func (h *hostile) processes(t *testing.T) []int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	must(t, err)
+	var found []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		command, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		mounts, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "mountinfo"))
+		if len(command) > 0 && (bytes.Contains(command, []byte(h.staging)) || bytes.Contains(mounts, []byte(h.staging)) || bytes.Contains(command, []byte(h.program+"\x00drill-"))) {
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// A library of an attacker's puts links to the recovery key in the place of all that
+// a drill reads of a restored server. Nothing of the key is printed or stored.
+func TestDrillFollowsNoLinks(t *testing.T) {
+	h := newHostile(t, "LINKS")
+	for _, level := range []string{"standard", "deep"} {
+		code, stdout, stderr := h.lifeboat(t, false, "--config", h.config, "drill", "--json", "--identity", h.key, "--staging", h.staging, "--level", level)
+		h.noSecret(t, "stdout", []byte(stdout))
+		h.noSecret(t, "stderr", []byte(stderr))
+		h.noSecret(t, "the evidence", h.evidence(t))
+		var d evidence.Drill
+		if err := json.Unmarshal([]byte(stdout), &d); err != nil || d.Fence == nil {
+			t.Errorf("%s: exit code %d: %v\n%s%s", level, code, err, stdout, stderr)
+		}
+		h.cleared(t)
+	}
+}
