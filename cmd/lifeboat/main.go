@@ -11,6 +11,7 @@ import (
 	"os"
 
 	"github.com/lifeboat-dr/lifeboat/verify/fence"
+	"github.com/lifeboat-dr/lifeboat/verify/fence/escape"
 )
 
 // version is the released version; the linker sets it (-X main.version=1.2.3).
@@ -22,11 +23,15 @@ func main() {
 	os.Exit(newApp().run(os.Args[1:]))
 }
 
-// enterFence does what a drill has started this program once more for: to go
-// behind the fence and let PostgreSQL take its place.
+// enterFence does what a drill has started this program once more for: to be a
+// part of the fence, or to try to get out of it.
 func enterFence() {
 	if len(os.Args) > 1 && os.Args[1] == fence.Argument {
 		fmt.Fprintln(os.Stderr, fence.Enter(os.Args[2:], os.Environ()))
+		os.Exit(int(exitFailed))
+	}
+	if len(os.Args) > 1 && os.Args[1] == escape.Argument {
+		fmt.Fprintln(os.Stderr, escape.Enter(os.Args[2:]))
 		os.Exit(int(exitFailed))
 	}
 }

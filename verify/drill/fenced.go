@@ -10,8 +10,10 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/fence"
+	"github.com/lifeboat-dr/lifeboat/verify/fence/escape"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
@@ -63,6 +65,46 @@ func tryFence(ctx context.Context, q tryRequest) error {
 	return nil
 }
 
+// raise makes the fence, tries to get out of it, and has the server start inside.
+func (h *helper) raise(ctx context.Context, o *server.Options, s *started) (err error) {
+	q := h.want
+	v := *q.View
+	if q.Account != nil && os.Geteuid() == 0 {
+		v.UID, v.GID = q.Account.UID, q.Account.GID
+	}
+	if h.fence, err = fence.Start(ctx, q.Self, v); err != nil {
+		return err
+	}
+	o.Launch = h.fence.Command
+	for _, l := range h.fence.Layers() {
+		s.Layers = append(s.Layers, evidence.Layer{Name: string(l.Layer), Held: l.Held, Reason: l.Reason})
+	}
+	tried, err := escape.Try(ctx, h.fence, q.Self, int(v.UID), int(v.GID))
+	if err != nil {
+		s.Why = probe.OneLine(err.Error())
+		return ctx.Err()
+	}
+	for _, a := range tried {
+		s.Tried = append(s.Tried, evidence.Attempt{What: a.What, Outcome: string(a.Outcome), Error: a.Error, Outside: a.Outside})
+	}
+	return nil
+}
+
+// noteTried takes over what was tried. Behind the fence nothing may have been
+// reached: what was is missing from it.
+func (r *run) noteTried(s started) {
+	f := r.doc.Fence
+	f.Layers, f.Tried, r.untried = s.Layers, s.Tried, s.Why
+	if !r.fenced() {
+		return
+	}
+	for _, a := range f.Tried {
+		if a.Outcome == string(escape.Reached) {
+			f.Missing = append(f.Missing, "from inside the fence this led out of it: "+a.What)
+		}
+	}
+}
+
 // fenced says whether the server is, or will be, behind the fence.
 func (r *run) fenced() bool { return r.unfenced == "" }
 
@@ -106,8 +148,16 @@ func (r *run) lookAtNamespaces(f *evidence.Fence) error {
 	if err != nil {
 		return fmt.Errorf("the namespaces of the server cannot be seen: %w", err)
 	}
+	_, reached, _ := f.Ways()
+	held := len(f.Tried) > 0 && reached == 0
+	if !held {
+		f.Network = "not isolated, as far as it was tried"
+		f.Files = f.Network
+	}
 	if seen.Network {
-		f.Network = "isolated"
+		if held {
+			f.Network = "isolated"
+		}
 		f.Proven = append(f.Proven, "a network of its own, without a way out")
 	} else {
 		f.Missing = append(f.Missing, "the server is in the network of this host")
@@ -120,7 +170,9 @@ func (r *run) lookAtNamespaces(f *evidence.Fence) error {
 	case len(stray) > 0:
 		f.Missing = append(f.Missing, "the server can write to "+joined(stray))
 	default:
-		f.Files = "isolated"
+		if held {
+			f.Files = "isolated"
+		}
 		f.Proven = append(f.Proven, "nothing but the staging folder can be written to")
 	}
 	return nil

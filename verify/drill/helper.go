@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -64,9 +63,13 @@ type tryRequest struct {
 	Self    string          `json:"self"`
 }
 
-// started is the server: its process, as the helper sees it.
+// started is the server, its process as the helper sees it, and its fence as it
+// was tried before the server was there.
 type started struct {
-	PID int `json:"pid"`
+	PID    int                `json:"pid"`
+	Layers []evidence.Layer   `json:"layers,omitempty"`
+	Tried  []evidence.Attempt `json:"tried,omitempty"`
+	Why    string             `json:"why,omitempty"` // why nothing was tried
 }
 
 // recovery is what the restored server left behind of its recovery. All of it is
@@ -172,17 +175,18 @@ func (h *helper) answerStart(ctx context.Context, with json.RawMessage) (any, er
 		DataDir: q.DataDir, SocketDir: q.SocketDir, Settings: q.Settings, Role: q.Role,
 		Account: q.Account, DieWithParent: !q.Keep, Env: q.Env,
 	}
+	var ways started
 	if q.View != nil {
-		o.Launch = func(cmd *exec.Cmd) (err error) {
-			h.fence, err = fence.Command(ctx, cmd, q.Self, *q.View)
-			return err
+		if err := h.raise(ctx, &o, &ways); err != nil {
+			return nil, err
 		}
 	}
 	var err error
 	if h.server, err = server.Start(ctx, q.Install, o); err != nil {
 		return nil, err
 	}
-	return started{h.server.PID()}, giveUpRoot(q.Account)
+	ways.PID = h.server.PID()
+	return ways, giveUpRoot(q.Account)
 }
 
 func (h *helper) answerPause(ctx context.Context, _ json.RawMessage) (any, error) {

@@ -34,6 +34,8 @@ func (r *run) proveFence(ctx context.Context) (evidence.Verdict, string) {
 		return s.Verdict, s.Detail
 	case len(f.Missing) > 0:
 		return evidence.Failed, strings.Join(f.Missing, "; ")
+	case r.untried != "":
+		return evidence.Unknown, "nobody tried to get out of the fence: " + r.untried
 	}
 	detail := fmt.Sprintf("%d things hold", len(f.Proven))
 	if !r.fenced() {

@@ -91,6 +91,7 @@ func (r *run) start(ctx context.Context, more map[string]string, tables string) 
 		return errBadAnswer
 	}
 	r.pid = s.PID
+	r.noteTried(s)
 	return nil
 }
 

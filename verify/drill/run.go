@@ -91,6 +91,7 @@ type run struct {
 	recovery recovery // what the server left behind of it
 	covered  []listedBackup
 	unfenced string       // why there is no fence; "" with one
+	untried  string       // why no way out of the fence was tried
 	paused   postgres.LSN // where recovery was paused to compare tables; 0 when it was not
 	socket   string       // folder of the socket
 	sockets  string       // folder of the socket, where it is not in the staging folder

@@ -184,13 +184,46 @@ type Check struct {
 // Fence is what kept the server in staging away from the world, as it was seen
 // on the running server.
 type Fence struct {
-	Network string   `json:"network"` // isolated, or why it is not
-	Files   string   `json:"files"`   // isolated, or why it is not
+	Network string   `json:"network"` // isolated: said of what was tried alone; or why it is not
+	Files   string   `json:"files"`   // the same
 	User    string   `json:"user"`    // account that ran the server
 	Proven  []string `json:"proven"`  // one line each
 	Missing []string `json:"missing,omitempty"`
 	Loaded  []string `json:"preload_libraries,omitempty"`
 	Left    []string `json:"preload_libraries_left_out,omitempty"`
+
+	Layers []Layer   `json:"layers,omitempty"`
+	Tried  []Attempt `json:"tried,omitempty"` // ways out, before the server started; empty: nothing was tried
+}
+
+// Layer is one part of the fence.
+type Layer struct {
+	Name   string `json:"name"`
+	Held   bool   `json:"held"`
+	Reason string `json:"reason,omitempty"` // why it does not hold
+}
+
+// Attempt is one way out of the fence that was tried inside.
+type Attempt struct {
+	What    string `json:"what"`
+	Outcome string `json:"outcome"`           // blocked, reached, or unknown: it led nowhere without the fence either
+	Error   string `json:"error,omitempty"`   // the system's, inside
+	Outside string `json:"outside,omitempty"` // the system's, without the fence
+}
+
+// Ways counts the attempts by their outcome.
+func (f *Fence) Ways() (blocked, reached, unknown int) {
+	for _, a := range f.Tried {
+		switch a.Outcome {
+		case "blocked":
+			blocked++
+		case "reached":
+			reached++
+		default:
+			unknown++
+		}
+	}
+	return blocked, reached, unknown
 }
 
 // Coverage is what the repository holds beside the backup that was restored.

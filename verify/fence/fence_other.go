@@ -56,3 +56,6 @@ func becomeDirectly([]string, []string) error { return ErrUnsupported }
 
 // Why is of no use here.
 func (*Fence) Why(...Layer) string { return ErrUnsupported.Error() }
+
+// Inside is of no use here.
+func (*Fence) Inside() string { return "" }

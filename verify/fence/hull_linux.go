@@ -326,7 +326,9 @@ func plainAttributes(cmd *exec.Cmd) *syscall.SysProcAttr {
 
 // direct has the process of cmd put itself behind a fence.
 func (f *Fence) direct(cmd *exec.Cmd) error {
-	text, err := f.spec.text()
+	here := f.spec
+	here.Self = f.Inside()
+	text, err := here.text()
 	if err != nil {
 		return err
 	}
@@ -337,6 +339,14 @@ func (f *Fence) direct(cmd *exec.Cmd) error {
 	}
 	cmd.Path, cmd.Args, cmd.Err = f.self, args, nil
 	return nil
+}
+
+// Inside is the path of the calling program inside.
+func (f *Fence) Inside() string {
+	if f.spec.has(Mounts) {
+		return f.spec.Self
+	}
+	return f.self
 }
 
 // File is what another process needs to run programs behind this fence, by
@@ -408,6 +418,9 @@ func (f *Fence) Why(layers ...Layer) string {
 // settle writes down what holds.
 func (f *Fence) settle() {
 	v := f.spec.View
+	if !f.spec.has(Mounts) {
+		f.miss(Proc, "there are no mounts of its own")
+	}
 	if v.UID == 0 {
 		f.miss(Account, "without root it is the account of the drill, which may own other things")
 		if groups, err := os.Getgroups(); err != nil || slices.ContainsFunc(groups, func(g int) bool { return g != os.Getegid() }) {

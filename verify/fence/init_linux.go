@@ -107,14 +107,33 @@ func (p *initProcess) prepare() (also map[Layer]string, err error) {
 			return nil, &layerError{UTS, plain(err)}
 		}
 	}
+	if !p.spec.has(Proc) {
+		p.noUser(also)
+	}
 	if p.lastPID, err = openLastPID(p.spec); err != nil {
 		return nil, &layerError{Processes, "process ids cannot be chosen in it: " + plain(err)}
 	}
 	if !p.spec.has(Mounts) {
+		p.noUser(also)
 		p.spec.Self, err = os.Executable()
 		return also, err
 	}
-	return also, p.spec.mount()
+	if err := p.spec.mount(); err != nil {
+		return also, err
+	}
+	if _, err := os.Stat("/proc/self"); err != nil {
+		p.noUser(also)
+	}
+	return also, nil
+}
+
+// noUser leaves out the user namespace of each program: under root its account is
+// written down by way of a /proc of this PID namespace, and there is none.
+func (p *initProcess) noUser(also map[Layer]string) {
+	if p.spec.View.UID != 0 && p.spec.has(User) {
+		also[User] = "there is no /proc of the PID namespace"
+		p.spec.Missing[User] = also[User]
+	}
 }
 
 // openLastPID opens the file by which the next process id is chosen. In a /proc

@@ -260,6 +260,27 @@ func (t *textWriter) fence(f *evidence.Fence) {
 	t.item("  network    ", f.Network)
 	t.item("  files      ", f.Files)
 	t.item("  account    ", f.User)
+	blocked, reached, unknown := f.Ways()
+	switch {
+	case len(f.Tried) == 0:
+		t.item("  tried      ", "nothing: how far the server is isolated is not known")
+	default:
+		t.item("  tried      ", fmt.Sprintf("%d ways out: %d blocked, %d reached what they should not, %d not known", len(f.Tried), blocked, reached, unknown))
+	}
+	for _, a := range f.Tried {
+		switch a.Outcome {
+		case "blocked":
+		case "reached":
+			t.painted("  REACHED    ", "  "+t.colour("REACHED", yellow)+"    ", a.What)
+		default:
+			t.item("  not known  ", a.What)
+		}
+	}
+	for _, l := range f.Layers {
+		if !l.Held {
+			t.item("  without    ", l.Name+suffix(l.Reason))
+		}
+	}
 	for _, m := range f.Missing {
 		t.painted("  MISSING    ", "  "+t.colour("MISSING", yellow)+"    ", m)
 	}
@@ -315,4 +336,11 @@ func coverageWords(c *evidence.Coverage) string {
 		s += fmt.Sprintf("; any time from %s to %s can be restored", utc(c.From), utc(c.To))
 	}
 	return s
+}
+
+func suffix(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + reason
 }

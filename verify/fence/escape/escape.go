@@ -1,0 +1,38 @@
+// Package escape tries to get out of a fence. A probe inside takes every road
+// that is known to a canary outside: a process, files, sockets, shared memory.
+// The canaries are real, and what reaches them is seen on them. The same probe
+// runs once without the fence: a road that leads nowhere there either proves
+// nothing, and is unknown.
+package escape
+
+// Argument is the first argument of a process that has to call Enter.
+const Argument = "escape-probe"
+
+// Outcome is what became of an attempt.
+type Outcome string
+
+// The outcomes.
+const (
+	Blocked Outcome = "blocked" // it failed inside, and reached its canary without the fence
+	Reached Outcome = "reached"
+	Unknown Outcome = "unknown" // it failed also without the fence
+)
+
+// Attempt is one road out.
+type Attempt struct {
+	What    string  `json:"what"`
+	Outcome Outcome `json:"outcome"`
+	Error   string  `json:"error,omitempty"`   // the system's, inside
+	Outside string  `json:"outside,omitempty"` // the system's, without the fence
+}
+
+// Count says how many attempts had an outcome.
+func Count(all []Attempt, o Outcome) int {
+	n := 0
+	for _, a := range all {
+		if a.Outcome == o {
+			n++
+		}
+	}
+	return n
+}
