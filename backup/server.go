@@ -227,8 +227,8 @@ func waitArchived(ctx context.Context, r *repo.Repo, s *server, f facts, tl post
 	if err == nil {
 		return compareArchived(ctx, r, s, f, tl, from, to, o)
 	}
-	if ctx.Err() != nil {
-		return err
+	if _, bad := errors.AsType[*wal.BadSegmentError](err); bad || ctx.Err() != nil {
+		return err // the archiver cannot help it
 	}
 	reason := "WAL up to " + to.String() + " is not in the archive"
 	if f.standby {

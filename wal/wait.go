@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // firstPoll is the first pause between two looks at the archive. An archiver
@@ -29,47 +33,112 @@ func (e *MissingError) Error() string {
 
 func (e *MissingError) Unwrap() error { return e.Err }
 
+// BadSegmentError says that what is archived under the name of a segment is not that
+// segment, by its signed header.
+type BadSegmentError struct {
+	Segment postgres.Segment
+	Object  string
+	Err     error // repo.AboutObject or *HeaderError
+}
+
+func (e *BadSegmentError) Error() string {
+	return fmt.Sprintf("what is archived as segment %s is not it: %v", e.Segment, e.Err)
+}
+
+func (e *BadSegmentError) Unwrap() error { return e.Err }
+
 // WaitArchived returns nil once every segment of timeline tl with WAL from
-// from (included) to to (not included) is archived. It looks again and again,
-// at first soon, later every poll, until ctx ends; then *MissingError names
-// the first missing segment. An error of the store ends the wait at once.
+// from (included) to to (not included) is archived: an object of its name is there,
+// and its header is signed for that name and says that it holds size bytes. It looks
+// again and again, at first soon, later every poll, until ctx ends; then
+// *MissingError names the first missing segment. *BadSegmentError when something
+// else bears the name of one: archiving does not replace it, so it is not waited for.
+// Any other error of the store ends the wait at once too.
 func WaitArchived(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline,
 	from, to postgres.LSN, size postgres.SegmentSize, poll time.Duration) error {
 	if to <= from {
 		return nil
 	}
+	w := &waiter{r, system, poll}
 	seg := postgres.SegmentAt(tl, from, size)
 	last := postgres.SegmentEndingAt(tl, to, size)
-	known, err := listBetween(ctx, r, system, seg, last)
+	known, err := w.among(ctx, seg, last)
 	if err != nil {
 		return waitError(ctx, seg, 0, err)
 	}
 	for ; seg.No <= last.No; seg = seg.Next() {
-		if known[seg.Name()] {
+		if known[seg.No] {
 			continue
 		}
-		if err := waitFor(ctx, r, system, seg, poll); err != nil {
+		if err := w.waitFor(ctx, seg); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// listBetween lists what is archived from first to last, in one listing, when
-// that is cheaper than to ask for each.
-func listBetween(ctx context.Context, r *repo.Repo, system postgres.SystemID, first, last postgres.Segment) (map[string]bool, error) {
+// waiter waits for WAL of one system.
+type waiter struct {
+	repo   *repo.Repo
+	system postgres.SystemID
+	poll   time.Duration
+}
+
+func (w *waiter) key(seg postgres.Segment) string {
+	return repo.WALKey(w.system, postgres.WALName{Kind: postgres.WALSegment, Timeline: seg.Timeline, Segment: seg.Name()})
+}
+
+// among are the numbers of the segments from first to last that are archived, by one
+// listing and many headers at once, when that is faster than to look for each.
+func (w *waiter) among(ctx context.Context, first, last postgres.Segment) (map[uint64]bool, error) {
 	if last.No-first.No < 4 {
 		return nil, nil
 	}
-	known := map[string]bool{}
-	prefix := repo.WALPrefix(system, first.Timeline)
-	for info, err := range r.Store().List(ctx, prefix+commonPrefix(first.Name(), last.Name())) {
+	known := map[uint64]bool{}
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(headersAtOnce)
+	prefix := repo.WALPrefix(w.system, first.Timeline)
+	var listing error
+	for info, err := range w.repo.Store().List(ctx, prefix+commonPrefix(first.Name(), last.Name())) {
 		if err != nil {
-			return nil, fmt.Errorf("list the archive: %w", err)
+			listing = fmt.Errorf("list the archive: %w", err)
+			break
 		}
-		known[info.Key[len(prefix):]] = true
+		seg, err := postgres.ParseSegment(info.Key[len(prefix):], first.Size)
+		if err != nil || seg.No < first.No || seg.No > last.No {
+			continue
+		}
+		g.Go(func() error {
+			err := w.check(gctx, seg, info)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it has gone since; it is waited for
+			}
+			if err == nil {
+				mu.Lock()
+				known[seg.No] = true
+				mu.Unlock()
+			}
+			return err
+		})
 	}
-	return known, nil
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return known, listing
+}
+
+// check reads the header of a segment. *BadSegmentError when it is not one; others
+// are the store's.
+func (w *waiter) check(ctx context.Context, seg postgres.Segment, o storage.Info) error {
+	h, err := readListed(ctx, w.repo, o)
+	if err == nil && h.Size != int64(seg.Size) {
+		err = &HeaderError{Name: seg.Name(), Reason: fmt.Sprintf("it has %d bytes, and segments here have %d", h.Size, seg.Size)}
+	}
+	if AboutObject(err) {
+		return &BadSegmentError{seg, o.Key, err}
+	}
+	return err
 }
 
 func commonPrefix(a, b string) string {
@@ -81,12 +150,14 @@ func commonPrefix(a, b string) string {
 }
 
 // waitFor waits for one segment.
-func waitFor(ctx context.Context, r *repo.Repo, system postgres.SystemID, seg postgres.Segment, poll time.Duration) error {
-	key := repo.WALKey(system, postgres.WALName{Kind: postgres.WALSegment, Timeline: seg.Timeline, Segment: seg.Name()})
-	pause := min(firstPoll, poll)
+func (w *waiter) waitFor(ctx context.Context, seg postgres.Segment) error {
+	pause := min(firstPoll, w.poll)
 	var waited time.Duration
 	for {
-		_, err := r.Store().Stat(ctx, key)
+		info, err := w.repo.Store().Stat(ctx, w.key(seg))
+		if err == nil {
+			err = w.check(ctx, seg, info)
+		}
 		if err == nil {
 			return nil
 		}
@@ -101,13 +172,16 @@ func waitFor(ctx context.Context, r *repo.Repo, system postgres.SystemID, seg po
 		case <-timer.C:
 		}
 		waited += pause
-		pause = min(pause*2, poll)
+		pause = min(pause*2, w.poll)
 	}
 }
 
 func waitError(ctx context.Context, seg postgres.Segment, waited time.Duration, err error) error {
 	if ctx.Err() != nil {
 		return &MissingError{seg, waited, ctx.Err()}
+	}
+	if bad, ok := errors.AsType[*BadSegmentError](err); ok {
+		return bad
 	}
 	return fmt.Errorf("look for WAL segment %s in the archive: %w", seg, err)
 }

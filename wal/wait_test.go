@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
+	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
@@ -83,7 +85,7 @@ func TestWaitArchivedSurfacesErrors(t *testing.T) {
 	}
 }
 
-// A long range costs one listing, not a question a segment.
+// A long range costs one listing, and one header a segment.
 func TestWaitArchivedIsCheap(t *testing.T) {
 	a := newArchive(t, mem.New())
 	for no := uint64(1); no <= 40; no++ {
@@ -95,7 +97,50 @@ func TestWaitArchivedIsCheap(t *testing.T) {
 	if err := WaitArchived(context.Background(), r, testSystem, 1, mib, 41*mib, 1<<20, testPoll); err != nil {
 		t.Fatal(err)
 	}
-	if n := counted.Ops() - before; n != 1 {
+	if n := counted.Ops() - before; n != 1+40 {
 		t.Errorf("%d operations", n)
 	}
+}
+
+// What bears the name of a segment and is not it is no WAL, and is not waited for:
+// whatever it is, and wherever it lies between the two positions.
+func TestWaitArchivedOverJunk(t *testing.T) {
+	eachStore(t, func(t *testing.T, store storage.Store) {
+		a := newArchive(t, store)
+		for no := uint64(1); no <= 8; no++ {
+			a.pushSegment(t, postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}.Name())
+		}
+		key := func(no uint64) string {
+			return repo.WALKey(testSystem, walName(t, postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}.Name()))
+		}
+		good := rawObject(t, a.store, key(5))
+		other := rawObject(t, a.store, key(6))
+		larger := newArchive(t, mem.New())
+		larger.push(t, "000000010000000000000005", segmentBytes(segment(t, "000000010000000000000005", 2<<20), testSystem, 1))
+		for name, junk := range map[string][]byte{
+			"nothing":                    {},
+			"bytes of the same length":   bytes.Repeat([]byte("x"), len(good)),
+			"another segment":            other,
+			"of another repository":      rawObject(t, larger.store, key(5)),
+			"nothing after the header":   good[:bytes.IndexByte(good, '\n')+1],
+			"an altered header, resized": append([]byte("{"), good...),
+		} {
+			replaceObject(t, a.store, key(5), junk)
+			for _, r := range [][2]postgres.LSN{{mib, 9 * mib}, {5 * mib, 6 * mib}, {4 * mib, 7 * mib}} { // listed, and asked one by one
+				err := WaitArchived(t.Context(), a.Repo, testSystem, 1, r[0], r[1], 1<<20, testPoll)
+				bad, ok := errors.AsType[*BadSegmentError](err)
+				if !ok || bad.Object != key(5) || bad.Segment.No != 5 || !strings.Contains(err.Error(), key(5)) {
+					t.Errorf("%s, from %s to %s: %v", name, r[0], r[1], err)
+				}
+			}
+			if err := WaitArchived(t.Context(), a.Repo, testSystem, 1, 6*mib, 9*mib, 1<<20, testPoll); err != nil {
+				t.Errorf("%s, behind it: %v", name, err)
+			}
+		}
+		// Signed, and of another size than the segments of this cluster.
+		replaceObject(t, a.store, key(5), good)
+		if err := WaitArchived(t.Context(), a.Repo, testSystem, 1, 10*mib, 12*mib, 2<<20, testPoll); err == nil || !strings.Contains(err.Error(), "segments here have") {
+			t.Errorf("of another size: %v", err)
+		}
+	})
 }

@@ -112,6 +112,7 @@ func failures() []failure {
 		{as(func(e *wal.UnknownSystemError) string {
 			return "check --system and the repository: \"pg_controldata\" prints the identifier of a data directory"
 		}), exitFailed},
+		{as(func(e *wal.BadSegmentError) string { return strangerHint }), exitFailed},
 		{as(func(e *wal.HeaderError) string {
 			return "check that pgdata is the data directory of the server that archives, and that the file is undamaged: pg_waldump reads it"
 		}), exitFailed},

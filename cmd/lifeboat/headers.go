@@ -147,7 +147,7 @@ func itThey(n int) string {
 }
 
 // strangerHint is what to do about an object that is not what it is called.
-const strangerHint = "find out who can write to the repository; get the object back from an older version or a copy, or remove it and, if a server still has the segment in pg_wal, archive it with \"lifeboat wal push\"; else take a backup now"
+const strangerHint = "see that signer and the keys here are the cluster's, and find out who can write to the repository; an older version of the object in the store, or a copy in another repository, may be the WAL: before anything takes its place, keep what is there under another name; then take a backup"
 
 // headersPatience is how long "lifeboat backups" reads headers of a system.
 const headersPatience = 30 * time.Second
