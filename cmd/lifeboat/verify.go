@@ -27,7 +27,8 @@ func verifyCommand(a *app) *cli.Command {
 		Description: `
 Opens every manifest, compares its packs with what the store lists, reads the
 signed header of all WAL that this host has not read yet, and follows the WAL
-from each backup. With --read the objects are read and compared with
+from each backup. Where the bucket or s3.object_lock_mode locks new objects, asks
+for the lock of each that this host does not know yet. With --read the objects are read and compared with
 their hashes; with an identity every frame is opened too. Says of each finding
 what it spoils and what to do. A drill proves more: that a restore works.
 
@@ -137,10 +138,16 @@ func (a *app) verifyOne(ctx context.Context, cfg *Config, o check.Options, accep
 	archive := a.newArchiveLook(cfg, r, 0)
 	defer archive.save(ctx)
 	o.Headers = archive.check
+	locks := a.newLockLook(cfg, r)
+	defer locks.save(ctx)
+	o.Locks = locks.wanted(cfg)
 	o.Observe = func(e check.Progress) {
-		if e.Phase == "headers" {
+		switch e.Phase {
+		case "headers":
 			p.setCount("reading WAL headers", "headers")
-		} else {
+		case "locks":
+			p.setCount("asking for Object Lock", "objects")
+		default:
 			p.setPhase(checkPhases[e.Phase])
 		}
 		if e.Total > 0 {
@@ -248,15 +255,19 @@ type verifyReport struct {
 	Done     check.Count          `json:"was_read"`
 	Skipped  check.Count          `json:"skipped"`
 	Frames   int64                `json:"frames_opened"`
+	Locks    check.LockResult     `json:"object_lock"`
 	Recorded string               `json:"recorded,omitempty"`
-	Began    string               `json:"began"`
-	Seconds  float64              `json:"seconds"`
+
+	locksRefused bool
+
+	Began   string  `json:"began"`
+	Seconds float64 `json:"seconds"`
 }
 
 func newVerifyReport(res *check.Result, o check.Options) *verifyReport {
 	return &verifyReport{Findings: res.Findings, Backups: slices.Concat([]check.BackupResult{}, res.Backups), Unproven: res.Unproven,
 		Unknown: res.Unknown[:min(len(res.Unknown), 100)], Strange: len(res.Unknown), Listed: res.Listed, Read: o.Read, Identity: res.Identity, Sample: o.Sample,
-		Seed: o.Seed, Wanted: res.Wanted, Done: res.Read, Skipped: res.Skipped, Frames: res.Frames, Recorded: res.Recorded,
+		Seed: o.Seed, Wanted: res.Wanted, Done: res.Read, Skipped: res.Skipped, Frames: res.Frames, Recorded: res.Recorded, Locks: res.Locks, locksRefused: res.LocksRefused,
 		Began: res.Began.UTC().Format(timeForm), Seconds: res.Ended.Sub(res.Began).Seconds()}
 }
 
@@ -284,6 +295,7 @@ func (v *verifyReport) write(w io.Writer) {
 		say("neither ok nor damaged, as not all of them could be checked: %s\n", open[2:])
 	}
 	say("checked: %s, of which %d ok; %s listed (%s)\n", plural(len(v.Backups), "backup"), good, plural(int(v.Listed.Objects), "object"), sizeText(v.Listed.Bytes))
+	v.writeLocks(say)
 	v.writeRead(say)
 	if len(v.Findings) == 0 && len(v.Unproven) == 0 {
 		say("no findings, in %s\n", span(time.Duration(v.Seconds*float64(time.Second))))
@@ -336,6 +348,8 @@ func (v *verifyReport) verdict() error {
 	case len(v.Findings) > 0:
 		first := v.Findings[0]
 		return failed(exitFailed, "%s, the first: %s %s", plural(len(v.Findings), "finding"), first.Code, first.Object).hinted("%s", first.Do)
+	case v.locksRefused && len(v.Unproven) == 1:
+		return failed(exitUnknown, "not all could be checked: %s", v.Unproven[0]).hinted("%s", lockRights)
 	case len(v.Unproven) > 0:
 		return failed(exitUnknown, "not all could be checked: %s", v.Unproven[0]).
 			hinted("run it where the cluster key or an identity is: --identity FILE, or cluster_key in the configuration")

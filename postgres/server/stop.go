@@ -121,14 +121,19 @@ func killBelow(pid int) ([]int, error) {
 }
 
 func awaitGone(pids []int) error {
-	for deadline := time.Now().Add(10 * time.Second); len(pids) > 0; {
-		switch {
-		case gone(pids[0]):
+	limit := time.NewTimer(10 * time.Second)
+	defer limit.Stop()
+	again := time.NewTicker(time.Millisecond)
+	defer again.Stop()
+	for len(pids) > 0 {
+		if gone(pids[0]) {
 			pids = pids[1:]
-		case time.Now().After(deadline):
+			continue
+		}
+		select {
+		case <-limit.C:
 			return fmt.Errorf("process %d does not end", pids[0])
-		default:
-			time.Sleep(time.Millisecond)
+		case <-again.C:
 		}
 	}
 	return nil

@@ -88,7 +88,11 @@ type Store struct {
 	fired string // the operation that failed, "" as long as none has
 }
 
-var _ storage.Store = (*Store)(nil)
+var (
+	_ storage.Store    = (*Store)(nil)
+	_ storage.Locker   = (*Store)(nil)
+	_ storage.Retainer = (*Store)(nil)
+)
 
 // New wraps inner so that f happens to it once.
 func New(inner storage.Store, f Fault) *Store {
@@ -198,6 +202,37 @@ func (s *Store) Stat(ctx context.Context, key string) (storage.Info, error) {
 		return storage.Info{}, fmt.Errorf("stat %s: %w", key, err)
 	}
 	return info, nil
+}
+
+// LockedUntil implements storage.Locker.
+func (s *Store) LockedUntil(ctx context.Context, key string) (time.Time, error) {
+	return ask(ctx, s, "lock", key, func() (time.Time, error) { return storage.LockedUntil(ctx, s.inner, key) })
+}
+
+// Retention implements storage.Retainer.
+func (s *Store) Retention(ctx context.Context, key string) (storage.Retention, error) {
+	return ask(ctx, s, "retention", key, func() (storage.Retention, error) { return storage.RetentionOf(ctx, s.inner, key) })
+}
+
+// RetentionRule implements storage.Retainer.
+func (s *Store) RetentionRule(ctx context.Context) (storage.RetentionRule, error) {
+	return ask(ctx, s, "retention", "rule", func() (storage.RetentionRule, error) { return storage.RetentionRuleOf(ctx, s.inner) })
+}
+
+// ask is an operation that reads one value.
+func ask[T any](ctx context.Context, s *Store, op, key string, question func() (T, error)) (T, error) {
+	hit := s.count(op, key, false)
+	if err := s.before(ctx, hit); err != nil {
+		return *new(T), fmt.Errorf("%s %s: %w", op, key, err)
+	}
+	answer, err := question()
+	if err == nil {
+		err = s.after(hit)
+	}
+	if err != nil {
+		return *new(T), fmt.Errorf("%s %s: %w", op, key, err)
+	}
+	return answer, nil
 }
 
 // List implements storage.Store. In mode After the error follows the last object.

@@ -81,8 +81,9 @@ type Store struct {
 	attempts int
 
 	lockMu    sync.Mutex
-	lockAsked bool // whether the bucket knows Object Lock
-	lockless  bool // it does not
+	lockAsked bool // the bucket has answered what it does about Object Lock
+	lockRule  storage.RetentionRule
+	lockErr   error // it has refused
 }
 
 var _ storage.Store = (*Store)(nil)

@@ -52,8 +52,9 @@ type Store struct {
 }
 
 var (
-	_ storage.Store  = (*Store)(nil)
-	_ storage.Locker = (*Store)(nil)
+	_ storage.Store    = (*Store)(nil)
+	_ storage.Locker   = (*Store)(nil)
+	_ storage.Retainer = (*Store)(nil)
 )
 
 // New makes a store of inner that fails with *Error after the limit.
@@ -345,14 +346,35 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 
 // LockedUntil implements storage.Locker. A store that knows no locks has none.
 func (s *Store) LockedUntil(ctx context.Context, key string) (time.Time, error) {
-	found := make(chan time.Time, 1)
-	err := s.run(ctx, "ask for the lock of "+key, func(ctx context.Context, _ *watch) error {
-		until, err := storage.LockedUntil(ctx, s.inner, key)
-		found <- until
+	return ask(ctx, s, "ask for the lock of "+key, func(ctx context.Context) (time.Time, error) {
+		return storage.LockedUntil(ctx, s.inner, key)
+	})
+}
+
+// Retention implements storage.Retainer. A store that knows no retention has none.
+func (s *Store) Retention(ctx context.Context, key string) (storage.Retention, error) {
+	return ask(ctx, s, "ask for the retention of "+key, func(ctx context.Context) (storage.Retention, error) {
+		return storage.RetentionOf(ctx, s.inner, key)
+	})
+}
+
+// RetentionRule implements storage.Retainer.
+func (s *Store) RetentionRule(ctx context.Context) (storage.RetentionRule, error) {
+	return ask(ctx, s, "ask for the store's retention", func(ctx context.Context) (storage.RetentionRule, error) {
+		return storage.RetentionRuleOf(ctx, s.inner)
+	})
+}
+
+// ask is run for an answer of one value.
+func ask[T any](ctx context.Context, s *Store, op string, question func(context.Context) (T, error)) (T, error) {
+	found := make(chan T, 1)
+	err := s.run(ctx, op, func(ctx context.Context, _ *watch) error {
+		answer, err := question(ctx)
+		found <- answer
 		return err
 	})
 	if err != nil {
-		return time.Time{}, err
+		return *new(T), err
 	}
 	return <-found, nil
 }

@@ -27,7 +27,9 @@ const (
 	BlocksDamaged     Code = "blocks-damaged"  // a block summary
 	PinDamaged        Code = "pin-damaged"
 	SystemDamaged     Code = "system-damaged"
-	GoneBack          Code = "gone-back" // this host has seen it, and it is not there any more
+	GoneBack          Code = "gone-back"    // this host has seen it, and it is not there any more
+	LockMissing       Code = "lock-missing" // objects that nothing keeps from being removed, where something should
+	LockShort         Code = "lock-short"   // objects that are kept for a shorter time, or less strictly, than they should
 )
 
 // Finding is one thing that is wrong.
@@ -41,6 +43,10 @@ type Finding struct {
 	Files     []string `json:"files,omitempty"`
 	FileCount int64    `json:"file_count"`
 	Points    string   `json:"points"` // which points in time cannot be restored, in words
+
+	// Of a finding about many objects, of which Object is the first: at most MaxFiles.
+	Objects     []string `json:"objects,omitempty"`
+	ObjectCount int      `json:"object_count,omitempty"`
 
 	Do string `json:"do"` // what to do next
 
@@ -70,6 +76,8 @@ func advice(c Code) string {
 		return "push it again from a server that has it in pg_wal: lifeboat wal push"
 	case GoneBack:
 		return "find out who removed it, and get it back from a copy or an older version in the store; if you did that yourself, or put an older copy in its place: lifeboat verify --accept-rollback"
+	case LockMissing, LockShort:
+		return "find out how they were written: by a host without s3.object_lock_mode in its configuration, before the bucket had the rule, or by somebody else; give those that should stay a retention (aws s3api put-object-retention), and set s3.object_lock_mode and s3.object_lock_days on every host, or the bucket's default retention"
 	case PinDamaged:
 		return "pin the backup again; until then it is kept"
 	case SystemDamaged:

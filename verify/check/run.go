@@ -30,6 +30,8 @@ type Options struct {
 	// Headers says how the headers of a system's WAL are read; nil: all of them.
 	Headers func(postgres.SystemID) wal.HeaderCheck
 
+	Locks Locks // until when the store must keep the objects
+
 	Now     func() time.Time
 	Learn   func(context.Context, *wal.Index) error // as for expire; may be nil
 	Observe func(Progress)                          // may be nil
@@ -39,8 +41,8 @@ type Options struct {
 
 // Progress is how far the check is.
 type Progress struct {
-	Phase       string // list, backups, wal, headers, read
-	Done, Total int64  // bytes, when reading; headers
+	Phase       string // list, backups, wal, headers, locks, read
+	Done, Total int64  // bytes, when reading; headers; objects, with locks
 }
 
 // Count is objects and their bytes.
@@ -72,6 +74,8 @@ type Result struct {
 	Frames       int64          // that were opened
 	Identity     bool           // data was opened, not only its hash compared
 	Archives     map[postgres.SystemID]*wal.Index
+	Locks        LockResult
+	LocksRefused bool   // the store did not say all about Object Lock
 	Recorded     string // where it is noted what was read; "" when it is not
 }
 
@@ -123,7 +127,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(), doubted: map[string]bool{}, listedOnly: map[postgres.SystemID]bool{},
 		indexes: map[postgres.SystemID]*wal.Index{}, uses: expire.Uses{}}
 	res.Listed = Count{int64(len(list.packs) + len(list.objects)), list.bytes}
-	for _, step := range []func(context.Context) error{w.checkBackups, w.checkSmall, w.checkWAL, w.read, w.recheck} {
+	for _, step := range []func(context.Context) error{w.checkBackups, w.checkSmall, w.checkWAL, w.checkLocks, w.read, w.recheck} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}

@@ -30,7 +30,13 @@ type site struct {
 
 func newSite(t testing.TB) *site {
 	t.Helper()
-	s := &site{t: t, store: mem.New(), now: time.Now().UTC().Truncate(time.Second)}
+	return newSiteOn(t, mem.New())
+}
+
+// newSiteOn is a site in a store that is empty.
+func newSiteOn(t testing.TB, store storage.Store) *site {
+	t.Helper()
+	s := &site{t: t, store: store, now: time.Now().UTC().Truncate(time.Second)}
 	cluster, err := repo.NewClusterKey("shop", repo.NewID())
 	s.check(err)
 	recovery, err := repo.NewRecoveryKey(cluster)

@@ -19,13 +19,19 @@ import (
 // the kernel says of them, and are held by a descriptor while they are looked at, so
 // that a number that is given again does no harm (pidfd_open(2)).
 func endOrphans(dir string) error {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	limit := time.NewTimer(10 * time.Second)
+	defer limit.Stop()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
+	for {
 		left, err := killOrphans(dir)
-		switch {
-		case err != nil || left == 0:
+		if err != nil || left == 0 {
 			return err
-		case time.Now().After(deadline):
+		}
+		select {
+		case <-limit.C:
 			return fmt.Errorf("%d processes do not end", left)
+		case <-again.C:
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 )
 
 // BinaryEnv names the variable that says where versitygw is.
@@ -259,14 +260,27 @@ func (s *Server) waitReady() error {
 	}
 }
 
-func (s *Server) makeBucket() error {
-	client := s3.New(s3.Options{
+// DefaultRetention makes the bucket lock new objects that ask for nothing. It needs
+// Options.ObjectLock.
+func (s *Server) DefaultRetention(ctx context.Context, mode string, days int) error {
+	rule := types.ObjectLockRule{DefaultRetention: &types.DefaultRetention{Mode: types.ObjectLockRetentionMode(mode), Days: aws.Int32(int32(days))}}
+	_, err := s.api().PutObjectLockConfiguration(ctx, &s3.PutObjectLockConfigurationInput{Bucket: &s.Bucket,
+		ObjectLockConfiguration: &types.ObjectLockConfiguration{ObjectLockEnabled: types.ObjectLockEnabledEnabled, Rule: &rule}})
+	return err
+}
+
+// api is a client with all rights.
+func (s *Server) api() *s3.Client {
+	return s3.New(s3.Options{
 		BaseEndpoint: &s.Endpoint, Region: s.Region, UsePathStyle: true, HTTPClient: s.client,
 		Credentials: aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(s.AccessKey, s.SecretKey, "")),
 	})
+}
+
+func (s *Server) makeBucket() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &s.Bucket, ObjectLockEnabledForBucket: &s.options.ObjectLock})
+	_, err := s.api().CreateBucket(ctx, &s3.CreateBucketInput{Bucket: &s.Bucket, ObjectLockEnabledForBucket: &s.options.ObjectLock})
 	if err != nil {
 		return fmt.Errorf("make bucket %s: %w", s.Bucket, err)
 	}
