@@ -71,7 +71,8 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config, full, scan bool) (*re
 	a.sweep(ctx, r.Store())
 	p := a.newProgress("starting")
 	defer p.close()
-	return backup.Run(ctx, r, backup.Options{
+	back := a.lookBeforeBackup(ctx, cfg, r)
+	info, err := backup.Run(ctx, r, backup.Options{
 		DataDir: cfg.PGData, Conn: cfg.Conn, Jobs: workers(cfg.Jobs), Level: level, WALTimeout: cfg.WALTimeout, Fingerprints: cfg.Fingerprints,
 		Full: full, Scan: scan, MaxPackAge: cfg.MaxPackAge,
 		Host: hostName(), Process: processName(), Gone: processGone, Program: "lifeboat " + version, Now: a.now,
@@ -83,6 +84,10 @@ func (a *app) takeBackup(ctx context.Context, cfg *Config, full, scan bool) (*re
 			}
 		},
 	})
+	if err == nil && !back {
+		a.rememberBackup(ctx, cfg, r, info.Label)
+	}
+	return info, err
 }
 
 // sweeper is a store in which crashes leave files that only it knows of.

@@ -179,9 +179,7 @@ func (d *drillRun) do(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.lookBack(held, d.cfg, r, seen.Facts{Drills: []*evidence.Document{result.Document}, Trusted: true}); err != nil {
-		d.stateLost("%v", err)
-	}
+	d.rememberDrill(held, d.cfg, r, result.Document)
 	return d.tell(ctx, r, key, result)
 }
 

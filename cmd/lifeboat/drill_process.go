@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -27,7 +28,7 @@ func enterDrill() {
 		os.Exit(a.run(os.Args[2:]))
 	case drill.HelpArgument:
 		ctx, stop := withSignals(context.Background())
-		err := drill.ServeHelper(ctx, os.Stdin, os.Stdout, explained)
+		err := drill.ServeHelper(ctx, time.Now, os.Stdin, os.Stdout, explained)
 		stop()
 		if err != nil {
 			fmt.Fprintln(os.Stderr, oneLine(err.Error()))

@@ -14,6 +14,8 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
+	"github.com/lifeboat-dr/lifeboat/storage/file"
 	"github.com/lifeboat-dr/lifeboat/verify/drill"
 	"github.com/lifeboat-dr/lifeboat/verify/selftest"
 )
@@ -135,7 +137,8 @@ func (s *story) seed(ctx context.Context, srv *server.Server) (*selftest.Scratch
 		}
 		return cmd, err
 	}
-	return &selftest.Scratch{Store: store, Keys: keys, Rows: selftestRows, Change: change, Restorer: restorer, Dir: s.dir}, cfg, err
+	return &selftest.Scratch{Store: store, Keys: keys, Rows: selftestRows, Change: change, Restorer: restorer, Dir: s.dir,
+		Init: func(dir string) (storage.Store, error) { return file.Init(dir) }}, cfg, err
 }
 
 // changeAndArchive runs SQL, switches the segment, and waits until it is

@@ -134,6 +134,7 @@ func (d *rdsDrillRun) do(ctx context.Context) error {
 	if err != nil {
 		return d.tellUnstored(doc, err)
 	}
+	d.rememberDrill(held, d.cfg, r, doc)
 	wrote := d.files().writeOutputs(ctx, r, key, doc)
 	return d.tell(ctx, doc, result.Err, wrote, "drill")
 }

@@ -51,6 +51,45 @@ func (a *app) remember(ctx context.Context, cfg *Config, r *repo.Repo, f seen.Fa
 	return nil
 }
 
+// lookBeforeBackup warns of a repository that has gone back, and says whether it has.
+// Nothing of it keeps a backup from being taken: one is needed all the more.
+func (a *app) lookBeforeBackup(ctx context.Context, cfg *Config, r *repo.Repo) (back bool) {
+	if a.hostState(cfg, r.Marker().Repository) == nil {
+		return false
+	}
+	var gone []seen.Gone
+	backups, err := r.LoadBackups(ctx)
+	if err == nil {
+		gone, err = a.lookBack(ctx, cfg, r, seen.Facts{Backups: backups, Listed: true})
+	}
+	if err != nil && ctx.Err() == nil {
+		a.warn("whether the repository has gone back is not known: %v", err)
+	}
+	for _, text := range goneTexts(gone) {
+		a.warn("%s", text)
+	}
+	return len(gone) > 0
+}
+
+// rememberBackup takes a backup that this host has just committed into its mark.
+func (a *app) rememberBackup(ctx context.Context, cfg *Config, r *repo.Repo, label string) {
+	own, err := r.LoadBackup(ctx, label)
+	if err == nil {
+		err = a.remember(ctx, cfg, r, seen.Facts{Backups: []repo.Backup{own}, Listed: true}, (*seen.Mark).Raise)
+	}
+	if err != nil {
+		a.stateLost("that this host has taken backup %s is not remembered: %v", label, err)
+	}
+}
+
+// rememberDrill takes evidence that this host has just stored into its mark, unless the
+// repository has gone back.
+func (a *app) rememberDrill(ctx context.Context, cfg *Config, r *repo.Repo, doc *evidence.Document) {
+	if _, err := a.lookBack(ctx, cfg, r, seen.Facts{Drills: []*evidence.Document{doc}, Trusted: true}); err != nil {
+		a.stateLost("that this host has stored drill %s is not remembered: %v", doc.Drill.ID, err)
+	}
+}
+
 // newestDrills are those of the last few documents of drills that count here.
 // trusted says whether any could.
 func (a *app) newestDrills(ctx context.Context, cfg *Config, r *repo.Repo) (drills []*evidence.Document, trusted bool, err error) {

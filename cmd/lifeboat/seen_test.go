@@ -225,6 +225,48 @@ func TestRepositoryGoneBack(t *testing.T) {
 	})
 }
 
+// A database host on which only backups ran knows the one that it took last: when that
+// is gone, "backups" says so, and the next backup warns and is taken all the same.
+func TestBackupIsRemembered(t *testing.T) {
+	t.Parallel()
+	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	for range 2 {
+		w.on(t, "database", exitOK, "backup")
+		w.flush(t)
+	}
+	manifest := repo.ManifestKey(w.labels(t)[1])
+	back := w.away(t, manifest)
+	w.goneBack(t, "database", manifest, []string{"backups"})
+	w.on(t, "another", exitOK, "backups")
+	_, stderr := w.on(t, "database", exitOK, "backup")
+	if !strings.Contains(stderr, "warning: the repository has gone back: "+manifest) {
+		t.Errorf("the backup says nothing:\n%s", stderr)
+	}
+	back()
+	w.flush(t)
+	w.on(t, "database", exitOK, "backups")
+}
+
+// A statement on who signs that a host has seen is removed.
+func TestStatementGoneBack(t *testing.T) {
+	t.Parallel()
+	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	w.run(t, "backup")
+	w.flush(t)
+	w.run(t, "key", "rotate", "--new-cluster-key")
+	w.on(t, "database", exitOK, "backups")
+	statement := w.newest(t, "keys", func(string) bool { return true })
+	back := w.away(t, statement)
+	for _, args := range [][]string{{"verify"}, {"backups"}, {"wal", "status"}} {
+		stdout, stderr := w.on(t, "database", exitMissed, args...)
+		if !strings.Contains(stdout+stderr, statement) {
+			t.Errorf("%q does not name %s:\n%s%s", args, statement, stdout, stderr)
+		}
+	}
+	back()
+	w.on(t, "database", exitOK, "backups")
+}
+
 // One byte of an info object is flipped, and its manifest is whole: every command
 // knows the backup, and a warning names the object.
 func TestFlippedInfo(t *testing.T) {

@@ -105,11 +105,11 @@ type seen struct {
 // server and has to do with it afterwards, as the server's own account where the
 // drill is root's. It answers what stands on in, on out, until in ends. Then it
 // ends the server with all below it, unless that is to be kept.
-func ServeHelper(ctx context.Context, in io.Reader, out io.Writer, explain func(error) (hint string, code int)) error {
+func ServeHelper(ctx context.Context, now func() time.Time, in io.Reader, out io.Writer, explain func(error) (hint string, code int)) error {
 	if err := adoptOrphans(); err != nil {
 		return err
 	}
-	h := &helper{w: &replies{out: out}, explain: explain}
+	h := &helper{w: &replies{out: out}, now: now, explain: explain}
 	err := serve(ctx, in, out, map[string]handler{
 		doFence: h.answerFence, doStart: h.answerStart, doPause: h.answerPause,
 		doReady: h.answerReady, doLook: h.answerLook, doStop: h.answerStop,
@@ -126,6 +126,7 @@ func ServeHelper(ctx context.Context, in io.Reader, out io.Writer, explain func(
 // helper is the state of one.
 type helper struct {
 	w       *replies
+	now     func() time.Time
 	want    startRequest
 	server  *server.Server
 	fence   *fence.Fence // nil: none
@@ -237,7 +238,7 @@ func (h *helper) answerLook(ctx context.Context, with json.RawMessage) (any, err
 		return nil, err
 	}
 	if q.Own != nil {
-		c := q.Own.Run(ctx, time.Now, h.conn(), q.Disaster)
+		c := q.Own.Run(ctx, h.now, h.conn(), q.Disaster)
 		return seen{Verdict: c.Verdict, Detail: c.Detail}, nil
 	}
 	var s seen
@@ -245,7 +246,7 @@ func (h *helper) answerLook(ctx context.Context, with json.RawMessage) (any, err
 	if look == nil {
 		return nil, fmt.Errorf("%w: %.40q is to be checked", errBadAnswer, q.Check)
 	}
-	c := probe.Timed(ctx, time.Now, evidence.Check{}, q.Limit, func(ctx context.Context) (evidence.Verdict, string) { return look(ctx, &s) })
+	c := probe.Timed(ctx, h.now, evidence.Check{}, q.Limit, func(ctx context.Context) (evidence.Verdict, string) { return look(ctx, &s) })
 	s.Verdict, s.Detail = c.Verdict, c.Detail
 	return s, nil
 }

@@ -45,7 +45,7 @@ func (h *helper) watchProgress(ctx context.Context) *HangError {
 	}
 	tick := time.NewTicker(min(limit/4, time.Second))
 	defer tick.Stop()
-	last, changed := "", time.Now()
+	last, changed := "", h.now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -54,10 +54,10 @@ func (h *helper) watchProgress(ctx context.Context) *HangError {
 		}
 		state, at := h.progress(ctx)
 		if state != last {
-			last, changed = state, time.Now()
+			last, changed = state, h.now()
 			continue
 		}
-		if idle := time.Now().Sub(changed); idle >= limit {
+		if idle := h.now().Sub(changed); idle >= limit {
 			l, _ := h.log()
 			return &HangError{After: idle.Round(time.Second), At: at, Log: l.lastLine}
 		}

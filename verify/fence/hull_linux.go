@@ -245,14 +245,10 @@ func (f *Fence) startInit(ctx context.Context) (*layerError, error) {
 }
 
 func (f *Fence) greeting(ctx context.Context) (hello, error) {
-	limit := time.Now().Add(startLimit)
-	if d, ok := ctx.Deadline(); ok && d.Before(limit) {
-		limit = d
-	}
-	if err := f.control.SetReadDeadline(limit); err != nil {
-		return hello{}, err
-	}
-	defer f.control.SetReadDeadline(time.Time{})
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	// A fence whose greeting did not come in time is killed, so the deadline may stay.
+	defer context.AfterFunc(ctx, func() { _ = f.control.SetReadDeadline(time.Unix(1, 0)) })()
 	buf := make([]byte, 64<<10)
 	n, err := f.control.Read(buf)
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/lifeboat-dr/lifeboat/storage"
-	"github.com/lifeboat-dr/lifeboat/storage/file"
 )
 
 // overlay is a store with changes: objects that are gone, and objects with
@@ -136,16 +135,16 @@ func (o *overlay) read(ctx context.Context, key string) ([]byte, error) {
 }
 
 // writeTo writes all objects into a new file repository.
-func (o *overlay) writeTo(ctx context.Context, dir string) error {
-	to, err := file.Init(dir)
+func (w *bench) writeTo(ctx context.Context, dir string) error {
+	to, err := w.scratch.Init(dir)
 	if err != nil {
 		return err
 	}
-	for info, err := range o.List(ctx, "") {
+	for info, err := range w.store.List(ctx, "") {
 		if err != nil {
 			return err
 		}
-		data, err := o.read(ctx, info.Key)
+		data, err := w.store.read(ctx, info.Key)
 		if err == nil {
 			err = to.Create(ctx, info.Key, bytes.NewReader(data))
 		}

@@ -29,6 +29,8 @@ type Scratch struct {
 	// the file repository below a directory, with the identity in a file.
 	Restorer func(dir, identity string) (*exec.Cmd, error)
 	Dir      string // where repositories with a breakage in them are written
+	// Init makes a file repository in a directory that is not there yet.
+	Init func(dir string) (storage.Store, error)
 
 	// Change runs SQL on the server and waits until its WAL is archived.
 	Change func(ctx context.Context, sql string) error
@@ -155,7 +157,7 @@ func (w *bench) restorer(ctx context.Context) (*drill.Restorer, error) {
 		return nil, err
 	}
 	w.written = dir
-	if err := w.store.writeTo(ctx, filepath.Join(dir, "repository")); err != nil {
+	if err := w.writeTo(ctx, filepath.Join(dir, "repository")); err != nil {
 		return nil, fmt.Errorf("write the repository: %w", err)
 	}
 	key := repo.KeyFile{Cluster: w.keys.Cluster.Cluster, Repository: w.keys.Cluster.Repository, Identities: w.keys.Identities, Signers: w.keys.Cluster.Signers}
