@@ -28,9 +28,10 @@ func verifyCommand(a *app) *cli.Command {
 Opens every manifest, compares its packs with what the store lists, reads the
 signed header of all WAL that this host has not read yet, and follows the WAL
 from each backup. Where the bucket or s3.object_lock_mode locks new objects, asks
-for the lock of each that this host does not know yet. With --read the objects are read and compared with
-their hashes; with an identity every frame is opened too. Says of each finding
-what it spoils and what to do. A drill proves more: that a restore works.
+for the lock of each that this host does not know yet. With --read the objects
+are read and compared with their hashes; with an identity every frame is opened
+too. Says of each finding what it spoils and what to do. A drill proves more:
+that a restore works.
 
 Where there are several repositories each is checked.
 
