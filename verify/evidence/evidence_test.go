@@ -99,6 +99,53 @@ func TestParseRefusesChanges(t *testing.T) {
 	}
 }
 
+// What stands in a document that cannot be used is somebody else's text.
+func TestParseQuotesNothing(t *testing.T) {
+	key := newKey(t)
+	const canary = "somebody-elses-text"
+	for name, file := range map[string]string{
+		"no JSON": canary, "another key": `{"evidence":{},"key":"` + canary + `","signature":""}`,
+		"a signature": `{"evidence":{},"key":"` + key.Public().String() + `","signature":"` + canary + `"}`,
+	} {
+		if _, err := evidence.Parse([]byte(file)); err == nil || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, body := range []string{
+		`{"schema":"` + canary + `"}`, `{"schema":"lifeboat-drill-1","started":"` + canary + `"}`, `{"` + canary + `":1}`,
+		`{"schema":"lifeboat-drill-1","id":"` + canary + `"}`, `{"rpo":"` + canary + `"}`, `"` + canary + `"`,
+	} {
+		signed, err := evidence.Canonical(json.RawMessage(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := `{"evidence":` + string(signed) + `,"key":"` + key.Public().String() + `","signature":"` + key.Sign("lifeboat-evidence-1\n", signed) + `"}`
+		if _, err := evidence.Parse([]byte(file)); err == nil || errors.Is(err, evidence.ErrSignature) || strings.Contains(err.Error(), canary) {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+	if err := putAs(t, key, canary); err == nil || strings.Contains(err.Error(), canary) {
+		t.Errorf("of another repository: %v", err)
+	}
+}
+
+// putAs stores a document of a repository and says how the history of another one
+// takes it.
+func putAs(t *testing.T, key repo.SigningKey, repository string) error {
+	t.Helper()
+	store, d := mem.New(), sample(0)
+	d.Repository = repository
+	doc, err := evidence.Put(t.Context(), store, d, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := evidence.History(t.Context(), store, strings.Repeat("ab", 16), time.Time{})
+	if err != nil || len(entries) != 1 || entries[0].ID != doc.Drill.ID {
+		t.Fatalf("the history has %d entries: %v", len(entries), err)
+	}
+	return entries[0].Err
+}
+
 func TestChain(t *testing.T) {
 	ctx, store, key := context.Background(), mem.New(), newKey(t)
 	var docs []*evidence.Document

@@ -51,17 +51,23 @@ func Sign(d *Drill, key repo.SigningKey) (*Document, error) {
 // changed, or never signed by the key that it names.
 var ErrSignature = errors.New("the signature does not hold")
 
+// What decoders say would quote the file.
+var (
+	errNotEvidence = errors.New("not evidence: it is not JSON with evidence, key and signature")
+	errNotDrill    = errors.New("not evidence of a drill: a member of it cannot be used")
+)
+
 // Parse reads a file and checks the signature by the key that the file names.
 // Only the very bytes that Sign wrote are accepted (white space at the end is
 // of no matter): whoever reads the same file with another program reads the
-// same document. ErrSignature when it was changed.
+// same document. ErrSignature when it was changed. No error quotes the file.
 func Parse(raw []byte) (*Document, error) {
 	if len(raw) > MaxDocument {
 		return nil, fmt.Errorf("not evidence: it has more than %d bytes", MaxDocument)
 	}
 	var e envelope
 	if err := json.Unmarshal(raw, &e); err != nil {
-		return nil, fmt.Errorf("not evidence: %w", err)
+		return nil, errNotEvidence
 	}
 	if e.Evidence == nil {
 		return nil, errors.New("not evidence: it holds no document")
@@ -72,20 +78,20 @@ func Parse(raw []byte) (*Document, error) {
 	}
 	again, err := Canonical(e)
 	if err != nil {
-		return nil, fmt.Errorf("not evidence: %w", err)
+		return nil, errNotEvidence
 	}
 	if !bytes.Equal(bytes.TrimRight(raw, " \r\n\t"), again) || !key.Verify(signContext, e.Evidence, e.Signature) {
 		return nil, ErrSignature
 	}
 	doc := &Document{Key: key, Raw: append(again, '\n')}
 	if err := json.Unmarshal(e.Evidence, &doc.Drill); err != nil {
-		return nil, fmt.Errorf("not evidence of a drill: %w", err)
+		return nil, errNotDrill
 	}
 	if doc.Drill.Schema != Schema {
 		return nil, fmt.Errorf("evidence of another form; this version knows %q", Schema)
 	}
-	if err := CheckID(doc.Drill.ID); err != nil {
-		return nil, err
+	if CheckID(doc.Drill.ID) != nil {
+		return nil, errNotDrill
 	}
 	doc.SHA256 = sumOf(doc.Raw)
 	return doc, nil

@@ -136,7 +136,7 @@ func History(ctx context.Context, store storage.Store, repository string, since 
 			case doc.Drill.ID != id:
 				err = fmt.Errorf("it is the document of drill %s", doc.Drill.ID)
 			case doc.Drill.Repository != repository:
-				err = fmt.Errorf("it is a document of repository %.40s", doc.Drill.Repository)
+				err = errors.New("it is a document of another repository")
 			}
 			if err != nil {
 				doc = nil
