@@ -101,7 +101,7 @@ func TestDrillUnit(t *testing.T) {
 	u := readUnit(t, "systemd/lifeboat-drill.service")
 	for key, value := range map[string]string{
 		"Unit.OnFailure": "lifeboat-notify@%N.service", "Service.SuccessExitStatus": "75", "Service.KillMode": "mixed",
-		"Service.RestrictNamespaces": "user mnt net", "Service.SystemCallFilter": "@system-service @mount",
+		"Service.RestrictNamespaces": "user mnt net pid ipc uts cgroup", "Service.SystemCallFilter": "@system-service @mount",
 	} {
 		if !u.has(key, value) {
 			t.Errorf("%s is %q, want %q", key, u[key], value)

@@ -242,7 +242,7 @@ func newKeys() []*key {
 		{name: "drill.trust", value: "KEY", check: checkSigner, optional: "this host's own",
 			help:  "public key of a host whose evidence counts, ed25519:…; can be repeated",
 			field: func(c *Config) any { return &c.Drill.Trust }},
-		{name: "drill.owner", value: "USER", optional: "the account that owned the data directory",
+		{name: "drill.owner", value: "USER", optional: "one that owns nothing else on the host",
 			help:  "account that runs the server of a drill, USER[:GROUP]; for root only",
 			field: func(c *Config) any { return &c.Drill.Owner }},
 		{name: "drill.role", value: "ROLE", def: "postgres",

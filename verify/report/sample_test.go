@@ -60,6 +60,12 @@ func passed(when time.Time) *evidence.Drill {
 			Network: "isolated", Files: "isolated", User: "lifeboat-drill",
 			Proven: []string{"no route out of the network namespace", "archive_mode is off", "synchronous_standby_names is empty", "cron.launch_active_jobs is off"},
 			Loaded: []string{"pg_stat_statements"}, Left: []string{"pg_cron"},
+			Layers: []evidence.Layer{{Name: "mounts", Held: true}, {Name: "memory", Reason: "no bound was asked for"}},
+			Tried: []evidence.Attempt{
+				{What: "see a process", Outcome: "blocked", Error: "no such process"},
+				{What: "send UDP to the loopback", Outcome: "blocked", Error: "address family not supported by protocol"},
+				{What: "change the root", Outcome: "unknown", Error: "operation not permitted", Outside: "operation not permitted"},
+			},
 		},
 		Coverage: &evidence.Coverage{
 			Backups: []evidence.Covered{
@@ -133,7 +139,8 @@ func evil(when time.Time) *evidence.Drill {
 	for i := range d.Reasons {
 		d.Reasons[i] = "=" + hostile
 	}
-	d.Fence = &evidence.Fence{Network: hostile, Files: hostile, User: hostile, Proven: []string{hostile}, Missing: []string{hostile}, Loaded: []string{hostile}, Left: []string{hostile}}
+	d.Fence = &evidence.Fence{Network: hostile, Files: hostile, User: hostile, Proven: []string{hostile}, Missing: []string{hostile}, Loaded: []string{hostile}, Left: []string{hostile},
+		Layers: []evidence.Layer{{Name: hostile, Reason: hostile}}, Tried: []evidence.Attempt{{What: hostile, Outcome: hostile, Error: hostile, Outside: hostile}, {What: hostile, Outcome: "reached"}}}
 	d.Coverage.Backups[1].Label = hostile
 	d.Cleanup = evidence.Cleanup{Kept: hostile, Detail: hostile, Older: []string{hostile}}
 	d.Notes = []string{hostile}
