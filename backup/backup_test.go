@@ -149,9 +149,9 @@ func (b *bench) contents(t *testing.T, label string) map[string][]byte {
 	m, err := b.repo.OpenManifest(ctx, label)
 	check(t, err)
 	defer m.Close()
-	files := make([][]byte, len(m.Files))
-	covered := make([]int64, len(m.Files))
-	for i, f := range m.Files {
+	files := make([][]byte, m.Files.Len())
+	covered := make([]int64, m.Files.Len())
+	for i, f := range m.Files.All() {
 		files[i] = make([]byte, f.Size)
 	}
 	pr, err := b.repo.NewPackReader()
@@ -175,7 +175,7 @@ func (b *bench) contents(t *testing.T, label string) map[string][]byte {
 		}
 	}
 	out := map[string][]byte{}
-	for i, f := range m.Files {
+	for i, f := range m.Files.All() {
 		if covered[i] != f.Size {
 			t.Errorf("%s: %d of %d bytes are in the backup", f.Path, covered[i], f.Size)
 		}

@@ -246,7 +246,7 @@ func (c *copier) layers(ctx context.Context, s *server, info *repo.Info, parts [
 	if err != nil {
 		return nil, err
 	}
-	l, err := baseLayer(ctx, c.repo, info, ch, newRenewal(c.label, *info, c.o.Now(), c.o.MaxPackAge))
+	l, err := baseLayer(ctx, c.repo, info, ch, newRenewal(c.label, *info, c.o.Now(), c.o.MaxPackAge), c.plan)
 	if unreadable(err) {
 		c.o.warn("%v: it is no base, look at it with \"lifeboat verify\"", err)
 		return out, nil

@@ -58,7 +58,7 @@ func Probe(ctx context.Context, r *repo.Repo, o Options) (kept map[string][]Kept
 	for _, ch := range probeSources(ctx, r, srv, f, base, start, h, o, why) {
 		m := r.NewManifestWriter()
 		c := newCopier(r, m, t, f, "", start, o)
-		b, err := baseLayer(ctx, r, base, ch, renewal{day: -1})
+		b, err := baseLayer(ctx, r, base, ch, renewal{day: -1}, c.plan)
 		if err != nil {
 			return nil, nil, nil, err
 		}

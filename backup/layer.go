@@ -20,7 +20,9 @@ type layer struct {
 	since   postgres.LSN // where it began: what WAL changed from there on does not hold
 	changes changes
 	bad     blocks.Set       // pages that were bad: they are read again
-	files   []repo.FileEntry // as they were
+	files   []repo.FileEntry // as they were; of the base those that are in the plan
+	number  []int            // of each, in what the packs name
+	count   int              // of all files that the packs name
 	byPath  map[string]int
 	packs   iter.Seq2[repo.PackEntry, error]
 	covered []runs // of each file, what the packs hold; nil: all of every file
@@ -36,13 +38,36 @@ func (l *layer) index() {
 	}
 }
 
-// baseLayer reads the head of the base's manifest.
-func baseLayer(ctx context.Context, r *repo.Repo, info *repo.Info, ch changes, renew renewal) (*layer, error) {
-	m, err := r.OpenManifest(ctx, info.Label)
+// maxID is how many bytes a fileID has at most.
+const maxID = 64
+
+// baseLayer reads the head of the base's manifest. It keeps what is of files of the
+// plan, and no more of that than this backup can compare with: whoever holds the
+// cluster's key says how much else there is.
+func baseLayer(ctx context.Context, r *repo.Repo, info *repo.Info, ch changes, renew renewal, plan []*copyFile) (*layer, error) {
+	l := &layer{label: info.Label, since: info.StartLSN, changes: ch, renew: renew}
+	planned := make(map[string]*copyFile, len(plan))
+	for _, f := range plan {
+		planned[f.path] = f
+	}
+	m, err := r.OpenManifestEach(ctx, info.Label, func(i int, e repo.FileEntry) {
+		f := planned[e.Path]
+		if f == nil {
+			return
+		}
+		e.Path = f.path
+		if len(e.ID) > maxID {
+			e.ID = ""
+		}
+		if most := (f.slices() + 1) * sumText; len(e.Sum) > most {
+			e.Sum = strings.Clone(e.Sum[:most])
+		}
+		l.files, l.number = append(l.files, e), append(l.number, i)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read the base %s: %w", info.Label, err)
 	}
-	l := &layer{label: info.Label, since: info.StartLSN, changes: ch, files: m.Files, packs: m.Packs(), renew: renew, close: m.Close}
+	l.count, l.packs, l.close = m.Files.Len(), m.Packs(), m.Close
 	l.index()
 	l.readAgain(info.BadPages)
 	return l, nil
@@ -145,7 +170,10 @@ func (c *copier) joinParts(ctx context.Context, u repo.Folder) (all repo.Part, e
 
 // partLayer makes a layer of what an interrupted backup has noted.
 func partLayer(p repo.Part, ch changes) *layer {
-	l := &layer{label: p.Label, since: p.StartLSN, changes: ch, files: p.Files, covered: make([]runs, len(p.Files)), renew: renewal{day: -1}}
+	l := &layer{label: p.Label, since: p.StartLSN, changes: ch, files: p.Files, count: len(p.Files), covered: make([]runs, len(p.Files)), renew: renewal{day: -1}}
+	for i := range p.Files {
+		l.number = append(l.number, i)
+	}
 	l.index()
 	l.readAgain(p.BadPages)
 	l.close = func() error { return nil }

@@ -65,7 +65,7 @@ func (c *copier) takeOver(ctx context.Context, l *layer, have map[[32]byte]int32
 // giveRecords gives each file of which something can be kept its record, and
 // returns the files by their numbers in the layer.
 func (c *copier) giveRecords(l *layer) []*copyFile {
-	byNumber := make([]*copyFile, len(l.files))
+	byNumber := make([]*copyFile, l.count)
 	for _, f := range c.plan {
 		if len(f.holds) == 0 {
 			continue
@@ -73,7 +73,7 @@ func (c *copier) giveRecords(l *layer) []*copyFile {
 		if !f.recorded {
 			f.recorded, f.index = true, c.files.add(f.entry(f.size))
 		}
-		byNumber[l.byPath[f.path]] = f
+		byNumber[l.number[l.byPath[f.path]]] = f
 	}
 	return byNumber
 }

@@ -125,12 +125,11 @@ func (r *Repo) LoadBackup(ctx context.Context, label string) (Backup, error) {
 	if AboutObject(err) {
 		b.InfoErr = err
 	}
-	m, err := r.OpenManifest(ctx, label)
-	if err != nil {
+	if b.Info, err = r.manifestInfo(ctx, label); err != nil {
+		b.Info = Info{Label: label}
 		return b.failed(err)
 	}
-	b.Info = m.Info
-	return b, m.Close()
+	return b, nil
 }
 
 // failed keeps an error about the backup's own objects with it.

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math"
 	"path"
 	"strconv"
@@ -89,7 +88,7 @@ func (i Info) check() error {
 	case i.Files < 0 || i.Packs < 0 || i.Frames < 0 || i.RawBytes < 0 || i.StoredBytes < 0 || i.NewBytes < 0 || i.BadCount < 0:
 		return errors.New("a negative count")
 	case i.Files > maxFiles:
-		return fmt.Errorf("%d files", i.Files)
+		return tooManyFiles(i.Files)
 	case len(i.BadPages) > MaxBadPages || int64(len(i.BadPages)) > i.BadCount:
 		return fmt.Errorf("%d bad pages of %d", len(i.BadPages), i.BadCount)
 	}
@@ -309,15 +308,18 @@ type PackEntry struct {
 	Frames []FrameEntry `json:"frames"`
 }
 
+// FileSizes are the sizes of files by their numbers; -1 where there is no regular file.
+type FileSizes interface{ Size(i int) int64 }
+
 // Check refuses an entry that a restore could not act on safely; files are the
 // entries before it.
-func (p PackEntry) Check(files []FileEntry) error {
+func (p PackEntry) Check(files FileSizes) error {
 	if err := p.checkFrames(); err != nil {
 		return err
 	}
 	for _, f := range p.Frames {
 		for _, s := range f.To {
-			if s.File >= len(files) || files[s.File].Type != Regular || s.Off > files[s.File].Size-int64(s.Len) {
+			if size := files.Size(s.File); size < 0 || s.Off > size-int64(s.Len) {
 				return fmt.Errorf("pack %s: the frame at %d has the span %v, which fits no file", p.ID, f.At, s)
 			}
 		}
@@ -351,63 +353,6 @@ func (p PackEntry) checkFrames() error {
 			if s.File < 0 || s.File >= maxFiles || s.Off < 0 || s.At < 0 || s.Len <= 0 || s.Len > f.Raw || s.At > f.Raw-s.Len {
 				return fmt.Errorf("pack %s: the frame at %d has the span %v, which fits no frame", p.ID, f.At, s)
 			}
-		}
-	}
-	return nil
-}
-
-// coverage tells whether the spans fill each byte of each file exactly once,
-// in any order and without remembering them. A file with a hole would be
-// restored, and start.
-//
-// Beside the bytes it sums hash(end) - hash(begin) over a file's spans: where
-// spans meet, the two hashes cancel, and what is left of a whole file is
-// hash(size) - hash(0). A gap made up for by an overlap leaves something else.
-type coverage struct {
-	seed  maphash.Seed
-	files []filled
-}
-
-type filled struct {
-	bytes int64
-	ends  uint64
-	last  int64 // the highest end
-}
-
-func newCoverage(files int) coverage {
-	return coverage{maphash.MakeSeed(), make([]filled, files)}
-}
-
-func (c *coverage) add(p PackEntry) {
-	for _, f := range p.Frames {
-		for _, s := range f.To {
-			if grow := s.File + 1 - len(c.files); grow > 0 {
-				c.files = append(c.files, make([]filled, grow)...)
-			}
-			n, end := &c.files[s.File], s.Off+int64(s.Len)
-			n.bytes += int64(s.Len)
-			n.ends += c.hash(end) - c.hash(s.Off)
-			n.last = max(n.last, end)
-		}
-	}
-}
-
-func (c *coverage) hash(off int64) uint64 { return maphash.Comparable(c.seed, off) }
-
-func (c *coverage) check(files []FileEntry) error {
-	if len(c.files) > len(files) {
-		return fmt.Errorf("packs fill file %d of %d", len(c.files)-1, len(files))
-	}
-	for i, f := range files {
-		var n filled
-		if i < len(c.files) {
-			n = c.files[i]
-		}
-		switch {
-		case n.bytes != f.Size, n.last > f.Size:
-			return fmt.Errorf("file %.200q has %d bytes, of which %d, up to %d, are in packs", f.Path, f.Size, n.bytes, n.last)
-		case n.ends != c.hash(f.Size)-c.hash(0):
-			return fmt.Errorf("file %.200q is filled twice in one place and not in another", f.Path)
 		}
 	}
 	return nil

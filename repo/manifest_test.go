@@ -88,6 +88,17 @@ func commit(t testing.TB, w *world, info Info, files []FileEntry, packs []PackEn
 	return info, err
 }
 
+// readHead reads the info and the files; each may be nil.
+func readHead(m *ManifestReader, r *Repo, label string, each func(int, FileEntry)) error {
+	if err := m.readInfo(r, label); err != nil {
+		return err
+	}
+	if each == nil {
+		each = func(int, FileEntry) {}
+	}
+	return m.readFiles(each)
+}
+
 func readAll(r *Repo, t testing.TB) (*ManifestReader, []PackEntry, error) {
 	t.Helper()
 	m, err := r.OpenManifest(t.Context(), testLabel)
@@ -106,8 +117,8 @@ func readAll(r *Repo, t testing.TB) (*ManifestReader, []PackEntry, error) {
 		}
 		for _, f := range p.Frames {
 			for _, s := range f.To {
-				if end := s.Off + int64(s.Len); end < s.Off || end > m.Files[s.File].Size {
-					t.Errorf("the span %v came out, of a file of %d bytes", s, m.Files[s.File].Size)
+				if end := s.Off + int64(s.Len); end < s.Off || end > m.Files.Size(s.File) {
+					t.Errorf("the span %v came out, of a file of %d bytes", s, m.Files.Size(s.File))
 				}
 			}
 		}
@@ -126,7 +137,18 @@ func TestManifestRoundTrip(t *testing.T) {
 		for _, r := range []*Repo{w.reader, w.writer} {
 			m, got, err := readAll(r, t)
 			check(t, err)
-			if !reflect.DeepEqual(m.Info, info) || !reflect.DeepEqual(m.Files, files) || !reflect.DeepEqual(got, packs) {
+			var read []FileEntry
+			whole, err := r.OpenManifestEach(t.Context(), testLabel, func(_ int, f FileEntry) { read = append(read, f) })
+			check(t, err)
+			check(t, whole.Close())
+			for i, f := range m.Files.All() {
+				want := files[i]
+				want.ModTime, want.ID, want.Sum = time.Time{}, "", ""
+				if found, there := m.Files.Find(f.Path); f != want || found != want || !there {
+					t.Fatalf("file %d is held as %+v, and found as %+v, not %+v", i, f, found, want)
+				}
+			}
+			if m.Files.Len() != len(files) || !reflect.DeepEqual(m.Info, info) || !reflect.DeepEqual(read, files) || !reflect.DeepEqual(got, packs) {
 				t.Fatal("the manifest came back otherwise")
 			}
 			alone, err := r.Info(t.Context(), testLabel)

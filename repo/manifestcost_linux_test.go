@@ -27,6 +27,9 @@ var costs = map[string]struct {
 		return fmt.Sprintf(`{"type":"file","path":"%d/%s","mode":384}`, i, strings.Repeat("x", 4000))
 	}},
 	"a record too long": {maxFiles, func(int) string { return strings.Repeat(" ", maxFileRecord) }},
+	"long sums": {maxFiles, func(i int) string {
+		return fmt.Sprintf(`{"type":"file","path":"%d","mode":384,"sum":"%s"}`, i%100, strings.Repeat("0", maxFileRecord-100))
+	}},
 	"spans": {0, func(int) string {
 		return `{"pack":"` + strings.Repeat("0", 64) + `","size":5000,"head":400,"frames":[{"at":0,"len":10,"raw":10,"sum":"` +
 			strings.Repeat("0", 32) + `","to":[` + strings.Repeat("[0,0,0,1],", maxSpans-1) + `[0,0,0,1]]}]}`
@@ -88,7 +91,7 @@ func readCost(t *testing.T, name string) {
 	check(t, err)
 	src := io.MultiReader(strings.NewReader(string(line)), &endless{record: costs[name].record})
 	m := newManifestReader("m", io.NopCloser(src))
-	err = m.readHead(w.reader, testLabel)
+	err = readHead(m, w.reader, testLabel, nil)
 	if err == nil {
 		for _, err = range m.Packs() {
 			if err != nil {

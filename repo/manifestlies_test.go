@@ -152,7 +152,7 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte("null\nnull\nnull\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m := newManifestReader("m", nopCloser{bytes.NewReader(append(slices.Clip(line), b...))})
-		if err := m.readHead(w.reader, testLabel); err != nil {
+		if err := readHead(m, w.reader, testLabel, nil); err != nil {
 			if !refused(err) {
 				t.Errorf("refused with %v", err)
 			}
@@ -167,7 +167,7 @@ func FuzzManifest(f *testing.F) {
 			}
 			for _, fr := range p.Frames {
 				for _, s := range fr.To {
-					if s.Off+int64(s.Len) > m.Files[s.File].Size || s.At+s.Len > fr.Raw || s.Len < 1 {
+					if s.Off+int64(s.Len) > m.Files.Size(s.File) || s.At+s.Len > fr.Raw || s.Len < 1 {
 						t.Errorf("the span %v of %+v is outside", s, fr)
 					}
 				}

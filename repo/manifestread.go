@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"runtime"
 )
 
 // checkInfo says whether an info record that was signed for this place is of this backup.
@@ -28,21 +29,50 @@ func (r *Repo) checkInfo(key, label string, info Info) error {
 }
 
 // ManifestReader reads a manifest record by record: Info is read at once,
-// then Files, then Packs.
+// then Files, then Packs. It takes at most 256 MiB, whatever somebody has signed.
 type ManifestReader struct {
 	Info  Info
-	Files []FileEntry
+	Files *Files
 	key   string
 	rc    io.ReadCloser
 	lines *bufio.Reader
 	line  []byte // the last record
 	seen  int64
+	text  int // bytes that were read since the collector ran
 	used  bool
 }
 
 // OpenManifest fetches and verifies the manifest of a backup and reads its
 // info and its files. fs.ErrNotExist when there is no such backup.
 func (r *Repo) OpenManifest(ctx context.Context, label string) (*ManifestReader, error) {
+	return r.OpenManifestEach(ctx, label, func(int, FileEntry) {})
+}
+
+// OpenManifestEach is OpenManifest for who needs all of the file records: each gets them
+// in their order, before they were checked against each other.
+func (r *Repo) OpenManifestEach(ctx context.Context, label string, each func(i int, f FileEntry)) (*ManifestReader, error) {
+	m, err := r.openManifest(ctx, label)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.readFiles(each); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// manifestInfo is the info of a manifest, of which no more is read.
+func (r *Repo) manifestInfo(ctx context.Context, label string) (Info, error) {
+	m, err := r.openManifest(ctx, label)
+	if err != nil {
+		return Info{}, err
+	}
+	return m.Info, m.Close()
+}
+
+// openManifest reads up to the file records.
+func (r *Repo) openManifest(ctx context.Context, label string) (*ManifestReader, error) {
 	if err := CheckLabel(label); err != nil {
 		return nil, err
 	}
@@ -52,7 +82,7 @@ func (r *Repo) OpenManifest(ctx context.Context, label string) (*ManifestReader,
 		return nil, err
 	}
 	m := newManifestReader(key, rc)
-	if err := m.readHead(r, label); err != nil {
+	if err := m.readInfo(r, label); err != nil {
 		rc.Close()
 		return nil, err
 	}
@@ -63,48 +93,35 @@ func newManifestReader(key string, rc io.ReadCloser) *ManifestReader {
 	return &ManifestReader{key: key, rc: rc, lines: bufio.NewReaderSize(rc, 1<<16)}
 }
 
-func (m *ManifestReader) readHead(r *Repo, label string) error {
+func (m *ManifestReader) readInfo(r *Repo, label string) error {
 	if err := m.record(&m.Info); err != nil {
 		return err
 	}
 	if err := r.checkInfo(m.key, label, m.Info); err != nil {
 		return err
 	}
-	return m.readFiles()
+	return nil
 }
 
-// readFiles reads the file records into as much memory as their number, which Info
-// bounds, and the sum of their texts, which is bounded as they come, allow.
-func (m *ManifestReader) readFiles() error {
-	m.Files = make([]FileEntry, 0, m.Info.Files)
+// readFiles reads the file records.
+func (m *ManifestReader) readFiles(each func(int, FileEntry)) error {
+	files := newFiles(int(m.Info.Files))
 	var raw int64
-	names := 0
-	for range m.Info.Files {
+	for i := range int(m.Info.Files) {
 		var f FileEntry
 		if err := m.recordWith(maxFileRecord, func(line []byte) error { return json.Unmarshal(line, &f) }); err != nil {
 			return err
 		}
-		if err := f.Check(); err != nil {
+		if err := files.add(f); err != nil {
 			return &CorruptError{m.key, "a file record is not valid", err}
 		}
-		if names += f.texts(); names > maxNames {
-			return &CorruptError{m.key, fmt.Sprintf("the names of its files have more than %d bytes", maxNames), nil}
-		}
-		// The two types that there are take no memory of their own.
-		if f.Type == Dir {
-			f.Type = Dir
-		} else {
-			f.Type = Regular
-		}
 		raw += f.Size
-		m.Files = append(m.Files, f)
-	}
-	if err := checkFiles(m.Files); err != nil {
-		return &CorruptError{m.key, "a file record is not valid", err}
+		each(i, f)
 	}
 	if raw != m.Info.RawBytes {
 		return &CorruptError{m.key, fmt.Sprintf("its files have %d bytes, not %d", raw, m.Info.RawBytes), nil}
 	}
+	m.Files = files
 	return nil
 }
 
@@ -118,7 +135,7 @@ func (m *ManifestReader) Packs() iter.Seq2[PackEntry, error] {
 			return
 		}
 		m.used = true
-		filled := newCoverage(len(m.Files))
+		filled := newCoverage(m.Files.Len())
 		var frames, stored int64
 		for range m.Info.Packs {
 			p, err := m.pack()
@@ -201,10 +218,28 @@ func (m *ManifestReader) recordWith(limit int, parse func([]byte) error) error {
 		}
 	}
 	m.line = line
+	m.collect(len(line))
 	if err := parse(line); err != nil {
 		return &CorruptError{m.key, fmt.Sprintf("record %d cannot be parsed", m.seen), err}
 	}
 	return nil
+}
+
+// collectAfter is how much text is read before the collector runs. By itself it waits
+// until a heap has doubled, and that of a large manifest must not.
+const (
+	collectAfter = 8 << 20
+	collectFrom  = 100_000 // file records
+)
+
+// collect counts text that was read, and runs the collector when it is time to.
+func (m *ManifestReader) collect(n int) {
+	if m.text += n; m.text >= collectAfter {
+		m.text = 0
+		if m.Info.Files >= collectFrom || n >= collectAfter {
+			runtime.GC()
+		}
+	}
 }
 
 // Close frees what the reader holds.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -16,11 +15,9 @@ import (
 const (
 	maxInfo   = 16 << 20 // bytes of an info record
 	maxRecord = 32 << 20 // bytes of any other record, its end included
-	maxFiles  = 900_000  // file records
 	maxSpans  = 1 << 20  // of a pack record
-	maxNames  = 64 << 20 // bytes of the texts in them: paths, ids, sums
 
-	maxFileRecord = 64 << 10 // bytes of a file record, its end included
+	maxFileRecord = 8 << 20 // bytes of a file record, its end included
 )
 
 // ManifestWriter collects a manifest while the backup runs. Packs are added
@@ -178,10 +175,11 @@ func (w *ManifestWriter) complete(info *Info, files []FileEntry) error {
 	if err := info.check(); err != nil {
 		return err
 	}
-	if err := checkFiles(files); err != nil {
+	held, err := NewFiles(len(files), slices.Values(files))
+	if err != nil {
 		return err
 	}
-	return w.filled.check(files)
+	return w.filled.check(held)
 }
 
 // records is the plain text of the manifest, and its size. It is made as it is
@@ -196,6 +194,9 @@ func (w *ManifestWriter) records(line []byte, info *Info, files []FileEntry) (io
 		l, err := recordLine(f)
 		if err != nil {
 			return nil, 0, err
+		}
+		if len(l) > maxFileRecord {
+			return nil, 0, fmt.Errorf("the record of file %.200q has %d bytes, at most %d are allowed", f.Path, len(l), maxFileRecord)
 		}
 		size += int64(len(l))
 	}
@@ -247,43 +248,3 @@ func (r *fileLines) Read(p []byte) (int, error) {
 	r.line = r.line[n:]
 	return n, nil
 }
-
-// checkFiles checks each file record, and that none names a file again.
-func checkFiles(files []FileEntry) error {
-	if len(files) > maxFiles {
-		return fmt.Errorf("%d files, at most %d are allowed", len(files), maxFiles)
-	}
-	names, sorted := 0, true
-	for i, f := range files {
-		if err := f.Check(); err != nil {
-			return err
-		}
-		if names += f.texts(); names > maxNames {
-			return fmt.Errorf("the names of its files have more than %d bytes", maxNames)
-		}
-		sorted = sorted && (i == 0 || files[i-1].Path < f.Path)
-	}
-	if sorted {
-		return nil
-	}
-	return checkTwice(files)
-}
-
-// checkTwice refuses a path that is there twice. An index costs a tenth of what a
-// set of the paths does: whoever signs a manifest says how many there are.
-func checkTwice(files []FileEntry) error {
-	order := make([]int32, len(files))
-	for i := range order {
-		order[i] = int32(i)
-	}
-	slices.SortFunc(order, func(a, b int32) int { return strings.Compare(files[a].Path, files[b].Path) })
-	for i := range len(order) - 1 {
-		if p := files[order[i]].Path; p == files[order[i+1]].Path {
-			return fmt.Errorf("file %.200q is there twice", p)
-		}
-	}
-	return nil
-}
-
-// texts is how many bytes the texts of an entry have.
-func (f FileEntry) texts() int { return len(f.Path) + len(f.ID) + len(f.Sum) }

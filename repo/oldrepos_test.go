@@ -104,8 +104,8 @@ func restoreInMemory(t *testing.T, r *Repo, label string) map[string]string {
 	m, err := r.OpenManifest(t.Context(), label)
 	check(t, err)
 	defer m.Close()
-	content := make([][]byte, len(m.Files))
-	for i, f := range m.Files {
+	content := make([][]byte, m.Files.Len())
+	for i, f := range m.Files.All() {
 		content[i] = make([]byte, f.Size)
 	}
 	pr, err := r.NewPackReader()
@@ -128,7 +128,7 @@ func restoreInMemory(t *testing.T, r *Repo, label string) map[string]string {
 		}
 	}
 	out := map[string]string{}
-	for i, f := range m.Files {
+	for i, f := range m.Files.All() {
 		key := hex.EncodeToString([]byte(f.Path))
 		out[key] = ""
 		if f.Type == Regular {

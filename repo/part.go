@@ -78,9 +78,19 @@ func (r *Repo) Part(ctx context.Context, label string, n int) (Part, error) {
 		}
 	}
 	for _, e := range p.Packs {
-		if err := e.Check(p.Files); err != nil {
+		if err := e.Check(fileList(p.Files)); err != nil {
 			return p, &CorruptError{key, "a pack is not valid", err}
 		}
 	}
 	return p, nil
+}
+
+// fileList is FileSizes of records in memory.
+type fileList []FileEntry
+
+func (l fileList) Size(i int) int64 {
+	if i < 0 || i >= len(l) || l[i].Type != Regular {
+		return -1
+	}
+	return l[i].Size
 }

@@ -162,7 +162,8 @@ func (v vector) open(t *testing.T) ([]byte, error) {
 		return readPack(t, r, e)
 	case "manifest":
 		m := newManifestReader("manifest", nopCloser{bytes.NewReader(v.body)})
-		if err := m.readHead(r, v.head["label"]); err != nil {
+		var read []FileEntry
+		if err := readHead(m, r, v.head["label"], func(_ int, f FileEntry) { read = append(read, f) }); err != nil {
 			return nil, err
 		}
 		var out bytes.Buffer
@@ -184,7 +185,7 @@ func (v vector) open(t *testing.T) ([]byte, error) {
 			ModTime time.Time
 		}
 		var files []file
-		for _, f := range m.Files {
+		for _, f := range read {
 			files = append(files, file{f.Type, f.Path, f.Mode, f.Size, f.ModTime})
 		}
 		return fmt.Append(out.Bytes(), m.Info.Label, files), nil

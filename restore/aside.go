@@ -101,8 +101,8 @@ func (a *aside) close() {
 }
 
 // scattered says whether the content of a frame comes from all over large files.
-func scattered(to []repo.Span, files []target) bool {
-	if len(to) < scatteredRuns || slices.ContainsFunc(to, func(s repo.Span) bool { return files[s.File].size <= repo.FrameSize }) {
+func scattered(to []repo.Span, files *repo.Files) bool {
+	if len(to) < scatteredRuns || slices.ContainsFunc(to, func(s repo.Span) bool { return files.Size(s.File) <= repo.FrameSize }) {
 		return false
 	}
 	runs := 0

@@ -59,7 +59,8 @@ func countFiles(l *layout, info repo.Info) *Contents {
 		}
 	}
 	c := &Contents{Bytes: make([]int64, n), Files: make([]int64, n), HasConf: l.has(mainConf), Standby: l.has("standby.signal")}
-	for _, f := range l.files {
+	for i := range l.count() {
+		f := l.target(i)
 		if f.name == "" || f.skip {
 			continue // a folder, or a file that is left out
 		}

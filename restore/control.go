@@ -17,7 +17,7 @@ func (d *dirs) writeControl(data []byte, l *layout) error {
 	if err != nil {
 		return err
 	}
-	t := l.files[l.control]
+	t := l.target(l.control)
 	t.name += ".lifeboat"
 	if err := d.writeWhole(&t, data); err != nil {
 		return err

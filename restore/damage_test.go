@@ -242,7 +242,11 @@ func TestApplyKeys(t *testing.T) {
 // The last check of all: nothing failed, and yet bytes are missing.
 func TestCheckComplete(t *testing.T) {
 	t.Parallel()
-	w := &writer{layout: &layout{files: []target{{path: "a", size: 10}, {path: "b"}}}, written: make([]atomic.Int64, 2)}
+	files, err := repo.NewFiles(2, slices.Values([]repo.FileEntry{{Type: repo.Regular, Path: "a", Size: 10}, {Type: repo.Regular, Path: "b"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &writer{layout: &layout{manifest: files}, written: make([]atomic.Int64, 2)}
 	w.written[0].Store(9)
 	if e, ok := errors.AsType[*IncompleteError](w.checkComplete()); !ok || e.Path != "a" {
 		t.Errorf("error %v", e)

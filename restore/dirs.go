@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -258,8 +257,7 @@ func (d *dirs) makeNewTablespaces(p *Plan, l *layout) error {
 // place. They get their modes at the end: one without the right to write could
 // not be filled.
 func (d *dirs) makeFolders(l *layout) error {
-	slices.SortFunc(l.folders, func(a, b folder) int { return strings.Compare(a.name, b.name) }) // parents first
-	for _, f := range l.folders {
+	for f := range l.folders() {
 		if f.name == "." {
 			continue
 		}
@@ -285,7 +283,8 @@ func (l *layout) rootMode() fs.FileMode {
 
 // finishFolders sets the modes of all folders, whatever the umask.
 func (d *dirs) finishFolders(l *layout) error {
-	for _, f := range slices.Backward(l.folders) {
+	for _, n := range slices.Backward(l.dirs) {
+		f := l.folder(n)
 		if f.name == "." || f.mode == 0o700 {
 			continue
 		}

@@ -19,7 +19,7 @@ const maxHandles = 256
 // the last have, or when too many are open.
 type handles struct {
 	dirs    *dirs
-	files   []target
+	layout  *layout
 	written []atomic.Int64
 
 	mu    sync.Mutex
@@ -35,8 +35,8 @@ type handle struct {
 	idle  *list.Element // nil while it is used
 }
 
-func newHandles(d *dirs, files []target, written []atomic.Int64) *handles {
-	return &handles{dirs: d, files: files, written: written, begun: make([]bool, len(files)), open: map[int]*handle{}, idle: list.New()}
+func newHandles(d *dirs, l *layout, written []atomic.Int64) *handles {
+	return &handles{dirs: d, layout: l, written: written, begun: make([]bool, l.count()), open: map[int]*handle{}, idle: list.New()}
 }
 
 // get returns the file with this index, open for writing; the first time it is
@@ -56,7 +56,8 @@ func (h *handles) get(index int) (*handle, error) {
 	if err := h.makeRoom(); err != nil {
 		return nil, err
 	}
-	f, err := h.dirs.openFile(&h.files[index], h.begun[index])
+	t := h.layout.target(index)
+	f, err := h.dirs.openFile(&t, h.begun[index])
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func (h *handles) put(have *handle) error {
 	if have.users > 0 {
 		return nil
 	}
-	if h.written[have.index].Load() < h.files[have.index].size {
+	if h.written[have.index].Load() < h.layout.manifest.Size(have.index) {
 		have.idle = h.idle.PushBack(have)
 		return nil
 	}

@@ -1,10 +1,12 @@
 package restore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,15 +23,60 @@ type place struct {
 
 // layout is the files of a manifest brought to their places.
 type layout struct {
-	folders []folder
-	files   []target
-	control int  // index of global/pg_control among the files
-	group   bool // initdb --allow-group-access
-	kinds   map[string]repo.FileType
+	manifest *repo.Files
+	roots    map[string]int // see tablespaceRoots
+	dirs     []numbered     // the directories to make, parents first
+	inPlace  []string       // tablespaces in the data directory whose directories no record tells of
+	control  int            // number of global/pg_control among the files
+	group    bool           // initdb --allow-group-access
+	leftOut  int            // files in tablespaces that are not PostgreSQL's
+}
+
+// numbered is a directory by the number of its record, and how deep it lies; below 0
+// are those in place, from -1 on.
+type numbered struct {
+	file  int32
+	depth uint16
 }
 
 // has says whether the backup holds something at this path.
-func (l *layout) has(path string) bool { return l.kinds[path] != "" }
+func (l *layout) has(path string) bool {
+	_, there := l.manifest.Find(path)
+	return there
+}
+
+// count is how many records there are.
+func (l *layout) count() int { return l.manifest.Len() }
+
+// target is where the i-th record goes; a directory has skip set, and no name.
+func (l *layout) target(i int) target {
+	e := l.manifest.At(i)
+	if e.Type == repo.Dir {
+		return target{path: e.Path, skip: true}
+	}
+	where, _ := locate(e, l.roots)
+	return target{place: where, path: e.Path, size: e.Size, mode: fileMode(e), skip: leftOut(e.Path)}
+}
+
+// folders yields the directories to make, parents first.
+func (l *layout) folders() iter.Seq[folder] {
+	return func(yield func(folder) bool) {
+		for _, d := range l.dirs {
+			if !yield(l.folder(d)) {
+				return
+			}
+		}
+	}
+}
+
+func (l *layout) folder(d numbered) folder {
+	if d.file < 0 {
+		return folder{place{0, l.inPlace[-1-d.file]}, 0o700}
+	}
+	e := l.manifest.At(int(d.file))
+	where, _ := locate(e, l.roots)
+	return folder{where, fileMode(e)}
+}
 
 // folder is a folder to make.
 type folder struct {
@@ -56,26 +103,26 @@ const maxControlFile = 64 << 10
 //
 // The checks are what keeps a restore inside its folders before any file
 // system is involved: no path leaves its folder (FileEntry.Check), none passes
-// through a file or a link, none occurs twice, and pg_tblspc holds nothing but
+// through a file or a link, none occurs twice (repo.Files), and pg_tblspc holds nothing but
 // the tablespaces that the plan knows.
-func newLayout(entries []repo.FileEntry, spaces []Tablespace) (*layout, error) {
-	l := &layout{control: -1, files: make([]target, len(entries)), kinds: make(map[string]repo.FileType, len(entries))}
-	roots := tablespaceRoots(spaces)
-	for i, e := range entries {
-		if err := l.add(i, e, roots); err != nil {
+func newLayout(files *repo.Files, spaces []Tablespace) (*layout, error) {
+	l := &layout{manifest: files, control: -1, roots: tablespaceRoots(spaces)}
+	for i, e := range files.All() {
+		if err := l.add(i, e); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnsafeManifest, err)
 		}
 	}
-	for p, root := range roots {
-		if root == 0 && l.kinds[p] == "" {
-			l.kinds[p] = repo.Dir
-			l.folders = append(l.folders, folder{place{0, p}, 0o700})
+	for p, root := range l.roots {
+		if root == 0 && !l.has(p) {
+			l.inPlace = append(l.inPlace, p)
+			l.dirs = append(l.dirs, numbered{-int32(len(l.inPlace)), 1})
 		}
 	}
-	if err := checkParents(entries, l.kinds, roots); err != nil {
+	slices.SortStableFunc(l.dirs, func(a, b numbered) int { return cmp.Compare(a.depth, b.depth) })
+	if err := l.checkParents(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsafeManifest, err)
 	}
-	if l.control < 0 || l.files[l.control].skip {
+	if l.control < 0 {
 		return nil, fmt.Errorf("%w: it has no %s", ErrUnsafeManifest, postgres.ControlPath)
 	}
 	return l, nil
@@ -97,35 +144,25 @@ func tablespaceRoots(spaces []Tablespace) map[string]int {
 	return roots
 }
 
-func (l *layout) add(i int, e repo.FileEntry, roots map[string]int) error {
-	if err := e.Check(); err != nil {
+func (l *layout) add(i int, e repo.FileEntry) error {
+	if _, err := locate(e, l.roots); err != nil {
 		return err
 	}
-	if _, twice := l.kinds[e.Path]; twice {
-		return fmt.Errorf("%.200q occurs twice", e.Path)
+	if e.Type == repo.Dir {
+		l.dirs = append(l.dirs, numbered{int32(i), uint16(strings.Count(e.Path, "/"))})
+		return nil
 	}
-	l.kinds[e.Path] = e.Type
-	where, err := locate(e, roots)
-	if err != nil {
-		return err
+	if strings.HasPrefix(e.Path, "pg_tblspc/") && leftOut(e.Path) {
+		l.leftOut++
 	}
-	switch e.Type {
-	case repo.Dir:
-		l.folders = append(l.folders, folder{where, fileMode(e)})
-		l.files[i] = target{path: e.Path, skip: true}
-	case repo.Regular:
-		l.files[i] = target{place: where, path: e.Path, size: e.Size, mode: fileMode(e), skip: leftOut(e.Path)}
-		if e.Path == postgres.ControlPath {
-			l.control = i
-			if e.Size > maxControlFile {
-				return fmt.Errorf("%s has %d bytes", e.Path, e.Size)
-			}
+	if e.Path == postgres.ControlPath {
+		l.control = i
+		if e.Size > maxControlFile {
+			return fmt.Errorf("%s has %d bytes", e.Path, e.Size)
 		}
-		if e.Path == "PG_VERSION" && e.Mode&0o040 != 0 {
-			l.group = true // made by initdb --allow-group-access
-		}
-	default:
-		return fmt.Errorf("%.200q is neither a file nor a folder", e.Path)
+	}
+	if e.Path == "PG_VERSION" && e.Mode&0o040 != 0 {
+		l.group = true // made by initdb --allow-group-access
 	}
 	return nil
 }
@@ -154,18 +191,14 @@ func locate(e repo.FileEntry, roots map[string]int) (place, error) {
 	return place{root, below}, nil
 }
 
-// checkParents makes sure that each path lies in folders of the manifest.
-func checkParents(entries []repo.FileEntry, kinds map[string]repo.FileType, roots map[string]int) error {
-	for _, e := range entries {
-		parent := path.Dir(e.Path)
-		if parent == "." {
-			continue
+// checkParents makes sure that each path lies in directories of the manifest.
+func (l *layout) checkParents() error {
+	for parent := range l.manifest.Parents() {
+		if _, tablespace := l.roots[parent]; tablespace {
+			parent = "pg_tblspc" // its directory is made in any case
 		}
-		if _, tablespace := roots[parent]; tablespace {
-			parent = "pg_tblspc" // its folder is made in any case
-		}
-		if kinds[parent] != repo.Dir {
-			return fmt.Errorf("%.200q lies in %.200q, which is not a folder of the backup", e.Path, parent)
+		if e, there := l.manifest.Find(parent); !there || e.Type != repo.Dir {
+			return fmt.Errorf("files lie in %.200q, which is not a directory of the backup", parent)
 		}
 	}
 	return nil

@@ -3,10 +3,21 @@ package restore
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
+
+// layoutOf is the layout of a manifest with these file records.
+func layoutOf(entries []repo.FileEntry, spaces []Tablespace) (*layout, error) {
+	files, err := repo.NewFiles(len(entries), slices.Values(entries))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsafeManifest, err) // no manifest with them is opened
+	}
+	return newLayout(files, spaces)
+}
 
 // hostile are file lists that must not be restored: each entry is added to, or
 // replaces one of, an honest list.
@@ -18,7 +29,7 @@ func TestLayoutRefuses(t *testing.T) {
 	dir := func(p string) repo.FileEntry { return repo.FileEntry{Type: repo.Dir, Path: p, Mode: 0o700} }
 	honest := []repo.FileEntry{dir("global"), file("global/pg_control"), dir("base"), file("base/1"), dir("pg_tblspc")}
 	spaces := []Tablespace{{OID: 16400, To: "/ts"}, {OID: 16401, InPlace: true}}
-	if _, err := newLayout(honest, spaces); err != nil {
+	if _, err := layoutOf(honest, spaces); err != nil {
 		t.Fatal(err)
 	}
 	link := repo.FileEntry{Type: "link", Path: "base/link", Mode: 0o777}
@@ -53,7 +64,7 @@ func TestLayoutRefuses(t *testing.T) {
 		"a directory in a tablespace":   {dir("pg_tblspc/16400/.ssh")},
 		"no version's directory":        {dir("pg_tblspc/16400/PG_15")},
 	} {
-		_, err := newLayout(append(append([]repo.FileEntry{}, honest...), add...), spaces)
+		_, err := layoutOf(append(append([]repo.FileEntry{}, honest...), add...), spaces)
 		if !errors.Is(err, ErrUnsafeManifest) {
 			t.Errorf("%s: error %v", name, err)
 		}
@@ -64,7 +75,7 @@ func TestLayoutRefuses(t *testing.T) {
 		"huge control file":        {dir("global"), {Type: repo.Regular, Path: "global/pg_control", Mode: 0o600, Size: 1 << 30}},
 		"pg_tblspc is a file":      {dir("global"), file("global/pg_control"), file("pg_tblspc")},
 	} {
-		if _, err := newLayout(list, spaces); !errors.Is(err, ErrUnsafeManifest) {
+		if _, err := layoutOf(list, spaces); !errors.Is(err, ErrUnsafeManifest) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
@@ -77,7 +88,7 @@ func TestLayoutPlaces(t *testing.T) {
 	}
 	dir := func(p string) repo.FileEntry { return repo.FileEntry{Type: repo.Dir, Path: p, Mode: 0o700} }
 	const in = "PG_15_202209061"
-	l, err := newLayout([]repo.FileEntry{dir("global"), file("global/pg_control"), dir("pg_tblspc"),
+	l, err := layoutOf([]repo.FileEntry{dir("global"), file("global/pg_control"), dir("pg_tblspc"),
 		dir("pg_tblspc/16401"), dir("pg_tblspc/16401/"+in), dir("pg_tblspc/16402/"+in), dir("pg_tblspc/16400/"+in),
 		dir("pg_tblspc/16401/"+in+"/5"), dir("pg_tblspc/16402/"+in+"/5"), dir("pg_tblspc/16400/"+in+"/5"),
 		file("pg_tblspc/16401/"+in+"/5/1"), file("pg_tblspc/16402/"+in+"/5/PG_VERSION"), file("pg_tblspc/16400/"+in+"/5/t3_16384"),
@@ -89,14 +100,14 @@ func TestLayoutPlaces(t *testing.T) {
 	}
 	for i, want := range map[int]place{10: {0, "pg_tblspc/16401/" + in + "/5/1"}, 11: {2, in + "/5/PG_VERSION"}, 12: {1, in + "/5/t3_16384"},
 		16: {0, "..data/x"}, 17: {0, "..."}} {
-		if l.files[i].place != want || l.files[i].skip {
-			t.Errorf("%s goes to %+v, want %+v", l.files[i].path, l.files[i], want)
+		if got := l.target(i); got.place != want || got.skip {
+			t.Errorf("%s goes to %+v, want %+v", got.path, got, want)
 		}
 	}
 	// What is not PostgreSQL's in a tablespace is not written.
 	for _, i := range []int{13, 14} {
-		if !l.files[i].skip {
-			t.Errorf("%s is written", l.files[i].path)
+		if got := l.target(i); !got.skip {
+			t.Errorf("%s is written", got.path)
 		}
 	}
 }

@@ -59,12 +59,12 @@ type writer struct {
 // bytes it returns. Packs come in, several at a time, while others are
 // opened and written.
 func (d *dirs) writeFiles(ctx context.Context, r *repo.Repo, m *repo.ManifestReader, l *layout, o Options) ([]byte, error) {
-	w := &writer{dirs: d, layout: l, written: make([]atomic.Int64, len(l.files)), options: o,
-		budget: semaphore.NewWeighted(packBudget), control: make([]byte, l.files[l.control].size)}
-	w.handles = newHandles(d, l.files, w.written)
+	w := &writer{dirs: d, layout: l, written: make([]atomic.Int64, l.count()), options: o,
+		budget: semaphore.NewWeighted(packBudget), control: make([]byte, l.manifest.Size(l.control))}
+	w.handles = newHandles(d, l, w.written)
 	defer w.handles.close()
-	for _, t := range l.files {
-		w.total += t.size
+	for i := range l.count() {
+		w.total += max(l.manifest.Size(i), 0)
 	}
 	large := w.total > o.machineMemory()/2
 	w.uncached.Store(large)
@@ -90,9 +90,9 @@ func (d *dirs) writeFiles(ctx context.Context, r *repo.Repo, m *repo.ManifestRea
 // manifest was proven to hold each byte once; a restore that lost one on the
 // way and said nothing would be the worst of all errors.
 func (w *writer) checkComplete() error {
-	for i, t := range w.layout.files {
-		if n := w.written[i].Load(); n != t.size {
-			return &IncompleteError{Path: t.path, Size: t.size, Written: n}
+	for i := range w.layout.count() {
+		if n, size := w.written[i].Load(), max(w.layout.manifest.Size(i), 0); n != size {
+			return &IncompleteError{Path: w.layout.manifest.At(i).Path, Size: size, Written: n}
 		}
 	}
 	return nil
@@ -100,12 +100,15 @@ func (w *writer) checkComplete() error {
 
 // makeEmpty makes the files without bytes: no frame speaks of them.
 func (w *writer) makeEmpty() error {
-	for i := range w.layout.files {
-		t := &w.layout.files[i]
+	for i := range w.layout.count() {
+		if w.layout.manifest.Size(i) != 0 {
+			continue
+		}
+		t := w.layout.target(i)
 		if t.size > 0 || t.skip || i == w.layout.control {
 			continue
 		}
-		f, err := w.dirs.openFile(t, false)
+		f, err := w.dirs.openFile(&t, false)
 		if err != nil {
 			return err
 		}
@@ -211,7 +214,7 @@ func (w *writer) work(ctx context.Context, r *repo.Repo, packs <-chan fetched) e
 // put brings the content of a frame to where it belongs, or puts it aside until
 // what lies around it comes.
 func (w *writer) put(to []repo.Span, raw []byte) error {
-	if scattered(to, w.layout.files) {
+	if scattered(to, w.layout.manifest) {
 		if put, err := w.aside.put(to, raw); put || err != nil {
 			return err
 		}
@@ -263,7 +266,7 @@ func (w *writer) write(near []repo.Span, raw []byte) error {
 		}
 		w.mu.Unlock()
 		w.written[file].Add(n)
-	case w.layout.files[file].skip:
+	case w.skipped(file):
 		w.written[file].Add(n)
 	default:
 		if err := w.writeFile(near, n, raw); err != nil {
@@ -274,6 +277,9 @@ func (w *writer) write(near []repo.Span, raw []byte) error {
 	return nil
 }
 
+// skipped says whether a file is not written.
+func (w *writer) skipped(file int) bool { return w.layout.target(file).skip }
+
 func (w *writer) writeFile(near []repo.Span, n int64, raw []byte) error {
 	file := near[0].File
 	h, err := w.handles.get(file)
@@ -282,7 +288,7 @@ func (w *writer) writeFile(near []repo.Span, n int64, raw []byte) error {
 	}
 	for _, s := range near {
 		if err := w.writeAt(h.f, raw[s.At:s.At+s.Len], s.Off); err != nil {
-			return fmt.Errorf("write %s: %w", w.layout.files[file].path, err)
+			return fmt.Errorf("write %s: %w", w.layout.manifest.At(file).Path, err)
 		}
 	}
 	if n >= writebackFrom {

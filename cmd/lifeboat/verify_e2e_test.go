@@ -110,7 +110,8 @@ func (s *sweepSite) findsAWrongFrame(t *testing.T, label string) {
 	t.Helper()
 	store := s.copyStore(t, []string{""}, "")
 	r := s.repo(t, store)
-	m, err := r.OpenManifest(t.Context(), label)
+	var files []repo.FileEntry
+	m, err := r.OpenManifestEach(t.Context(), label, func(_ int, f repo.FileEntry) { files = append(files, f) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func (s *sweepSite) findsAWrongFrame(t *testing.T, label string) {
 	}
 	info := m.Info
 	info.Label = label[:len(label)-6] + "ffffff"
-	if err := w.Commit(t.Context(), &info, m.Files); err != nil {
+	if err := w.Commit(t.Context(), &info, files); err != nil {
 		t.Fatal(err)
 	}
 	host := repo.Keys{Cluster: s.keys.Cluster, Recipients: s.keys.Recipients}

@@ -171,9 +171,8 @@ func (w *work) find(c Code, object string, err error, backups ...string) *Findin
 	return f
 }
 
-// manifestsAtOnce bounds the manifests in memory, each with the names of all
-// files of its backup.
-const manifestsAtOnce = 2
+// manifestsAtOnce bounds the manifests in memory: one may take 256 MiB.
+const manifestsAtOnce = 1
 
 // checkBackups opens every manifest and compares its packs with the listing.
 func (w *work) checkBackups(ctx context.Context) error {
@@ -269,7 +268,7 @@ func (w *work) readManifest(ctx context.Context, label string) (*backup, error) 
 }
 
 // badPack notes what a pack that is not there as it was spoils.
-func (w *work) badPack(c Code, p repo.PackEntry, files []repo.FileEntry, label, problem string) {
+func (w *work) badPack(c Code, p repo.PackEntry, files *repo.Files, label, problem string) {
 	w.mu.Lock()
 	f := w.byPack[p.ID]
 	w.mu.Unlock()
@@ -283,7 +282,7 @@ func (w *work) badPack(c Code, p repo.PackEntry, files []repo.FileEntry, label, 
 	f.spoil(label)
 	for _, frame := range p.Frames {
 		for _, span := range frame.To {
-			f.file(files[span.File].Path)
+			f.file(files.At(span.File).Path)
 		}
 	}
 }
