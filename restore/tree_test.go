@@ -89,10 +89,10 @@ func TestLayoutPlaces(t *testing.T) {
 	dir := func(p string) repo.FileEntry { return repo.FileEntry{Type: repo.Dir, Path: p, Mode: 0o700} }
 	const in = "PG_15_202209061"
 	l, err := layoutOf([]repo.FileEntry{dir("global"), file("global/pg_control"), dir("pg_tblspc"),
-		dir("pg_tblspc/16401"), dir("pg_tblspc/16401/"+in), dir("pg_tblspc/16402/"+in), dir("pg_tblspc/16400/"+in),
-		dir("pg_tblspc/16401/"+in+"/5"), dir("pg_tblspc/16402/"+in+"/5"), dir("pg_tblspc/16400/"+in+"/5"),
-		file("pg_tblspc/16401/"+in+"/5/1"), file("pg_tblspc/16402/"+in+"/5/PG_VERSION"), file("pg_tblspc/16400/"+in+"/5/t3_16384"),
-		file("pg_tblspc/16400/"+in+"/5/authorized_keys"), file("pg_tblspc/16401/"+in+"/5/x.so"),
+		dir("pg_tblspc/16401"), dir("pg_tblspc/16401/" + in), dir("pg_tblspc/16402/" + in), dir("pg_tblspc/16400/" + in),
+		dir("pg_tblspc/16401/" + in + "/5"), dir("pg_tblspc/16402/" + in + "/5"), dir("pg_tblspc/16400/" + in + "/5"),
+		file("pg_tblspc/16401/" + in + "/5/1"), file("pg_tblspc/16402/" + in + "/5/PG_VERSION"), file("pg_tblspc/16400/" + in + "/5/t3_16384"),
+		file("pg_tblspc/16400/" + in + "/5/authorized_keys"), file("pg_tblspc/16401/" + in + "/5/x.so"),
 		dir("..data"), file("..data/x"), file("...")},
 		[]Tablespace{{OID: 16400, To: "/a"}, {OID: 16401, InPlace: true}, {OID: 16402, To: "/b"}})
 	if err != nil {
