@@ -45,7 +45,7 @@ func (c *copying) listWAL(ctx context.Context) error {
 	first, last := c.span()
 	prefix := repo.SystemWALPrefix(c.Info.System)
 	seen := map[string]bool{}
-	for info, err := range c.from.Store().List(ctx, prefix) {
+	for info, err := range c.from.ListArchive(ctx, prefix) {
 		if err != nil {
 			return fmt.Errorf("list the archive: %w", err)
 		}

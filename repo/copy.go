@@ -100,7 +100,11 @@ func (r *Repo) storeAsIs(ctx context.Context, key string, h Header, sealed *spoo
 	err := r.store.Create(ctx, key, b)
 	b.end()
 	if errors.Is(err, fs.ErrExist) {
-		return r.compareStored(ctx, key, h)
+		stored, err := r.compareStored(ctx, key, h)
+		if r.goesBeside(key, err) {
+			return r.storeBeside(ctx, key, h, sealed)
+		}
+		return stored, err
 	}
 	if err != nil {
 		return Stored{}, fmt.Errorf("store %s: %w", key, opaque(err))

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"io/fs"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
@@ -23,6 +22,10 @@ type Stored struct {
 	Header  Header
 	Bytes   int64 // the size of the object
 	Existed bool  // the very same content was there already
+
+	// Beside is under which name it was stored, where something that no believed
+	// signer has signed has the key's; "" when it has its key.
+	Beside string
 }
 
 // CreateEnvelope seals size bytes of src and stores them under key. WAL is
@@ -72,17 +75,7 @@ func (s *Sealed) Close() error { return s.spool.Close() }
 
 // StoreSealed stores what Seal has made, with the promises of CreateEnvelope.
 func (r *Repo) StoreSealed(ctx context.Context, s *Sealed) (Stored, error) {
-	b := &body{head: s.header.line(), rest: s.spool}
-	size := int64(len(b.head)) + s.spool.size
-	err := r.store.Create(ctx, s.key, b)
-	b.end()
-	if errors.Is(err, fs.ErrExist) {
-		return r.compareStored(ctx, s.key, s.header)
-	}
-	if err != nil {
-		return Stored{}, fmt.Errorf("store %s: %w", s.key, opaque(err))
-	}
-	return Stored{Header: s.header, Bytes: size}, nil
+	return r.storeAsIs(ctx, s.key, s.header, s.spool)
 }
 
 // StoreSure is StoreSealed for what its writer forgets once it is stored, as a server
@@ -110,6 +103,12 @@ func (r *Repo) compareStored(ctx context.Context, key string, mine Header) (Stor
 		// Also when it has just been deleted: the next try stores it.
 		return Stored{}, fmt.Errorf("compare with what is stored: %w", opaque(err))
 	}
+	return mine.sameAs(have, key)
+}
+
+// sameAs is a success when the content that is there already is the very same, else
+// *ConflictError.
+func (mine Header) sameAs(have Header, key string) (Stored, error) {
 	if have.SHA256 != mine.SHA256 || have.Size != mine.Size || have.Kind != mine.Kind {
 		return Stored{}, &ConflictError{Object: key, HaveSHA256: have.SHA256, SHA256: mine.SHA256,
 			HaveHost: have.Host, Host: mine.Host, HaveSize: have.Size, WantedSize: mine.Size}
@@ -119,15 +118,27 @@ func (r *Repo) compareStored(ctx context.Context, key string, mine Header) (Stor
 
 // Header reads and verifies the header line of an envelope; no identity is
 // needed. fs.ErrNotExist when there is no such object.
-func (r *Repo) Header(ctx context.Context, key string) (Header, error) {
-	rc, key, err := r.openObject(ctx, key, maxHeader)
+//
+// Of WAL it is that of what lies beside the key, where the key itself is taken by
+// something that no believed signer has signed.
+func (r *Repo) Header(ctx context.Context, key string) (h Header, err error) {
+	err = r.inPlaces(ctx, key, func(name string) (err error) {
+		h, err = r.headerAt(ctx, name, key)
+		return err
+	})
+	return h, err
+}
+
+// headerAt reads the header of what lies under a name and is signed for a key.
+func (r *Repo) headerAt(ctx context.Context, name, key string) (Header, error) {
+	rc, key, err := r.openPlace(ctx, name, key, maxHeader)
 	if err != nil {
-		return Header{}, fmt.Errorf("open %s: %w", key, err)
+		return Header{}, err
 	}
 	defer rc.Close()
 	raw, err := io.ReadAll(io.LimitReader(rc, maxHeader))
 	if err != nil {
-		return Header{}, fmt.Errorf("read %s: %w", key, opaque(err))
+		return Header{}, fmt.Errorf("read %s: %w", name, opaque(err))
 	}
 	h, _, err := r.checkHeader(key, raw)
 	return h, err
@@ -258,11 +269,33 @@ func (r *Repo) open(ctx context.Context, key string, kind Kind, limit int64) (He
 	return h, rc, nil
 }
 
-// fetchEnvelope reads a whole envelope into a spool and verifies it.
-func (r *Repo) fetchEnvelope(ctx context.Context, key string, kind Kind, limit int64) (Header, *spool, error) {
-	rc, key, err := r.openObject(ctx, key, -1)
+// openPlace opens what lies under a name, and says for which key it must be signed:
+// where an object is just taking another one's place, for its own.
+func (r *Repo) openPlace(ctx context.Context, name, key string, n int64) (io.ReadCloser, string, error) {
+	rc, place, err := r.openObject(ctx, name, n)
 	if err != nil {
-		return Header{}, nil, fmt.Errorf("open %s: %w", key, err)
+		return nil, key, fmt.Errorf("open %s: %w", place, err)
+	}
+	if name == key {
+		key = place
+	}
+	return rc, key, nil
+}
+
+// fetchEnvelope reads a whole envelope into a spool and verifies it.
+func (r *Repo) fetchEnvelope(ctx context.Context, key string, kind Kind, limit int64) (h Header, sealed *spool, err error) {
+	err = r.inPlaces(ctx, key, func(name string) (err error) {
+		h, sealed, err = r.fetchPlace(ctx, name, key, kind, limit)
+		return err
+	})
+	return h, sealed, err
+}
+
+// fetchPlace fetches what lies under a name and is signed for a key.
+func (r *Repo) fetchPlace(ctx context.Context, name, key string, kind Kind, limit int64) (Header, *spool, error) {
+	rc, key, err := r.openPlace(ctx, name, key, -1)
+	if err != nil {
+		return Header{}, nil, err
 	}
 	defer rc.Close()
 	first := make([]byte, maxHeader)

@@ -114,10 +114,16 @@ func TestSameAndOtherContent(t *testing.T) {
 	if !bytes.Equal(w.get(t, testKey), before) {
 		t.Error("what was stored has changed")
 	}
-	// A forged object in the way is no success, and not absent either.
-	w.put(t, testKey, bytes.Replace(before, []byte("host=db1"), []byte("host=db3"), 1))
-	if _, err = create(w.writer, "one"); !refused(err) {
-		t.Errorf("onto a forged object: %v", err)
+	// A forged object in the way does not count: WAL is stored beside it, and found there.
+	forged := bytes.Replace(before, []byte("host=db1"), []byte("host=db3"), 1)
+	w.put(t, testKey, forged)
+	stored, err := create(w.writer, "one")
+	check(t, err)
+	if of, beside, _ := w.writer.ArchiveKey(stored.Beside); !beside || of != testKey || !bytes.Equal(w.get(t, testKey), forged) {
+		t.Errorf("onto a forged object: %+v", stored)
+	}
+	if h, err := w.writer.Header(t.Context(), testKey); err != nil || h.Host != "db1" {
+		t.Errorf("beside a forged object: %+v, %v", h, err)
 	}
 }
 

@@ -110,7 +110,7 @@ func (r *Repo) archivedTimelines(ctx context.Context) (all []*archivedTimeline, 
 	}
 	for _, system := range systems {
 		own := map[postgres.Timeline]*archivedTimeline{}
-		for info, err := range r.store.List(ctx, SystemWALPrefix(system)) {
+		for info, err := range r.ListArchive(ctx, SystemWALPrefix(system)) {
 			if err != nil {
 				return nil, fmt.Errorf("list the archive: %w", opaque(err))
 			}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -31,47 +32,88 @@ func (e earlierSlice) compare(segment, sum, host string) error {
 		HaveHost: e.header.Host, Host: host, HaveSize: e.header.Size, WantedSize: e.to - e.from}}
 }
 
-// readEarlier reads what the slices of a segment say of themselves, which
-// takes no identity. One that has gone meanwhile is left out.
-func readEarlier(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline, segment string, use []slice) ([]earlierSlice, error) {
-	headers := make([]repo.Header, len(use))
+// believedSlices reads what slices of a segment say of themselves, which takes no
+// identity: of those that pick chooses of all, such as a chain. What nobody who is
+// believed has signed is no slice, and pick is asked again without it; after
+// replacedTimes no slice counts, as somebody then puts junk there all the time. One that
+// has gone meanwhile is in use and not in what is returned.
+func believedSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline, segment string, all []slice,
+	pick func([]slice) []slice) (use []slice, read []earlierSlice, err error) {
+	all = slices.Clone(all)
+	for range replacedTimes {
+		use = pick(all)
+		headers, err := sliceHeaders(ctx, r, system, tl, segment, use)
+		if err != nil {
+			return nil, nil, err
+		}
+		read = nil
+		junk := map[slice]bool{}
+		for i, h := range headers {
+			switch {
+			case h == nil: // gone
+			case h.SHA256 == "":
+				junk[use[i]] = true
+			default:
+				read = append(read, earlierSlice{use[i], *h})
+			}
+		}
+		if len(junk) == 0 {
+			return use, read, nil
+		}
+		all = slices.DeleteFunc(all, func(s slice) bool { return junk[s] })
+	}
+	return nil, nil, nil
+}
+
+// sliceHeaders reads the header of each slice: nil when it has gone, an empty one when
+// nobody who is believed has signed it.
+func sliceHeaders(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline, segment string, use []slice) ([]*repo.Header, error) {
+	headers := make([]*repo.Header, len(use))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(slicesAtOnce)
 	for i, s := range use {
 		g.Go(func() error {
 			h, err := r.Header(gctx, repo.SliceKey(system, tl, segment, s.from, s.to))
-			if errors.Is(err, fs.ErrNotExist) {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
 				return nil
+			case repo.AboutObject(err):
+				h = repo.Header{}
+			case err != nil:
+				return err
 			}
-			headers[i] = h
-			return err
+			headers[i] = &h
+			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return nil, fmt.Errorf("look at the slices of %s: %w", segment, err)
 	}
-	var out []earlierSlice
-	for i, h := range headers {
-		if h.SHA256 != "" {
-			out = append(out, earlierSlice{use[i], h})
-		}
-	}
-	return out, nil
+	return headers, nil
+}
+
+// chained picks the slices of which recovery would put the segment together.
+func chained(all []slice) []slice {
+	use, _ := chain(all)
+	return use
 }
 
 // findEarlier finds the slices that earlier runs have stored. All that count must
-// be compared, so they are listed anew when some have gone.
+// be compared, so they are listed again when some have gone.
 func (p *part) findEarlier(ctx context.Context, r *repo.Repo, system postgres.SystemID) error {
 	for range replacedTimes {
 		all, err := listSlices(ctx, r, system, p.seg.Timeline, p.seg.Name())
 		if err != nil {
 			return err
 		}
-		use, held := chain(all)
-		p.sliced, p.leftover = held, len(all) > 0
-		p.earlier, err = readEarlier(ctx, r, system, p.seg.Timeline, p.seg.Name(), use)
-		if err != nil || len(p.earlier) == len(use) {
+		use, earlier, err := believedSlices(ctx, r, system, p.seg.Timeline, p.seg.Name(), all, chained)
+		if err != nil {
 			return err
+		}
+		_, held := chain(use)
+		p.sliced, p.leftover, p.earlier = held, len(all) > 0, earlier
+		if len(earlier) == len(use) {
+			return nil
 		}
 	}
 	return fmt.Errorf("look at the slices of %s: %w, again and again", p.seg.Name(), errSliceGone)
@@ -142,11 +184,12 @@ func compareSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, 
 		if err != nil || len(all) == 0 {
 			return err
 		}
-		use := all
-		if len(all) > maxCompared {
-			use, _ = chain(all)
-		}
-		earlier, err := readEarlier(ctx, r, system, name.Timeline, name.Segment, use)
+		use, earlier, err := believedSlices(ctx, r, system, name.Timeline, name.Segment, all, func(all []slice) []slice {
+			if len(all) > maxCompared {
+				return chained(all)
+			}
+			return all
+		})
 		if err != nil {
 			return err
 		}

@@ -188,6 +188,10 @@ type afterLister interface {
 	ListAfter(ctx context.Context, prefix, after string) iter.Seq2[storage.Info, error]
 }
 
+// mostJunk is how many objects in a row are looked at that nobody who is believed has
+// signed: a server that waits at the end of the archive asks every few seconds.
+const mostJunk = 1000
+
 // laterSegment is the name of the first segment after name on its timeline of
 // which anything is archived, whole or in slices, "" when there is none. All
 // segments come after the history of their timeline; the first has none.
@@ -196,7 +200,7 @@ func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, n
 		return "", nil
 	}
 	prefix := repo.WALPrefix(system, name.Timeline)
-	list := r.Store().List(ctx, prefix)
+	list, junk := r.Store().List(ctx, prefix), 0
 	if s, ok := r.Store().(afterLister); ok && name.Kind == postgres.WALSegment {
 		list = s.ListAfter(ctx, prefix, repo.WALKey(system, name))
 	}
@@ -204,13 +208,19 @@ func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, n
 		if err != nil {
 			return "", fmt.Errorf("list the archive: %w", err)
 		}
-		rest := info.Key[len(prefix):]
-		if segment, _, _, ok := repo.ParseSlice(rest); ok {
-			rest = segment
+		key, _, _ := r.ArchiveKey(info.Key)
+		n, ok := repo.ParseWALKey(system, key)
+		if !ok || n.Kind != postgres.WALSegment || n.Segment <= name.Segment {
+			continue
 		}
-		n, err := postgres.ParseWALName(rest)
-		if err == nil && n.Kind == postgres.WALSegment && n.Timeline == name.Timeline && n.Segment > name.Segment {
+		if _, err := r.Header(ctx, key); err == nil {
 			return n.Segment, nil
+		} else if !errors.Is(err, fs.ErrNotExist) && !repo.AboutObject(err) {
+			return "", fmt.Errorf("look whether %s is archived: %w", n.Segment, err)
+		}
+		// Anybody can have put it there. What no believed key has signed is no later WAL.
+		if junk++; junk == mostJunk {
+			return "", fmt.Errorf("the %d objects behind it are not signed by anybody who is believed: \"lifeboat verify\" names them", junk)
 		}
 	}
 	return "", nil

@@ -85,17 +85,17 @@ func loadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID, seen
 	var listed []storage.Info
 	prefix := repo.SystemWALPrefix(system)
 	var segments samples
-	for info, err := range r.Store().List(ctx, prefix) {
+	for o, err := range r.ListArchive(ctx, prefix) {
 		if err != nil {
 			return nil, fmt.Errorf("list the archive: %w", err)
 		}
-		seen(info)
-		segment, ours := ix.note(info.Key[len(prefix):], info.Size)
+		seen(o.Info)
+		segment, ours := ix.note(o.Key[len(prefix):], o.Size)
 		if segment {
-			segments.add(info.Key)
+			segments.add(o.Key)
 		}
 		if ours && headers != nil {
-			listed = append(listed, info)
+			listed = append(listed, o.Info)
 		}
 	}
 	if len(ix.timelines) == 0 {

@@ -51,7 +51,7 @@ func chain(all []slice) (use []slice, held int64) {
 func listSlices(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline, segment string) ([]slice, error) {
 	var out []slice
 	prefix := repo.WALPrefix(system, tl)
-	for info, err := range r.Store().List(ctx, repo.SlicePrefix(system, tl, segment)) {
+	for info, err := range r.ListArchive(ctx, repo.SlicePrefix(system, tl, segment)) {
 		if err != nil {
 			return nil, fmt.Errorf("list the slices of %s: %w", segment, err)
 		}
@@ -166,6 +166,23 @@ func openListed(ctx context.Context, r *repo.Repo, system postgres.SystemID, nam
 	if err != nil {
 		return nil, err
 	}
+	body, err := openChain(ctx, r, system, name, all)
+	if !repo.AboutObject(err) {
+		return body, err
+	}
+	// Without those that nobody who is believed has signed, if it was about one.
+	use, _, listed := believedSlices(ctx, r, system, name.Timeline, name.Segment, all, chained)
+	if listed != nil {
+		return nil, listed
+	}
+	if len(use) == 0 {
+		return nil, err // it may have been genuine: no end of the archive
+	}
+	return openChain(ctx, r, system, name, use)
+}
+
+// openChain is openSlices with the slices of these that count.
+func openChain(ctx context.Context, r *repo.Repo, system postgres.SystemID, name postgres.WALName, all []slice) (io.Reader, error) {
 	use, held := chain(all)
 	if held == 0 {
 		return nil, fs.ErrNotExist

@@ -24,10 +24,13 @@ func (t *tail) taken(ctx context.Context, seg postgres.Segment) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look for WAL segment %s in the archive: %w", seg, err)
 	}
-	if t.behind == nil || !t.behind(ctx, seg) {
+	h, err := t.repo.Header(ctx, key)
+	if repo.AboutObject(err) || errors.Is(err, fs.ErrNotExist) {
+		return false, nil // anybody can have taken the name
+	}
+	if err == nil && (t.behind == nil || !t.behind(ctx, seg)) {
 		return true, nil
 	}
-	h, err := t.repo.Header(ctx, key)
 	if err != nil {
 		return false, fmt.Errorf("look at WAL segment %s in the archive: %w", seg, err)
 	}

@@ -55,6 +55,10 @@ type pushReport struct {
 	Existed     bool   `json:"existed"`
 	Others      int    `json:"others"` // pushed ahead
 
+	// Beside is under which name it was stored, where something that nobody who is
+	// believed has signed has its own; of several repositories, in one of them.
+	Beside string `json:"beside,omitempty"`
+
 	Repositories []pushedTo `json:"repositories,omitempty"` // where there are several
 }
 
@@ -153,7 +157,7 @@ func (p *push) run(ctx context.Context) error {
 		return p.explained(err)
 	}
 	p.report = pushReport{Name: filepath.Base(p.path), SHA256: stored.Header.SHA256, RawBytes: stored.Header.Size,
-		StoredBytes: stored.Bytes, Existed: stored.Existed, Others: others}
+		StoredBytes: stored.Bytes, Existed: stored.Existed, Others: others, Beside: stored.Beside}
 	return nil
 }
 
@@ -184,6 +188,9 @@ func fileSize(path string) int64 {
 }
 
 func (a *app) pushDone(report pushReport) error {
+	if report.Beside != "" {
+		a.warn("%s is archived beside its own name, which is taken by something that nobody who is believed has signed: find out who else can write to the store", report.Name)
+	}
 	return a.walDone(report, func(w io.Writer) {
 		if report.Existed {
 			_, _ = fmt.Fprintf(w, "%s is in the archive already", report.Name)

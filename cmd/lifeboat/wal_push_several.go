@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -87,6 +88,7 @@ func severalPushed(pushes []*push) pushReport {
 		sum.StoredBytes += r.StoredBytes
 		sum.Existed = sum.Existed && r.Existed
 		sum.Others = min(sum.Others, r.Others)
+		sum.Beside = cmp.Or(sum.Beside, r.Beside)
 		sum.Repositories = append(sum.Repositories, pushedTo{p.cfg.Name, r.StoredBytes, r.Existed, r.Others})
 	}
 	return sum

@@ -30,7 +30,16 @@ func (w *work) checkWAL(ctx context.Context) error {
 	for _, b := range w.backups {
 		w.indexes[b.System] = nil
 	}
+	var before string
 	for o := range w.list.List(ctx, repo.ArchivePrefix) {
+		switch key, beside, ours := w.repo.ArchiveKey(o.Key); {
+		case !ours:
+			w.result.Unknown = append(w.result.Unknown, o.Key)
+		case beside && before == key: // what lies beside is read in its place
+			w.result.Unknown = append(w.result.Unknown, key)
+		default:
+			before = key
+		}
 		folder, _, _ := strings.Cut(o.Key[len(repo.ArchivePrefix):], "/")
 		if id, err := postgres.ParseSystemID(folder); err != nil || !hasKey(w.indexes, id) {
 			w.result.Unknown = append(w.result.Unknown, o.Key)

@@ -87,8 +87,9 @@ func (rd *reader) choose(seen map[[16]byte]time.Time) []archiveObject {
 	}
 	for id := range rd.indexes {
 		for o := range rd.list.List(context.Background(), repo.SystemWALPrefix(id)) {
-			if take(o.Key, o.Size, o.ModTime) {
-				objects = append(objects, archiveObject{id, o.Key, o.Size})
+			key, _, ours := rd.repo.ArchiveKey(o.Key)
+			if ours && take(o.Key, o.Size, o.ModTime) {
+				objects = append(objects, archiveObject{id, key, o.Size})
 			}
 		}
 	}
@@ -98,6 +99,8 @@ func (rd *reader) choose(seen map[[16]byte]time.Time) []archiveObject {
 		}
 	}
 	slices.SortFunc(objects, func(a, b archiveObject) int { return strings.Compare(a.key, b.key) })
+	// A key that is taken by junk and what lies beside it are read as one.
+	objects = slices.CompactFunc(objects, func(a, b archiveObject) bool { return a.key == b.key })
 	all := len(packs) + len(objects)
 	want := int(math.Ceil(rd.options.Sample * float64(all)))
 	chosen := rand.New(rand.NewPCG(rd.options.Seed, 0)).Perm(all)[:want]

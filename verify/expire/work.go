@@ -256,7 +256,8 @@ func (w *work) removeWAL() error {
 			if err != nil {
 				return fmt.Errorf("list the archive of system %s: %w", rule.System, err)
 			}
-			name, ok := repo.ParseWALKey(rule.System, info.Key)
+			// What lies beside a segment goes with it, whoever put it there.
+			name, ok := repo.ParseWALKey(rule.System, repo.BesideWhat(info.Key))
 			if !ok || name.Kind == postgres.WALHistory {
 				continue // history files are small, and tell who descends from whom
 			}
