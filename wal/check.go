@@ -68,6 +68,34 @@ func (ix *Index) LacksWAL(b repo.Info) error {
 	return nil
 }
 
+// ProvesWAL is LacksWAL, and an *UncheckedError when of the segments from start to
+// stop some are only listed.
+func (ix *Index) ProvesWAL(b repo.Info) error {
+	if err := ix.LacksWAL(b); err != nil {
+		return err
+	}
+	own := Path{Timeline: b.Timeline, Spans: postgres.History{Timeline: b.Timeline}.Path()}
+	if n := ix.UncheckedIn(own, b.StartLSN, b.StopLSN); n > 0 {
+		return &UncheckedError{n}
+	}
+	return nil
+}
+
+// UncheckedError says that WAL that a backup needs is listed, and that nobody has
+// looked whether it is what it is called.
+type UncheckedError struct{ Segments int }
+
+func (e *UncheckedError) Error() string {
+	return fmt.Sprintf("of the WAL that it needs %d segments are listed, not checked", e.Segments)
+}
+
+// InDoubt says whether an error of ProvesWAL leaves open whether the WAL is there.
+func InDoubt(err error) bool {
+	gap, lacks := errors.AsType[*BackupGapError](err)
+	_, unchecked := errors.AsType[*UncheckedError](err)
+	return unchecked || lacks && gap.Doubt != nil
+}
+
 // heldFor says whether a segment is archived that a backup needs: on its own
 // timeline, or on one that left that after the backup ended. The same number on
 // another timeline is other WAL. doubt is why it is not known whether one that

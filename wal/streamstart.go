@@ -12,6 +12,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
 // slotState is what a server says of a replication slot.
@@ -78,16 +79,15 @@ func (s *streamer) firstPosition(ctx context.Context, server peer) error {
 	if slot.status == "lost" {
 		return &LostSlotError{s.o.Slot}
 	}
-	ix, err := LoadIndex(ctx, s.repo, s.system)
-	if err != nil {
-		return err
-	}
 	restart := slot.restart
 	if restart == 0 {
 		restart = server.end
 	}
+	ix, tl, end, err := believedEnd(ctx, s.repo, s.system, server.history, postgres.SegmentAt(server.timeline, restart, slot.segment))
+	if err != nil {
+		return err
+	}
 	from := restart
-	tl, end := newestOn(ix, server.history)
 	if end != 0 && end < restart {
 		from = end
 	} else {
@@ -114,6 +114,30 @@ func (s *streamer) askSlot(ctx context.Context) (slotState, error) {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	return readSlot(ctx, conn, s.o.Slot)
+}
+
+// believedEnd is the index of an archive, and how far that gets along a history by
+// headers that a believed key signed. Those of segments before restart are read only
+// where the archive ends before that: nothing else there decides where a stream begins.
+func believedEnd(ctx context.Context, r *repo.Repo, system postgres.SystemID, h postgres.History, restart postgres.Segment) (ix *Index, tl postgres.Timeline, end postgres.LSN, err error) {
+	check := HeaderCheck{Known: NewHeaders(r.TrustID()), Want: func(name postgres.WALName) bool {
+		seg, err := postgres.ParseSegment(name.Segment, restart.Size)
+		return err != nil || seg.No >= restart.No
+	}}
+	for {
+		ix, err = LoadChecked(ctx, r, system, func(storage.Info) {}, check)
+		if err == nil && ix.Headers().Why != nil && !errors.Is(ix.Headers().Why, storage.ErrDenied) {
+			err = fmt.Errorf("read the headers of the archive: %w", ix.Headers().Why)
+		}
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		tl, end = newestOn(ix, h)
+		if end > restart.Start() || check.Want == nil {
+			return ix, tl, end, nil
+		}
+		check.Want = nil
+	}
 }
 
 // newestOn is how far the archive gets along a history, 0 when it holds nothing

@@ -76,12 +76,14 @@ func (a *app) expireOne(ctx context.Context, cfg *Config, dry bool) (*expireRepo
 	if err != nil {
 		return nil, err
 	}
+	archive := a.newArchiveLook(cfg, r, 0)
+	defer archive.save(ctx)
 	p := a.newProgress("reading the backups")
 	defer p.close()
 	res, err := expire.Run(ctx, r, expire.Options{
 		Policy: cfg.Expire, DryRun: dry, Claim: claim("expire"), Now: a.now,
-		Learn: func(ctx context.Context, ix *wal.Index) error { return learnHistories(ctx, r, cfg, ix) },
-		Warn:  func(s string) { a.warn("%s", s) },
+		Look: expire.Look{Headers: archive.check, Learn: func(ctx context.Context, ix *wal.Index) error { return learnHistories(ctx, r, cfg, ix) }},
+		Warn: func(s string) { a.warn("%s", s) },
 		Observe: func(e expire.Event) {
 			if e.Removed != "" {
 				p.setPhase("removing")

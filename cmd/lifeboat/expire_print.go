@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -73,7 +72,7 @@ func newExpireReport(res *expire.Result, dry bool, err error) *expireReport {
 		if d.Unread == nil {
 			b.Finished = d.Info.StopTime.UTC().Format(timeForm)
 		}
-		if gap, ok := errors.AsType[*wal.BackupGapError](d.Broken); d.Broken != nil && !(ok && gap.Doubt != nil) {
+		if d.Broken != nil && !wal.InDoubt(d.Broken) {
 			b.Broken = oneLine(d.Broken.Error())
 			out.Broken = append(out.Broken, b.Label)
 		}

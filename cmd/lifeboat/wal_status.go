@@ -268,7 +268,7 @@ func (v *systemView) load(ctx context.Context) error {
 		return nil // nobody asks
 	}
 	learn := func(ctx context.Context, ix *wal.Index) error { return learnHistories(ctx, v.repo, v.cfg, ix) }
-	v.lasting, err = expire.ReadContinuous(ctx, v.repo, v.cfg.Expire, v.walStatus.backups, learn, v.now())
+	v.lasting, err = expire.ReadContinuous(ctx, v.repo, v.cfg.Expire, v.walStatus.backups, expire.Look{Headers: v.archive.check, Learn: learn}, v.now())
 	return err
 }
 

@@ -60,7 +60,7 @@ func (r *restorer) lasting(ctx context.Context) (lasting map[string]bool, unread
 	if err != nil {
 		return nil, nil, err
 	}
-	lasting, err = expire.ReadContinuous(ctx, r.repo, r.want.Policy, infos, nil, r.now())
+	lasting, err = expire.ReadContinuous(ctx, r.repo, r.want.Policy, infos, expire.Look{}, r.now())
 	return lasting, unread, err
 }
 

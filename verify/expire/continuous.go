@@ -33,25 +33,18 @@ func Continuous(p Policy, backups []*Backup, uses Uses, ancestry Ancestry, now t
 	return out
 }
 
-// ReadContinuous is Continuous for who has not looked at the archives: it lists
+// ReadContinuous is Continuous for who has not looked at the archives: it looks at
 // those of the backups' systems, unless there is no policy. Which packs are missing
-// it does not know. learn gives an index
-// what the host knows; it may be nil.
-func ReadContinuous(ctx context.Context, r *repo.Repo, p Policy, backups []repo.Info, learn func(context.Context, *wal.Index) error, now time.Time) (map[string]bool, error) {
+// it does not know.
+func ReadContinuous(ctx context.Context, r *repo.Repo, p Policy, backups []repo.Info, look Look, now time.Time) (map[string]bool, error) {
 	uses, indexes := Uses{}, map[postgres.SystemID]*wal.Index{}
 	for _, b := range backups {
 		if p.Check() != nil || indexes[b.System] != nil {
 			continue
 		}
-		ix, err := wal.LoadIndexSeeing(ctx, r, b.System, func(o storage.Info) { uses.Note(b.System, o) })
-		if err == nil {
-			ix.LearnSegmentSize(b.SegSize)
-		}
-		if err == nil && learn != nil {
-			err = learn(ctx, ix)
-		}
+		ix, err := look.at(ctx, r, b.System, b.SegSize, uses)
 		if err != nil {
-			return nil, fmt.Errorf("look at the archive of system %s: %w", b.System, err)
+			return nil, err
 		}
 		indexes[b.System] = ix
 	}
@@ -60,6 +53,49 @@ func ReadContinuous(ctx context.Context, r *repo.Repo, p Policy, backups []repo.
 		known = append(known, &Backup{Info: b, Broken: LacksWAL(indexes[b.System], b)})
 	}
 	return Continuous(p, known, uses, ArchivedAncestry(indexes), now), nil
+}
+
+// Look says how an archive is looked at. The zero value reads all headers.
+type Look struct {
+	// Headers says how those of a system are read, and what is known of them; nil: all
+	// are read. What a listing alone says decides nothing: anybody can have put it there.
+	Headers func(postgres.SystemID) wal.HeaderCheck
+	// Learn gives an index what the host knows and the archive does not tell without an
+	// identity; may be nil.
+	Learn func(context.Context, *wal.Index) error
+}
+
+// at is the index of a system's archive. uses gets when the WAL in it was stored, but
+// for what is not what it is called. size is that of its segments, 0 if not known.
+func (l Look) at(ctx context.Context, r *repo.Repo, id postgres.SystemID, size postgres.SegmentSize, uses Uses) (*wal.Index, error) {
+	var check wal.HeaderCheck
+	if l.Headers != nil {
+		check = l.Headers(id)
+	}
+	var listed []storage.Info
+	ix, err := wal.LoadChecked(ctx, r, id, func(o storage.Info) { listed = append(listed, o) }, check)
+	if err == nil && ix.Headers().Why != nil && !errors.Is(ix.Headers().Why, storage.ErrDenied) {
+		err = ix.Headers().Why
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look at the archive of system %s: %w", id, err)
+	}
+	bad := map[string]bool{}
+	for _, b := range ix.Bad() {
+		bad[b.Key] = true
+	}
+	for _, o := range listed {
+		if !bad[o.Key] {
+			uses.Note(id, o)
+		}
+	}
+	ix.LearnSegmentSize(size)
+	if l.Learn != nil {
+		if err := l.Learn(ctx, ix); err != nil {
+			return nil, fmt.Errorf("look at the archive of system %s: %w", id, err)
+		}
+	}
+	return ix, nil
 }
 
 // LacksWAL is why a backup is not restorable for want of WAL, nil without an index.

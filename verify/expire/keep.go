@@ -2,7 +2,6 @@ package expire
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -103,7 +102,7 @@ func keepAnyway(d *Decision, now time.Time) {
 	if d.LeadsTo != 0 {
 		d.keep(true, "the newest backup that leads to timeline %s", d.LeadsTo)
 	}
-	if gap, ok := errors.AsType[*wal.BackupGapError](d.Broken); ok && gap.Doubt != nil {
+	if wal.InDoubt(d.Broken) {
 		d.keep(false, "it is not known whether its WAL is archived")
 	}
 	if d.Unread != nil {

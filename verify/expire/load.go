@@ -13,7 +13,6 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
-	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -59,7 +58,7 @@ func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 	if err := s.readPins(ctx, r); err != nil {
 		return nil, err
 	}
-	if err := s.readWAL(ctx, r, o.Learn); err != nil {
+	if err := s.readWAL(ctx, r, o.Look); err != nil {
 		return nil, err
 	}
 	s.markLeading(s.ancestry)
@@ -231,8 +230,9 @@ func (s *scene) readPins(ctx context.Context, r *repo.Repo) error {
 	return nil
 }
 
-// readWAL lists the archive of each system, and finds backups that lack WAL.
-func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Context, *wal.Index) error) error {
+// readWAL looks at the archive of each system, and finds backups that lack WAL, or of
+// which it is not known whether they do.
+func (s *scene) readWAL(ctx context.Context, r *repo.Repo, look Look) error {
 	systems, err := r.Systems(ctx)
 	if err != nil {
 		return err
@@ -247,13 +247,9 @@ func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Co
 		}
 	}
 	for id := range s.indexes {
-		ix, err := wal.LoadIndexSeeing(ctx, r, id, func(o storage.Info) { s.Uses.Note(id, o) })
+		ix, err := look.at(ctx, r, id, s.SegSizes[id], s.Uses)
 		if err != nil {
-			return fmt.Errorf("look at the archive of system %s: %w", id, err)
-		}
-		ix.LearnSegmentSize(s.SegSizes[id])
-		if err := learn(ctx, ix); err != nil {
-			return fmt.Errorf("look at the archive of system %s: %w", id, err)
+			return err
 		}
 		if err := historyFailure(ix); err != nil {
 			return err
@@ -265,7 +261,7 @@ func (s *scene) readWAL(ctx context.Context, r *repo.Repo, learn func(context.Co
 	}
 	for _, b := range s.Backups {
 		if b.Unread == nil && b.Broken == nil {
-			b.Broken = s.indexes[b.Info.System].LacksWAL(b.Info)
+			b.Broken = s.indexes[b.Info.System].ProvesWAL(b.Info)
 		}
 	}
 	return nil

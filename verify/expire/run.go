@@ -24,9 +24,7 @@ type Options struct {
 	Claim repo.Claim // of the lease
 	Now   func() time.Time
 
-	// Learn gives an index what the host knows and the archive does not tell
-	// without an identity; may be nil.
-	Learn   func(context.Context, *wal.Index) error
+	Look    Look              // at the archives
 	Observe func(Event)       // may be nil
 	Warn    func(text string) // may be nil
 }
@@ -136,9 +134,6 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 func (o Options) filled() Options {
 	if o.Jobs <= 0 {
 		o.Jobs = 16
-	}
-	if o.Learn == nil {
-		o.Learn = func(context.Context, *wal.Index) error { return nil }
 	}
 	if o.Observe == nil {
 		o.Observe = func(Event) {}

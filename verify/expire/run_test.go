@@ -16,6 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 // full is a world with one of each kind of thing that goes or stays: three
@@ -41,7 +42,11 @@ func full(t testing.TB) (w *world, labels []string) {
 		for _, name := range []string{"00000002.history", "00000001000000000000006E.00000028.backup", "00000001000000000000006F.partial"} {
 			n, err := postgres.ParseWALName(name)
 			w.check(err)
-			_, err = w.repo.CreateEnvelope(t.Context(), repo.WALKey(system, n), repo.KindWAL, bytes.NewReader([]byte("1\t0/8300000\tx\n")), 14)
+			body := []byte("1\t0/8300000\tx\n")
+			if n.Kind == postgres.WALPartial {
+				body = make([]byte, seg)
+			}
+			_, err = w.repo.CreateEnvelope(t.Context(), repo.WALKey(system, n), repo.KindWAL, bytes.NewReader(body), int64(len(body)))
 			w.check(err)
 		}
 		_, err = w.repo.CreateEnvelope(t.Context(), repo.SliceKey(system, 1, "000000010000000000000070", 0, 1), repo.KindWAL, bytes.NewReader(text), 1)
@@ -102,6 +107,7 @@ func TestRun(t *testing.T) {
 // the next run ends where one that was not disturbed does.
 func TestRunDiesAnywhere(t *testing.T) {
 	first, labels := full(t)
+	first.known = wal.NewHeaders(first.repo.TrustID()) // as on a host that has looked before
 	whole := first.fork(t)
 	_, err := whole.expire(whole.store, keepTwo, false)
 	first.check(err)

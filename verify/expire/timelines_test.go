@@ -34,7 +34,7 @@ func TestRunKeepsWhatLeadsToANewTimeline(t *testing.T) {
 		w.check(err)
 		infos = append(infos, info)
 	}
-	wanted, err := expire.ReadContinuous(t.Context(), w.repo, p, infos, nil, w.now)
+	wanted, err := expire.ReadContinuous(t.Context(), w.repo, p, infos, expire.Look{}, w.now)
 	if want := map[string]bool{labels[0]: false, labels[1]: true, labels[2]: true}; err != nil || !maps.Equal(wanted, want) {
 		t.Errorf("WAL to the end is wanted of %v, %v", wanted, err)
 	}
@@ -82,7 +82,7 @@ func TestContinuousFromBeforeADamagedBackup(t *testing.T) {
 	w.check(err)
 	w.check(w.store.Delete(t.Context(), repo.WALKey(system, n)))
 	p := expire.Policy{Window: 5 * day}
-	wanted, err := expire.ReadContinuous(t.Context(), w.repo, p, infos, nil, w.now)
+	wanted, err := expire.ReadContinuous(t.Context(), w.repo, p, infos, expire.Look{}, w.now)
 	w.check(err)
 	res, err := w.expire(w.store, p, true)
 	w.check(err)

@@ -20,6 +20,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/mem"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
+	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 const (
@@ -37,6 +38,7 @@ type world struct {
 	now   time.Time
 	files map[string][]repo.FileEntry // by label
 	packs map[string][]repo.PackEntry
+	known *wal.Headers // that need not be read again; nil: all are read
 }
 
 // ageing is a store that says of what is created when its clock was.
@@ -115,7 +117,7 @@ func (w *world) at(ago float64, do func()) {
 // fork is the same world on a copy of its store.
 func (w *world) fork(t testing.TB) *world {
 	t.Helper()
-	out := &world{t: t, keys: w.keys, now: w.now, files: w.files, packs: w.packs,
+	out := &world{t: t, keys: w.keys, now: w.now, files: w.files, packs: w.packs, known: w.known,
 		store: &ageing{Store: mem.New(), made: maps.Clone(w.store.made), lock: maps.Clone(w.store.lock), clock: w.now}}
 	for info, err := range w.store.List(context.Background(), "") {
 		w.check(err)
@@ -212,7 +214,8 @@ func (w *world) expire(store storage.Store, p expire.Policy, dry bool) (*expire.
 	if err != nil {
 		return nil, err
 	}
-	return expire.Run(context.Background(), r, expire.Options{Policy: p, DryRun: dry, Jobs: 1, Now: func() time.Time { return w.now },
+	look := expire.Look{Headers: func(postgres.SystemID) wal.HeaderCheck { return wal.HeaderCheck{Known: w.known} }}
+	return expire.Run(context.Background(), r, expire.Options{Policy: p, Look: look, DryRun: dry, Jobs: 1, Now: func() time.Time { return w.now },
 		Claim: repo.Claim{Holder: "test", Process: "p", Gone: func(string) bool { return true }}})
 }
 
