@@ -88,6 +88,9 @@ func (r *Repo) BreakLease(ctx context.Context, name string, by Claim, now time.T
 			return 0, err
 		}
 		l := &Lease{repo: r, name: name, gen: row.highest(), rec: leaseRecord{Holder: cleanText(by.Holder), Token: NewID(), Since: now.UTC()}}
+		if l.gen > 0 {
+			removed++ // by Release, as every record removes the one before it
+		}
 		if err := l.Release(ctx); err != nil {
 			return 0, err
 		}

@@ -106,7 +106,7 @@ func isWAL(kind string) bool { return strings.HasPrefix(kind, "wal/") }
 
 // knownGap is what docs/threats.md owns to: a name behind the end of the archive looks like
 // a gap to a restore, which then asks for a target before it and does not name the object.
-func knownGap(kinds []string, command []string, got outcome) bool {
+func knownGap(kinds []string, command []string, got sweptOutcome) bool {
 	return isWAL(kinds[0]) && command[0] == "restore" && got.code == 1 && strings.Contains(got.text, "there is a gap in the WAL")
 }
 
@@ -212,17 +212,17 @@ func (w *swept) plant(t *testing.T, dir, key string, content []byte) {
 	_ = os.Chtimes(path, old, old)
 }
 
-type outcome struct {
+type sweptOutcome struct {
 	code int
 	text string
 }
 
-func (w *swept) outcomes(t *testing.T, dir string) []outcome {
+func (w *swept) outcomes(t *testing.T, dir string) []sweptOutcome {
 	out := filepath.Join(dir+".out", "x")
 	_ = os.MkdirAll(filepath.Dir(out), 0o700)
 	defer os.RemoveAll(filepath.Dir(out))
 	fill := map[string]string{"SEGMENT": w.segment, "NAME": w.name, "OUT": out, "IDENTITY": w.identity}
-	var all []outcome
+	var all []sweptOutcome
 	for _, command := range sweptCommands {
 		args := slices.Clone(command)
 		for i, a := range args {
@@ -234,7 +234,7 @@ func (w *swept) outcomes(t *testing.T, dir string) []outcome {
 			args = append(args, "--identity", w.identity)
 		}
 		code, stdout, stderr := w.exec(t, append(args, "--repository", "file://"+dir)...)
-		all = append(all, outcome{code, fmt.Sprint(stdout, stderr)})
+		all = append(all, sweptOutcome{code, fmt.Sprint(stdout, stderr)})
 		_ = os.Remove(out)
 	}
 	return all
