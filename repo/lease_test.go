@@ -453,3 +453,20 @@ func TestLeaseOfDeadProcess(t *testing.T) {
 		t.Errorf("a lease without a process is taken: %v", err)
 	}
 }
+
+// What FORMAT.md says that the signature of a lease covers, byte for byte.
+func TestLeaseSignedBytes(t *testing.T) {
+	w := newWorld(t)
+	const key = "leases/x/00000000000000000001"
+	rec := leaseRecord{Holder: "a<b>&\"\\\t\u2028é\x01", Token: "t", Since: testTime, Expires: testTime.Add(1500 * time.Millisecond)}
+	raw, err := w.writer.signLease(key, rec)
+	check(t, err)
+	signed, err := parseLease(key, raw)
+	check(t, err)
+	own := w.cluster.Signing.Public()
+	text := w.cluster.Repository + "\n" + key + "\n" +
+		`{"holder":"a\u003cb\u003e\u0026\"\\\t\u2028é\u0001","token":"t","since":"2026-01-31T02:00:00Z","expires":"2026-01-31T02:00:01.5Z","signer":"` + own.String() + `"}` + "\n"
+	if !own.Verify("lifeboat-lease-1\n", []byte(text), signed.Signature) {
+		t.Errorf("it does not cover\n%s", text)
+	}
+}
