@@ -19,13 +19,19 @@ import (
 
 // All that the drill knows of package fence stands in this file.
 
-// view is what the restored server may see.
-func (r *run) view() fence.View {
-	v := fence.View{
+// serverView is what the restored server may see. Of the staging directory it can
+// write to what is its own and to nothing else: what a later drill believes, the
+// marker and what says that it was to be kept, lies beside that.
+// Where there are no namespaces the rest of the fence holds as far as it can.
+func (r *run) serverView() *fence.View {
+	v := &fence.View{
 		Root:     r.stage.path("root"),
-		Writable: []string{r.stage.dir},
-		Readable: []string{filepath.Dir(r.install.BinDir)},
+		Writable: []string{r.stage.dataDir(), r.socket},
+		Readable: []string{filepath.Dir(r.install.BinDir), r.stage.conf()},
 		Binds:    map[string]string{},
+	}
+	if _, err := os.Lstat(r.stage.tablespaces()); err == nil {
+		v.Writable = append(v.Writable, r.stage.tablespaces())
 	}
 	for _, t := range r.plan.NewTablespaces {
 		v.Binds[t.Path] = t.To
@@ -114,21 +120,12 @@ func (r *run) whyUnfenced(ctx context.Context) (string, error) {
 	if err := os.Mkdir(r.stage.path("root"), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	v := r.view()
-	v.Binds = nil
+	v := fence.View{Root: r.stage.path("root"), Writable: []string{r.stage.dir}, Readable: []string{filepath.Dir(r.install.BinDir)}}
 	err := r.helper.call(ctx, doFence, tryRequest{Account: r.account(), View: v, Self: r.o.Self}, nil)
 	if _, failed := errors.AsType[*Failure](err); failed {
 		return "this system does not allow one: " + probe.OneLine(err.Error()), nil
 	}
 	return "", err
-}
-
-// serverView is what the server sees, with the directory of its socket writable.
-// Where there are no namespaces the rest of the fence holds as far as it can.
-func (r *run) serverView() *fence.View {
-	v := r.view()
-	v.Writable = append(v.Writable, r.socket)
-	return &v
 }
 
 func (r *run) serverUser() string {
@@ -162,7 +159,7 @@ func (r *run) lookAtNamespaces(f *evidence.Fence) error {
 	} else {
 		f.Missing = append(f.Missing, "the server is in the network of this host")
 	}
-	allowed := append([]string{r.stage.dir, r.socket}, r.newPaths()...)
+	allowed := append(r.serverView().Writable, r.newPaths()...)
 	stray := slices.DeleteFunc(slices.Clone(seen.Mounts), func(path string) bool { return slices.Contains(allowed, path) })
 	switch {
 	case !seen.Files:
@@ -173,7 +170,7 @@ func (r *run) lookAtNamespaces(f *evidence.Fence) error {
 		if held {
 			f.Files = "isolated"
 		}
-		f.Proven = append(f.Proven, "nothing but the staging folder can be written to")
+		f.Proven = append(f.Proven, "nothing but the data directory, the tablespaces and the directory of the socket can be written to")
 	}
 	return nil
 }

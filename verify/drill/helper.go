@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -31,7 +32,7 @@ const (
 )
 
 const (
-	logName     = "server.log" // in the directory of the socket
+	logName     = "server.log"
 	mostLog     = 64 << 20
 	mostHistory = 1 << 20
 )
@@ -41,6 +42,7 @@ type startRequest struct {
 	Install   server.Install    `json:"install"`
 	DataDir   string            `json:"data_dir"`
 	SocketDir string            `json:"socket_dir"`
+	LogDir    string            `json:"log_dir"` // that the server's account cannot write to
 	Role      string            `json:"role"`
 	Settings  map[string]string `json:"settings"`
 	Account   *server.Account   `json:"account,omitempty"` // nil: ours
@@ -173,7 +175,7 @@ func (h *helper) answerStart(ctx context.Context, with json.RawMessage) (any, er
 		}
 	}
 	o := server.Options{
-		DataDir: q.DataDir, SocketDir: q.SocketDir, Settings: q.Settings, Role: q.Role,
+		DataDir: q.DataDir, SocketDir: q.SocketDir, LogFile: filepath.Join(q.LogDir, logName), Settings: q.Settings, Role: q.Role,
 		Account: q.Account, DieWithParent: !q.Keep, Env: q.Env,
 	}
 	var ways started
@@ -267,7 +269,7 @@ var errNotStarted = errors.New("the server has not been started")
 
 // log is what this start of the server has logged.
 func (h *helper) log() (serverLog, error) {
-	text, err := server.ReadForeign(h.want.SocketDir, logName, mostLog)
+	text, err := server.ReadForeign(h.want.LogDir, logName, mostLog)
 	if err != nil {
 		return serverLog{}, fmt.Errorf("read the server's log: %w", err)
 	}

@@ -79,7 +79,7 @@ func (r *run) start(ctx context.Context, more map[string]string, tables string) 
 	maps.Copy(settings, more)
 	var s started
 	if err := r.helper.call(ctx, doStart, startRequest{
-		Install: r.install, DataDir: r.plan.DataDir, SocketDir: r.socket, Role: r.o.Role, Settings: settings, Account: r.account(),
+		Install: r.install, DataDir: r.plan.DataDir, SocketDir: r.socket, LogDir: r.stage.logs(), Role: r.o.Role, Settings: settings, Account: r.account(),
 		View: r.serverView(), Self: r.o.Self, Env: probe.PlainEnv(r.o.Env), Keep: r.o.Keep, Tables: tables,
 		System: r.plan.Backup.System, Begin: r.plan.WAL.Begin, Stop: r.plan.StopLSN, Stall: r.o.Stall,
 	}, &s); err != nil {

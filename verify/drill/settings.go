@@ -47,11 +47,17 @@ func (r *run) settings(install server.Install, preload []string) map[string]stri
 }
 
 // writeConf writes the server's own configuration files, beside the data
-// directory: what production has in its files names production's paths.
+// directory: what production has in its files names production's paths. They, and
+// the directory of the log, stay ours: the server's account can read them.
 func (r *run) writeConf(p *restore.Plan) error {
-	dir := r.stage.conf()
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return fmt.Errorf("write the configuration: %w", err)
+	for _, dir := range []string{r.stage.conf(), r.stage.logs()} {
+		err := os.Mkdir(dir, 0o755)
+		if err == nil {
+			err = os.Chmod(dir, 0o755) // whatever the umask is
+		}
+		if err != nil {
+			return fmt.Errorf("write the configuration: %w", err)
+		}
 	}
 	files := map[string]string{
 		"postgresql.conf": "# A drill's: all that counts stands on the command line.\n",
@@ -59,31 +65,19 @@ func (r *run) writeConf(p *restore.Plan) error {
 		"pg_ident.conf":   "",
 	}
 	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+		path := filepath.Join(r.stage.conf(), name)
+		err := os.WriteFile(path, []byte(text), 0o644)
+		if err == nil {
+			err = os.Chmod(path, 0o644)
+		}
+		if err != nil {
 			return fmt.Errorf("write the configuration: %w", err)
 		}
 	}
 	if err := r.autoConf(p.Settings); err != nil {
 		return fmt.Errorf("write the configuration: %w", err)
 	}
-	if p.Owner == nil {
-		return nil
-	}
-	for _, path := range append([]string{dir}, globAll(dir)...) {
-		if err := os.Lchown(path, p.Owner.UID, p.Owner.GID); err != nil {
-			return fmt.Errorf("write the configuration: %w", err)
-		}
-	}
 	return nil
-}
-
-func globAll(dir string) []string {
-	entries, _ := os.ReadDir(dir)
-	var out []string
-	for _, e := range entries {
-		out = append(out, filepath.Join(dir, e.Name()))
-	}
-	return out
 }
 
 // autoConf leaves in postgresql.auto.conf what the restore has put there and

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -39,10 +40,12 @@ type stage struct {
 
 func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
 
-// dataDir, tablespaces, fenceRoot, socketDir: what lies in the folder.
+// What lies in the folder. The server's account can write to the first two, and to
+// the directory of the socket; nothing else may be its own.
 func (s *stage) dataDir() string     { return s.path("data") }
 func (s *stage) tablespaces() string { return s.path("tablespaces") }
 func (s *stage) conf() string        { return s.path("conf") }
+func (s *stage) logs() string        { return s.path("log") }
 
 // makeStage makes the folder of a drill. Others may pass through it, since
 // under root the server runs as another account, but not list it.
@@ -164,7 +167,7 @@ func Sweep(staging string) ([]string, error) {
 }
 
 func sweepOne(dir, id string) (bool, error) {
-	f, err := os.OpenFile(filepath.Join(dir, markerName), os.O_RDWR|syscall.O_NOFOLLOW, 0)
+	f, err := os.OpenFile(filepath.Join(dir, markerName), os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ELOOP) {
 		return false, nil // not ours, or another account's
 	}
@@ -176,7 +179,7 @@ func sweepOne(dir, id string) (bool, error) {
 		return false, nil // it is at work
 	}
 	var m marker
-	if err := json.NewDecoder(f).Decode(&m); err != nil || m.Drill != id {
+	if err := json.NewDecoder(io.LimitReader(f, 4<<10)).Decode(&m); err != nil || m.Drill != id {
 		return false, nil
 	}
 	if _, err := os.Lstat(filepath.Join(dir, keptName)); err == nil {
@@ -194,5 +197,9 @@ const keptName = "kept"
 // keep leaves the folder to the user.
 func (s *stage) keep() error {
 	defer s.lock.Close()
-	return os.WriteFile(s.path(keptName), nil, 0o600)
+	f, err := os.OpenFile(s.path(keptName), os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }

@@ -38,7 +38,7 @@ func (s *spec) mountAll() error {
 	if err := mountPrivately("tmpfs", v.Root, "mode=0755,size=16m"); err != nil {
 		return fmt.Errorf("mount a new root: %w", err)
 	}
-	for _, dir := range slices.Concat(system, v.Readable) {
+	for _, dir := range system {
 		if err := v.show(dir); err != nil {
 			return err
 		}
@@ -58,6 +58,11 @@ func (s *spec) mountAll() error {
 	}
 	if err := v.scratch("/tmp", "mode=1777,size=64m"); err != nil {
 		return err
+	}
+	for _, dir := range v.Readable { // they may lie below /tmp
+		if err := v.show(dir); err != nil {
+			return err
+		}
 	}
 	for _, dir := range v.Writable {
 		if err := v.bind(dir, dir, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV); err != nil {

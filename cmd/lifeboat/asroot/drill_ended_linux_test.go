@@ -13,11 +13,14 @@ import (
 	"time"
 )
 
-// startDrill starts a drill in the background.
-func (h *hostile) startDrill(t *testing.T, args ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
+// startDrill starts a drill in the background, as root or as the account.
+func (h *hostile) startDrill(t *testing.T, asAccount bool, args ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
 	t.Helper()
 	cmd, out = exec.Command(h.program, append([]string{"--config", h.config, "drill", "--identity", h.key, "--staging", h.staging}, args...)...), &bytes.Buffer{}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
+	if asAccount {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: h.account.UID, Gid: h.account.GID}}
+	}
 	must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	return cmd, out
@@ -27,9 +30,6 @@ func (h *hostile) startDrill(t *testing.T, args ...string) (cmd *exec.Cmd, out *
 func (h *hostile) underAttack(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		if found, _ := filepath.Glob(filepath.Join(h.staging, "lifeboat-drill-*", "*", "evil-was-here")); len(found) > 0 {
-			return
-		}
 		if found, _ := filepath.Glob(filepath.Join(h.staging, "lifeboat-drill-*", "data", "postmaster.pid")); len(found) > 0 {
 			if text, _ := os.ReadFile(found[0]); strings.Contains(string(text), "FORGED") {
 				return
@@ -47,41 +47,64 @@ func (h *hostile) underAttack(t *testing.T) {
 // signal and a session that never answers do not keep the time limit or SIGTERM from
 // ending all of it.
 func TestDrillEndsWhateverTheServerDoes(t *testing.T) {
-	h := newHostile(t, "HANG")
-	for _, c := range []struct {
-		name string
-		args []string
-		end  func(*exec.Cmd)
-		code int
-	}{
-		{"the time limit", []string{"--drill-timeout", "15s"}, func(*exec.Cmd) {}, 4},
-		{"SIGTERM", nil, func(cmd *exec.Cmd) { _ = cmd.Process.Signal(syscall.SIGTERM) }, 143},
-	} {
-		cmd, out := h.startDrill(t, c.args...)
-		h.underAttack(t)
-		h.nobodyHasTheKey(t, cmd.Process.Pid)
+	h := newHostile(t)
+	h.stageIn(t, "hang")
+	ends := func(name string, cmd *exec.Cmd, out *bytes.Buffer, want int) {
+		t.Helper()
 		began := time.Now()
-		c.end(cmd)
 		_ = cmd.Wait()
 		if took := time.Since(began); took > 25*time.Second {
-			t.Errorf("%s: it took %s", c.name, took)
+			t.Errorf("%s: it took %s", name, took)
 		}
-		if code := cmd.ProcessState.ExitCode(); code != c.code {
-			t.Errorf("%s: exit code %d, want %d\n%s", c.name, code, c.code, out)
+		if code := cmd.ProcessState.ExitCode(); code != want {
+			t.Errorf("%s: exit code %d, want %d\n%s", name, code, want, out)
 		}
 		h.noSecret(t, "the output", out.Bytes())
 		h.noSecret(t, "the evidence", h.evidence(t))
 		h.cleared(t)
 	}
+	began := time.Now()
+	cmd, out := h.startDrill(t, false)
+	h.underAttack(t)
+	took := time.Since(began)
+	h.nobodyHasTheKey(t, cmd.Process.Pid)
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	ends("SIGTERM", cmd, out, 143)
+
+	limit := 2*took + 2*time.Second // the attack has begun by then
+	cmd, out = h.startDrill(t, false, "--drill-timeout", limit.Truncate(time.Second).String())
+	h.underAttack(t)
+	ends("the time limit", cmd, out, 4)
 
 	// After SIGKILL the next drill removes what it left, and no process that a file of
-	// the server's names.
-	cmd, _ := h.startDrill(t)
-	h.underAttack(t)
-	must(t, cmd.Process.Kill())
-	_ = cmd.Wait()
-	h.run(t, false, "--config", h.config, "drill", "--identity", h.key, "--staging", h.staging, "--level", "quick")
-	h.cleared(t)
+	// the server's names. What says to keep it was not for the server to write, with root
+	// or without.
+	for _, asAccount := range []bool{false, true} {
+		if asAccount {
+			h.asAccount(t)
+		}
+		cmd, _ := h.startDrill(t, asAccount)
+		h.underAttack(t)
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+		h.notWritten(t)
+		h.run(t, asAccount, "--config", h.config, "drill", "--identity", h.key, "--staging", h.staging, "--level", "quick")
+		h.cleared(t)
+	}
+}
+
+// notWritten fails the test when the library has written what a later drill believes.
+func (h *hostile) notWritten(t *testing.T) {
+	t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(h.staging, "lifeboat-drill-*"))
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("the drill that was killed has left %v, %v: this test proves nothing", dirs, err)
+	}
+	for _, name := range []string{"kept", "lifeboat-drill.json.moved", "conf/pg_hba.conf.moved", "log/server.log.moved"} {
+		if _, err := os.Lstat(filepath.Join(dirs[0], name)); err == nil {
+			t.Errorf("the restored server has written %s", name)
+		}
+	}
 }
 
 // nobodyHasTheKey looks through the drill and all below it.

@@ -27,15 +27,14 @@ type hostile struct {
 	production           int      // process id
 }
 
-func newHostile(t *testing.T, how string) *hostile {
+func newHostile(t *testing.T) *hostile {
 	t.Helper()
 	h := &hostile{host: newHost(t)}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	data := filepath.Join(h.home, "data")
-	h.config, h.staging, h.key = filepath.Join(h.home, "lifeboat.yaml"), filepath.Join(h.dir, "staging"), filepath.Join(h.dir, "root.key")
+	h.config, h.staging, h.key = filepath.Join(h.home, "lifeboat.yaml"), filepath.Join(h.dir, "links"), filepath.Join(h.dir, "root.key")
 	must(t, h.install.Initdb(ctx, server.InitdbOptions{DataDir: data, Account: h.account, NoSync: true}))
-	must(t, os.Mkdir(h.staging, 0o755))
 	h.run(t, false, "init", "--cluster", "test", "--pgdata", data, "--repository", "file://"+filepath.Join(h.home, "repository"), "--config", h.config,
 		"--conn", server.ConnString(filepath.Join(h.home, "s"), server.DefaultPort, "postgres", "postgres"))
 	must(t, os.Rename(filepath.Join(h.home, "test-recovery.key"), h.key))
@@ -59,11 +58,12 @@ func newHostile(t *testing.T, how string) *hostile {
 	library := filepath.Join(data, "xx", "evil.so")
 	must(t, os.Mkdir(filepath.Dir(library), 0o700))
 	must(t, os.Chown(filepath.Dir(library), int(h.account.UID), int(h.account.GID)))
-	compile := exec.Command("cc", "-shared", "-fPIC", "-w", "-o", library, "-D"+how, fmt.Sprintf("-DSECRET=%q", h.key), fmt.Sprintf(`-DPID="%d"`, h.production), "testdata/evil.c")
+	compile := exec.Command("cc", "-shared", "-fPIC", "-w", "-o", library, fmt.Sprintf("-DSECRET=%q", h.key), fmt.Sprintf(`-DPID="%d"`, h.production), "testdata/evil.c")
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Skipf("the attack cannot be compiled here: %v: %s", err, out)
 	}
 	must(t, os.Chown(library, int(h.account.UID), int(h.account.GID)))
+	h.stageIn(t, "links")
 	sql := func(s string) string { return h.sql(t, srv.SocketDir(), srv.Port(), s) }
 	sql("alter database postgres set session_preload_libraries = 'xx/evil.so'")
 	sql("create table t as select generate_series(1, 1000) n")
@@ -71,6 +71,21 @@ func newHostile(t *testing.T, how string) *hostile {
 	sql("insert into t values (0)")
 	flush(t, sql)
 	return h
+}
+
+// stageIn makes a staging directory whose name says what the library does.
+func (h *hostile) stageIn(t *testing.T, how string) {
+	t.Helper()
+	h.staging = filepath.Join(h.dir, how)
+	must(t, os.Mkdir(h.staging, 0o755))
+}
+
+// asAccount gives the account what a drill of its own needs.
+func (h *hostile) asAccount(t *testing.T) {
+	t.Helper()
+	for _, path := range []string{h.key, h.staging, filepath.Join(h.home, "test-drill.key")} {
+		must(t, os.Chown(path, int(h.account.UID), int(h.account.GID)))
+	}
 }
 
 // noSecret fails the test when a text has a secret of the key file in it.
@@ -138,7 +153,7 @@ func (h *hostile) processes(t *testing.T) []int {
 // A library of an attacker's puts links to the recovery key in the place of all that
 // a drill reads of a restored server. Nothing of the key is printed or stored.
 func TestDrillFollowsNoLinks(t *testing.T) {
-	h := newHostile(t, "LINKS")
+	h := newHostile(t)
 	for _, level := range []string{"standard", "deep"} {
 		code, stdout, stderr := h.lifeboat(t, false, "--config", h.config, "drill", "--json", "--identity", h.key, "--staging", h.staging, "--level", level)
 		h.noSecret(t, "stdout", []byte(stdout))
@@ -150,4 +165,15 @@ func TestDrillFollowsNoLinks(t *testing.T) {
 		}
 		h.cleared(t)
 	}
+	// The same without root: what the server can reach is then the drill's own.
+	h.asAccount(t)
+	code, stdout, stderr := h.lifeboat(t, true, "--config", h.config, "drill", "--json", "--identity", h.key, "--staging", h.staging)
+	h.noSecret(t, "stdout", []byte(stdout))
+	h.noSecret(t, "stderr", []byte(stderr))
+	h.noSecret(t, "the evidence", h.evidence(t))
+	var d evidence.Drill
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil || d.Fence == nil {
+		t.Errorf("without root: exit code %d: %v\n%s%s", code, err, stdout, stderr)
+	}
+	h.cleared(t)
 }

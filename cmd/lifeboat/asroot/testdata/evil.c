@@ -1,8 +1,10 @@
 /* A library in a data directory that an attacker controls. A session of the restored
  * server loads it; in production it does nothing. Compiled by the test with
- * -DSECRET="path of a key file" -DPID="production's process id" and one of -DLINKS
- * (symbolic links in the place of what the drill reads) or -DHANG (pipes in its
- * place, processes that ignore signals, a session that never answers). */
+ * -DSECRET="path of a key file" and -DPID="production's process id". What it does in a
+ * drill is for the path of the staging directory to say: with "links" in it symbolic
+ * links take the place of what the drill reads; with "hang" in it pipes do, and there
+ * are processes that ignore signals, and a session that never answers. Both try to
+ * have the next drill leave everything where it is. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -24,38 +26,46 @@ const Magic *Pg_magic_func(void)
 	return &magic;
 }
 
+static int hang;
+
+static void plant(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+	if (fd >= 0) {
+		write(fd, text, strlen(text));
+		close(fd);
+	}
+}
+
 static void replace(const char *path)
 {
 	char moved[512];
 	snprintf(moved, sizeof moved, "%s.moved", path);
 	rename(path, moved);
-#ifdef LINKS
-	symlink(SECRET, path);
-#else
-	mkfifo(path, 0666);
-#endif
+	if (hang)
+		mkfifo(path, 0666);
+	else
+		symlink(SECRET, path);
 }
 
 static void everything(void)
 {
-	FILE *f;
 	replace("pg_wal/00000002.history");
-	replace("../socket/server.log");
+	replace("../socket/.s.PGSQL.5432");
+	replace("../log/server.log");
+	replace("../lifeboat-drill.json");
+	replace("../conf/pg_hba.conf");
 	replace("current_logfiles");
 	replace("backup_manifest");
-#ifdef HANG
-	replace("base/1/2619");
-	replace("global/pg_control");
-#endif
-	unlink("postmaster.pid");
-	f = fopen("postmaster.pid", "w");
-	if (f) {
-		fprintf(f, "%s\n%s\n0\n5432\n/\n\n 1 1\nready\n", PID, "AGE-SECRET-KEY-1FORGED");
-		fclose(f);
+	if (hang) {
+		replace("base/1/2619");
+		replace("global/pg_control");
 	}
-	f = fopen("../evil-was-here", "w");
-	if (f)
-		fclose(f);
+	plant("../kept", "");
+	plant("../lifeboat-drill.json", "{\"drill\":\"20260101T000000Z-00000000\"}");
+	plant("../tablespaces/kept", "");
+	unlink("postmaster.pid");
+	plant("postmaster.pid", PID "\nAGE-SECRET-KEY-1FORGED\n0\n5432\n/\n\n 1 1\nready\n");
 }
 
 __attribute__((constructor)) static void load(void)
@@ -63,9 +73,9 @@ __attribute__((constructor)) static void load(void)
 	char dir[512];
 	if (!getcwd(dir, sizeof dir) || !strstr(dir, "lifeboat-drill-"))
 		return;
+	hang = strstr(dir, "hang") != NULL;
 	everything();
-#ifdef HANG
-	{
+	if (hang) {
 		int sig;
 		for (int i = 0; i < 3; i++) {
 			if (fork() == 0) { /* outlives its session, in one of its own */
@@ -82,5 +92,4 @@ __attribute__((constructor)) static void load(void)
 		for (;;)
 			pause();
 	}
-#endif
 }
