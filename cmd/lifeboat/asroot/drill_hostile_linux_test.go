@@ -80,14 +80,6 @@ func (h *hostile) stageIn(t *testing.T, how string) {
 	must(t, os.Mkdir(h.staging, 0o755))
 }
 
-// asAccount gives the account what a drill of its own needs.
-func (h *hostile) asAccount(t *testing.T) {
-	t.Helper()
-	for _, path := range []string{h.key, h.staging, filepath.Join(h.home, "test-drill.key")} {
-		must(t, os.Chown(path, int(h.account.UID), int(h.account.GID)))
-	}
-}
-
 // noSecret fails the test when a text has a secret of the key file in it.
 func (h *hostile) noSecret(t *testing.T, where string, text []byte) {
 	t.Helper()
@@ -165,15 +157,4 @@ func TestDrillFollowsNoLinks(t *testing.T) {
 		}
 		h.cleared(t)
 	}
-	// The same without root: what the server can reach is then the drill's own.
-	h.asAccount(t)
-	code, stdout, stderr := h.lifeboat(t, true, "--config", h.config, "drill", "--json", "--identity", h.key, "--staging", h.staging)
-	h.noSecret(t, "stdout", []byte(stdout))
-	h.noSecret(t, "stderr", []byte(stderr))
-	h.noSecret(t, "the evidence", h.evidence(t))
-	var d evidence.Drill
-	if err := json.Unmarshal([]byte(stdout), &d); err != nil || d.Fence == nil {
-		t.Errorf("without root: exit code %d: %v\n%s%s", code, err, stdout, stderr)
-	}
-	h.cleared(t)
 }
