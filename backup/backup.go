@@ -78,6 +78,9 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	if err != nil {
 		return nil, err
 	}
+	if err := tree.check(); err != nil {
+		return nil, err
+	}
 	m := r.NewManifestWriter()
 	defer m.Close()
 	c := newCopier(r, m, tree, facts, label, start, o)

@@ -224,9 +224,16 @@ func splitSums(s string) []string {
 	return out
 }
 
+// maxSums is how many slices a file's sum is of at most: the record of a longer one has
+// none, and the next backup reads all of the file.
+const maxSums = 1 << 17
+
 // sum is what the manifest says of the file's content: nothing unless each
-// slice is known.
+// slice is known, and they are not too many.
 func (f *copyFile) sum() string {
+	if len(f.sums) > maxSums {
+		return ""
+	}
 	for _, s := range f.sums {
 		if s == "" {
 			return ""

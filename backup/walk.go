@@ -251,3 +251,26 @@ func (w *walker) outsideConfig(root string) {
 		w.file(from, path.Join(ConfigDir, base), fi)
 	}
 }
+
+// check refuses what no manifest can hold, before anything is copied. What a backup
+// leaves out later only makes the list shorter.
+func (t *tree) check() error {
+	n := len(t.folders) + len(t.files) + 1
+	_, err := repo.NewFiles(n, func(yield func(repo.FileEntry) bool) {
+		for _, f := range t.folders {
+			if !yield(f) {
+				return
+			}
+		}
+		for _, s := range t.files {
+			if !yield(s.entry(s.size)) {
+				return
+			}
+		}
+		yield(t.control.entry(t.control.size))
+	})
+	if err != nil {
+		return fmt.Errorf("the data directory cannot be backed up: %w", err)
+	}
+	return nil
+}

@@ -18,22 +18,32 @@ const costMost = 256 << 20
 var costs = map[string]struct {
 	files  int64
 	record func(i int) string
+	soak   bool // it takes long
 }{
-	"3 million directories": {3_000_000, func(i int) string { return fmt.Sprintf(`{"type":"dir","path":"%07d","mode":448}`, i) }},
+	"3 million directories": {3_000_000, func(i int) string { return fmt.Sprintf(`{"type":"dir","path":"%07d","mode":448}`, i) }, false},
 	"as many files as there may be, in no order": {maxFiles, func(i int) string {
 		return fmt.Sprintf(`{"type":"file","path":"base/5/%d","mode":384}`, uint32(i)*2654435761)
-	}},
+	}, true},
 	"long names": {maxFiles, func(i int) string {
 		return fmt.Sprintf(`{"type":"file","path":"%d/%s","mode":384}`, i, strings.Repeat("x", 4000))
-	}},
-	"a record too long": {maxFiles, func(int) string { return strings.Repeat(" ", maxFileRecord) }},
+	}, false},
+	"a record too long": {maxFiles, func(int) string { return strings.Repeat(" ", maxFileRecord) }, false},
 	"long sums": {maxFiles, func(i int) string {
 		return fmt.Sprintf(`{"type":"file","path":"%d","mode":384,"sum":"%s"}`, i%100, strings.Repeat("0", maxFileRecord-100))
-	}},
-	"spans": {0, func(int) string {
-		return `{"pack":"` + strings.Repeat("0", 64) + `","size":5000,"head":400,"frames":[{"at":0,"len":10,"raw":10,"sum":"` +
-			strings.Repeat("0", 32) + `","to":[` + strings.Repeat("[0,0,0,1],", maxSpans-1) + `[0,0,0,1]]}]}`
-	}},
+	}, true},
+	"spans": {0, manySpans, false},
+	"as many files as there may be, and spans": {maxFiles, func(i int) string {
+		if i < maxFiles {
+			return fmt.Sprintf(`{"type":"dir","path":"%010d","mode":448}`, i)
+		}
+		return manySpans(i)
+	}, true},
+}
+
+// manySpans is a pack with as many as there may be.
+func manySpans(int) string {
+	return `{"pack":"` + strings.Repeat("0", 64) + `","size":5000,"head":400,"frames":[{"at":0,"len":10,"raw":10,"sum":"` +
+		strings.Repeat("0", 32) + `","to":[` + strings.Repeat("[0,0,0,1],", maxSpans-1) + `[0,0,0,1]]}]}`
 }
 
 // endless reads as the records of one of them.
@@ -63,7 +73,11 @@ func TestManifestCost(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector takes a multiple of the memory: run without it")
 	}
-	for name := range costs {
+	for name, c := range costs {
+		if c.soak && os.Getenv("LIFEBOAT_SOAK") == "" {
+			t.Logf("%s: with LIFEBOAT_SOAK only", name)
+			continue
+		}
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestManifestCost$", "-test.v")
 		cmd.Env = append(os.Environ(), "LIFEBOAT_TEST_COST="+name)
 		out, err := cmd.CombinedOutput()

@@ -109,7 +109,7 @@ func (m *ManifestReader) readFiles(each func(int, FileEntry)) error {
 	var raw int64
 	for i := range int(m.Info.Files) {
 		var f FileEntry
-		if err := m.recordWith(maxFileRecord, func(line []byte) error { return json.Unmarshal(line, &f) }); err != nil {
+		if err := m.recordWith(maxFileRecord, func(line []byte) error { return parseFile(line, &f) }); err != nil {
 			return err
 		}
 		if err := files.add(f); err != nil {

@@ -1,6 +1,7 @@
 package repo
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"strconv"
@@ -57,7 +58,8 @@ func appendPack(b []byte, p *PackEntry) []byte {
 // parsePack reads a pack record. What is not in the form of appendPack is left
 // to encoding/json, which decides.
 func parsePack(line []byte, p *PackEntry) error {
-	r := packReader{b: line}
+	// All spans in one piece: as they come they would be copied again and again.
+	r := packReader{b: line, spans: make([]Span, 0, bytes.Count(line, []byte("[")))}
 	*p = PackEntry{}
 	r.pack(p)
 	if !r.bad && len(r.b) == 0 {
@@ -69,8 +71,9 @@ func parsePack(line []byte, p *PackEntry) error {
 
 // packReader reads the one form; after anything else it is bad.
 type packReader struct {
-	b   []byte
-	bad bool
+	b     []byte
+	bad   bool
+	spans []Span // room for those of a pack
 }
 
 func (r *packReader) pack(p *PackEntry) {
@@ -106,6 +109,7 @@ func (r *packReader) frame(f *FrameEntry) {
 	r.text(`,"sum":"`)
 	f.Sum = r.hex()
 	r.text(`","to":[`)
+	first := len(r.spans)
 	for !r.bad {
 		r.text(`[`)
 		s := Span{File: int(r.number())}
@@ -116,11 +120,12 @@ func (r *packReader) frame(f *FrameEntry) {
 		r.text(`,`)
 		s.Len = int(r.number())
 		r.text(`]`)
-		f.To = append(f.To, s)
+		r.spans = append(r.spans, s)
 		if !r.has(`,`) {
 			break
 		}
 	}
+	f.To = r.spans[first:len(r.spans):len(r.spans)]
 	r.text(`]}`)
 }
 

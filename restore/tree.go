@@ -29,7 +29,6 @@ type layout struct {
 	inPlace  []string       // tablespaces in the data directory whose directories no record tells of
 	control  int            // number of global/pg_control among the files
 	group    bool           // initdb --allow-group-access
-	leftOut  int            // files in tablespaces that are not PostgreSQL's
 }
 
 // numbered is a directory by the number of its record, and how deep it lies; below 0
@@ -151,9 +150,6 @@ func (l *layout) add(i int, e repo.FileEntry) error {
 	if e.Type == repo.Dir {
 		l.dirs = append(l.dirs, numbered{int32(i), uint16(strings.Count(e.Path, "/"))})
 		return nil
-	}
-	if strings.HasPrefix(e.Path, "pg_tblspc/") && leftOut(e.Path) {
-		l.leftOut++
 	}
 	if e.Path == postgres.ControlPath {
 		l.control = i
