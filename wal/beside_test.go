@@ -70,8 +70,10 @@ func TestPushPastTakenNames(t *testing.T) {
 			t.Errorf("other content: %v", err)
 		}
 		for what, load := range map[string]func() (*Index, error){
-			"listed":  func() (*Index, error) { return LoadIndex(ctx, a.Repo, testSystem) },
-			"checked": func() (*Index, error) { return LoadChecked(ctx, a.Repo, testSystem, func(storage.Info) {}, HeaderCheck{}) },
+			"listed": func() (*Index, error) { return LoadIndex(ctx, a.Repo, testSystem) },
+			"checked": func() (*Index, error) {
+				return LoadChecked(ctx, a.Repo, testSystem, func(storage.Info) {}, HeaderCheck{})
+			},
 		} {
 			ix, err := load()
 			if err != nil {
