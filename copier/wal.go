@@ -7,20 +7,25 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
 // needs loads the index of an archive, which must hold the WAL that the backup needs
 // to become consistent: else *GapError.
 func (c *copying) needs(ctx context.Context, r *repo.Repo) (*wal.Index, error) {
-	ix, err := wal.LoadIndex(ctx, r, c.Info.System)
+	first, last := c.span()
+	// What the backup needs must be there, and not only be called so.
+	ix, err := wal.LoadChecked(ctx, r, c.Info.System, func(storage.Info) {}, wal.HeaderCheck{Want: func(n postgres.WALName) bool {
+		seg, err := postgres.ParseSegment(n.Segment, c.size)
+		return err == nil && seg.Timeline == first.Timeline && seg.No >= first.No && seg.No <= last.No
+	}})
 	if err != nil {
 		return nil, err
 	}
 	if ix.UncountedSlices() {
 		ix.LearnSegmentSize(c.size)
 	}
-	first, last := c.span()
 	for seg := first; seg.No <= last.No; seg = seg.Next() {
 		if ix.HeldTo(seg) < min(seg.End(), c.Info.StopLSN) {
 			return nil, &GapError{c.Info.Label, seg.Name()}

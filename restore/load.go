@@ -10,6 +10,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
@@ -79,12 +80,35 @@ func damaged(err error) bool {
 	return corrupt || untrusted
 }
 
+// behindNewest says which objects of a system's archive must bear a signed header to
+// count: those from the start of the newest backup on, and histories. How far the
+// archive gets hangs on their names, which anybody can have made; what is before, the
+// survey reads whole where it is to be replayed.
+func (in *Inputs) behindNewest(system postgres.SystemID) func(postgres.WALName) bool {
+	var newest repo.Info
+	for _, b := range in.Backups {
+		if b.System == system && b.Label > newest.Label {
+			newest = b
+		}
+	}
+	return func(n postgres.WALName) bool {
+		if n.Kind == postgres.WALHistory || newest.Label == "" {
+			return true
+		}
+		seg, err := postgres.ParseSegment(n.Segment, newest.SegSize)
+		return err != nil || seg.End() > newest.StartLSN
+	}
+}
+
 // find gathers the facts that are missing.
 func (in *Inputs) find(ctx context.Context, r *repo.Repo, t Target, m *MissingFactError, o Options) error {
 	if m.Archive != 0 {
-		ix, err := wal.LoadIndex(ctx, r, m.Archive)
+		ix, err := wal.LoadChecked(ctx, r, m.Archive, func(storage.Info) {}, wal.HeaderCheck{Want: in.behindNewest(m.Archive)})
 		if err != nil {
 			return err
+		}
+		for _, b := range ix.Bad() {
+			in.Notes = append(in.Notes, fmt.Sprintf("%s in the archive is not what it is called, and is taken for not there: %v", b.Name, b.Err))
 		}
 		in.Archives[m.Archive] = ix
 		if o.Listed != nil {
