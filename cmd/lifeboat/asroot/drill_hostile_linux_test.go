@@ -58,7 +58,9 @@ func newHostile(t *testing.T) *hostile {
 	library := filepath.Join(data, "xx", "evil.so")
 	must(t, os.Mkdir(filepath.Dir(library), 0o700))
 	must(t, os.Chown(filepath.Dir(library), int(h.account.UID), int(h.account.GID)))
-	compile := exec.Command("cc", "-shared", "-fPIC", "-w", "-o", library, fmt.Sprintf("-DSECRET=%q", h.key), fmt.Sprintf(`-DPID="%d"`, h.production), "testdata/evil.c")
+	compile := exec.Command("cc", "-shared", "-fPIC", "-w", "-o", library, fmt.Sprintf("-DSECRET=%q", h.key), fmt.Sprintf(`-DPID="%d"`, h.production),
+		fmt.Sprintf("-DDATA=%q", data), fmt.Sprintf("-DSOCKET=%q", filepath.Join(srv.SocketDir(), fmt.Sprintf(".s.PGSQL.%d", srv.Port()))),
+		fmt.Sprintf("-DCANARY=%q", h.canary()), "testdata/evil.c")
 	if out, err := compile.CombinedOutput(); err != nil {
 		t.Skipf("the attack cannot be compiled here: %v: %s", err, out)
 	}
