@@ -59,9 +59,9 @@ func TestDrillDoesNotReachProduction(t *testing.T) {
 		staging, key string
 		env          []string
 	}{
+		{"production's account", true, home, key, nil}, // the first, which makes the drill's key and directory: root may use both
 		{"root", false, h.staging, h.key, nil},
 		{"root, with production's account", false, h.staging, h.key, []string{"LIFEBOAT_DRILL_OWNER=postgres"}},
-		{"production's account", true, home, key, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.Command(h.program, "--config", h.config, "drill", "--json", "--identity", c.key, "--staging", c.staging)
