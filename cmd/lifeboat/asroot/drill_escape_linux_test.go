@@ -26,7 +26,7 @@ func (h *host) canary() string { return filepath.Join(h.dir, "canary") }
 // written, signalled or connected to; also when the drill has production's account,
 // and when the group of the data directory is root's.
 func TestDrillDoesNotReachProduction(t *testing.T) {
-	h := newHostile(t, "ESCAPE")
+	h := newHostile(t)
 	data := filepath.Join(h.home, "data")
 	must(t, filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
 		if os.IsNotExist(err) {
@@ -45,7 +45,8 @@ func TestDrillDoesNotReachProduction(t *testing.T) {
 	must(t, os.Chown(filepath.Join(data, "secret"), int(h.account.UID), int(h.account.GID)))
 	h.attackWorks(t, data)
 
-	home, key := filepath.Join(h.home, "staging"), filepath.Join(h.home, "account.key")
+	staging, home, key := filepath.Join(h.dir, "escape"), filepath.Join(h.home, "escape"), filepath.Join(h.home, "account.key")
+	must(t, os.Mkdir(staging, 0o755))
 	must(t, os.Mkdir(home, 0o700))
 	text, err := os.ReadFile(h.key)
 	must(t, err)
@@ -60,8 +61,8 @@ func TestDrillDoesNotReachProduction(t *testing.T) {
 		env          []string
 	}{
 		{"production's account", true, home, key, nil}, // the first, which makes the drill's key and directory: root may use both
-		{"root", false, h.staging, h.key, nil},
-		{"root, with production's account", false, h.staging, h.key, []string{"LIFEBOAT_DRILL_OWNER=postgres"}},
+		{"root", false, staging, h.key, nil},
+		{"root, with production's account", false, staging, h.key, []string{"LIFEBOAT_DRILL_OWNER=postgres"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cmd := exec.Command(h.program, "--config", h.config, "drill", "--json", "--identity", c.key, "--staging", c.staging)
@@ -95,7 +96,7 @@ func TestDrillDoesNotReachProduction(t *testing.T) {
 // behind no fence: it gets to everything, or its failure inside proves nothing.
 func (h *hostile) attackWorks(t *testing.T, data string) {
 	t.Helper()
-	dir := filepath.Join(h.home, "lifeboat-drill-control")
+	dir := filepath.Join(h.home, "lifeboat-drill-escape")
 	must(t, os.Mkdir(dir, 0o700))
 	must(t, os.WriteFile(filepath.Join(dir, "was-read"), nil, 0o600))
 	must(t, os.Chown(dir, int(h.account.UID), int(h.account.GID)))
