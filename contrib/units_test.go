@@ -117,3 +117,27 @@ func TestDrillUnit(t *testing.T) {
 		t.Errorf("%v", timer)
 	}
 }
+
+// A command that remembers what it has seen of the repository needs a directory for
+// that where the unit makes all others unwritable.
+func TestUnitsKeepWhatWasSeen(t *testing.T) {
+	files, err := filepath.Glob("systemd/lifeboat-*.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	remembers := regexp.MustCompile(` (backup|backups|verify|wal status|report|drill|rds drill)( |$)`)
+	found := 0
+	for _, f := range files {
+		u := readUnit(t, f)
+		if !remembers.MatchString(strings.Join(u["Service.ExecStart"], "\n")) || !u.has("Service.ProtectSystem", "strict") {
+			continue
+		}
+		found++
+		if dirs := strings.Join(u["Service.StateDirectory"], " "); !strings.HasPrefix(dirs, "lifeboat") || !u.has("Service.StateDirectoryMode", "0700") {
+			t.Errorf("%s: StateDirectory=%s", f, dirs)
+		}
+	}
+	if found < 4 {
+		t.Errorf("only %d units found", found)
+	}
+}
