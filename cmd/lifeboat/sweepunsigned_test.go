@@ -1,241 +1,374 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/lifeboat-dr/lifeboat/postgres/server"
-	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
-// sweptKinds are names that are free in a repository, for each kind of object: one that
-// sorts behind the genuine ones. %s stands for the system.
-var sweptKinds = map[string]string{
-	"systems/<system>":                                "systems/7999999999999999999",
-	"backups/<label>/manifest":                        "backups/20990131T020000Z-1a2b3c/manifest",
-	"backups/<label>/info":                            "backups/20990131T020000Z-1a2b3c/info",
-	"backups/<label>/fingerprints":                    "backups/20990131T020000Z-1a2b3c/fingerprints",
-	"backups/<label>/adoption":                        "backups/20990131T020000Z-1a2b3c/adoption",
-	"backups/<label>/part-<number>":                   "backups/20990131T020000Z-1a2b3c/part-000001",
-	"packs/<id>":                                      "packs/" + strings.Repeat("f", 64),
-	"wal/<system>/<timeline>/<name>":                  "wal/%s/00000001/0000000100000000000000F0",
-	"wal/<system>/<timeline>/<segment>.d/<from>-<to>": "wal/%s/00000001/0000000100000000000000F1.d/00000000-00001000",
-	"blocks/<system>/<timeline>/<from>-<to>":          "blocks/%s/00000001/00000000F0000000-00000000F1000000",
-	"pins/<label>/<generation>":                       "pins/20990131T020000Z-1a2b3c/000001",
-	"checks/<id>/summary":                             "checks/20990131T020000Z-1a2b3c4d/summary",
-	"checks/<id>/part-<n>":                            "checks/20990131T020000Z-1a2b3c4d/part-000001",
-	"keys/<serial>":                                   "keys/00000777",
-	"drills/<id>":                                     "drills/20990131T020000Z-1a2b3c4d",
-	"leases/<name>/<generation>":                      "leases/backup/18446744073709551614",
+// sweptCommands are run after each attack, in this order. Words in capitals are filled in.
+func sweptCommands() [][]string {
+	return [][]string{
+		{"wal", "fetch", "--no-prefetch", "NAME", "OUT", "--identity", "IDENTITY"},
+		{"backups"},
+		{"verify", "--identity", "IDENTITY"},
+		{"restore", "--dry-run", "--identity", "IDENTITY", "--to", "OUT"},
+		{"key", "status"},
+		{"lease", "status"},
+		{"report", "--since", "1d"},
+		{"expire", "--dry-run", "--keep-last", "1"},
+		{"wal", "push", "SEGMENT"},
+		{"wal", "status", "--identity", "IDENTITY"},
+		{"verify", "--read", "--identity", "IDENTITY"},
+		{"copy", "LABEL", "--to", "COPY"},
+		{"backup", "pin", "LABEL", "--reason", "again"},
+		{"key", "rotate", "--reseal"},
+		{"expire", "--keep-last", "1"},
+	}
 }
 
-// sweptCommands are run after each attack. Words in capitals are filled in.
-var sweptCommands = [][]string{
-	{"wal", "push", "SEGMENT"}, {"wal", "fetch", "NAME", "OUT"}, {"backups"}, {"verify"},
-	{"restore", "--dry-run", "--identity", "IDENTITY", "--to", "OUT"}, {"expire", "--dry-run", "--keep-last", "1"}, {"key", "status"}, {"lease", "status"},
+// putAttack is what somebody does who can only create objects: objects by their keys.
+type putAttack func(w *swept, k sweptKind) map[string][]byte
+
+func putAttacks() map[string]putAttack {
+	at := func(content func(w *swept, k sweptKind, key string) []byte, numbers ...int) putAttack {
+		return func(w *swept, k sweptKind) map[string][]byte {
+			all := map[string][]byte{}
+			for _, n := range numbers {
+				key := strings.ReplaceAll(k.free(n), "%s", w.system)
+				all[key] = content(w, k, key)
+			}
+			return all
+		}
+	}
+	fixed := func(text string) func(*swept, sweptKind, string) []byte {
+		return func(*swept, sweptKind, string) []byte { return []byte(text) }
+	}
+	return map[string]putAttack{
+		"junk that sorts first": at(fixed("junk\n"), -1),
+		"junk behind":           at(fixed("junk\n"), 0),
+		"nothing in it":         at(fixed(""), -1, 0),
+		"of a later format":     at(fixed(`{"statement":{"format":2},"signature":"AA"}`+"\n"), 0),
+		"a genuine one, moved":  at(func(w *swept, k sweptKind, _ string) []byte { return w.read(w.newest(k)) }, -1, 0),
+		"of another repository": at(func(w *swept, k sweptKind, key string) []byte { return w.foreignObject(k, key) }, 0),
+		"a GiB of zeros":        at(func(*swept, sweptKind, string) []byte { return nil }, 0), // made longer in apply
+		"many copies":           at(fixed("junk\n"), upTo(copies())...),
+		"beside a genuine one": func(w *swept, k sweptKind) map[string][]byte {
+			if top, _, _ := strings.Cut(k.name, "/"); !slices.Contains([]string{"systems", "backups", "blocks"}, top) {
+				return nil // nobody reads it there
+			}
+			return map[string][]byte{w.newest(k) + ".next": []byte("junk\n")}
+		},
+		"in the next one's place": func(w *swept, k sweptKind) map[string][]byte { return w.nextNames(k) },
+	}
 }
 
-// Whatever who can only put stores under names that are free, every command ends as if it
-// were not there, or with an error about that object; archiving goes on in any case.
+// nextNames are the names under which the commands of the sweep store something themselves.
+func (w *swept) nextNames(k sweptKind) map[string][]byte {
+	junk := []byte("junk\n")
+	switch k.name {
+	case "wal/<system>/<timeline>/<name>":
+		return map[string][]byte{"wal/" + w.system + "/00000002/" + filepath.Base(w.next): junk, "wal/" + w.system + "/00000003/00000003.history": junk}
+	case "keys/<serial>":
+		return map[string][]byte{"keys/00000002": junk, "keys/99999999": junk}
+	case "pins/<label>/<generation>":
+		return map[string][]byte{"pins/" + w.label + "/000002": junk}
+	}
+	return nil
+}
+
+// deleteAttacks is what somebody does who can also delete, to one genuine object: false
+// when that is no attack here.
+func deleteAttacks() map[string]func(c *sweptCase, k sweptKind, key string) (bool, error) {
+	type attack = func(c *sweptCase, k sweptKind, key string) (bool, error)
+	other := func(w *swept, k sweptKind, key string) string {
+		all := w.genuine(k)
+		return all[(slices.Index(all, key)+1)%len(all)]
+	}
+	return map[string]attack{
+		"gone":              func(c *sweptCase, _ sweptKind, key string) (bool, error) { return true, os.Remove(c.path(key)) },
+		"junk in its place": func(c *sweptCase, _ sweptKind, key string) (bool, error) { return true, c.put(key, []byte("junk\n")) },
+		"cut short": func(c *sweptCase, _ sweptKind, key string) (bool, error) {
+			raw := c.read(key)
+			return len(raw) > 0, c.put(key, raw[:len(raw)/2])
+		},
+		"another genuine one in its place": func(c *sweptCase, k sweptKind, key string) (bool, error) {
+			from := other(c.swept, k, key)
+			return from != key, c.put(key, c.read(from))
+		},
+	}
+}
+
+func upTo(n int) (all []int) {
+	for i := range n {
+		all = append(all, i)
+	}
+	return all
+}
+
+func soaking() bool { return os.Getenv("LIFEBOAT_SOAK") != "" }
+
+// copies is how many objects of one kind are put beside the genuine ones.
+func copies() int {
+	if soaking() {
+		return 2000
+	}
+	return 150
+}
+
+func (w *swept) read(key string) []byte {
+	raw, err := os.ReadFile(filepath.Join(w.base, filepath.FromSlash(key)))
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
+func (w *swept) genuine(k sweptKind) (all []string) {
+	for _, key := range w.keys {
+		if k.genuine.MatchString(key) {
+			all = append(all, key)
+		}
+	}
+	return all
+}
+
+func (w *swept) newest(k sweptKind) string {
+	all := w.genuine(k)
+	if len(all) == 0 {
+		return repo.MarkerKey
+	}
+	return all[len(all)-1]
+}
+
+// foreignObject is an envelope of another repository for the same key, or its marker.
+func (w *swept) foreignObject(k sweptKind, key string) []byte {
+	kinds := map[string]repo.Kind{"systems": repo.KindSystem, "manifest": repo.KindManifest, "info": repo.KindInfo, "fingerprints": repo.KindFingerprints,
+		"adoption": repo.KindAdoption, "part-<number>": repo.KindPart, "wal": repo.KindWAL, "blocks": repo.KindBlocks, "pins": repo.KindPin, "checks": repo.KindCheck}
+	top, _, _ := strings.Cut(k.name, "/")
+	kind, ok := kinds[top]
+	if top == "backups" {
+		kind, ok = kinds[k.name[strings.LastIndex(k.name, "/")+1:]]
+	}
+	if !ok {
+		key = repo.MarkerKey
+	} else if _, err := w.foreign.CreateEnvelope(context.Background(), key, kind, strings.NewReader("{}"), 2); err != nil {
+		panic(err)
+	}
+	rc, err := w.foreign.Store().Open(context.Background(), key, 0, math.MaxInt32)
+	if err != nil {
+		panic(err)
+	}
+	defer rc.Close()
+	raw, err := io.ReadAll(rc)
+	if err != nil {
+		panic(err)
+	}
+	return raw
+}
+
+// Whatever somebody without a key stores, removes and replaces, every command ends as it
+// does without that and says the same, or it names the object; and archiving goes on.
 func TestSweepUnsigned(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
-	s.Exec(t, "create table t as select generate_series(1, 1000) n")
-	label := s.backup(t)
-	s.flush(t)
-	s.run(t, "backup", "pin", label, "--reason", "audit")
-	s.run(t, "verify")
-	w := s.prepareSweep(t, label)
-	w.hold(t)
-
-	attacks := map[string]func(genuine []byte) []byte{
-		"junk":              func([]byte) []byte { return []byte("junk\n") },
-		"empty":             func([]byte) []byte { return nil },
-		"of another name":   func(g []byte) []byte { return g },
-		"of a later format": func([]byte) []byte { return []byte(`{"statement":{"format":2},"signature":"AA"}` + "\n") },
-	}
-	// A case that fails without any attack would show nothing.
-	want := w.outcomes(t, w.fresh(t, "clean"))
-	for i, o := range want {
-		if o.code != 0 {
-			t.Errorf("%q without an attack: exit code %d\n%s", sweptCommands[i], o.code, o.text)
+	w := newSwept(t)
+	for _, k := range sweptKinds() {
+		if len(w.genuine(k)) == 0 && k.name != "backups/<label>/fingerprints" {
+			t.Errorf("there is no genuine %s", k.name)
 		}
 	}
-	for what, content := range attacks {
-		for _, kinds := range w.groups() {
-			dir := w.fresh(t, strings.ReplaceAll(kinds[0]+what, "/", "_"))
-			var names []string
-			for _, kind := range kinds {
-				key := strings.ReplaceAll(sweptKinds[kind], "%s", w.system)
-				w.plant(t, dir, key, content(w.genuine[kind]))
-				names = append(names, nameIn(key))
-			}
-			for i, got := range w.outcomes(t, dir) {
-				named := slices.ContainsFunc(names, func(name string) bool { return strings.Contains(got.text, name) })
-				if knownGap(kinds, sweptCommands[i], got) {
-					continue
-				}
-				if archives := i == 0; got.code != want[i].code && (archives || !named) {
-					t.Errorf("%s under %s, %q: exit code %d, not %d\n%s", what, kinds, strings.Join(sweptCommands[i], " "), got.code, want[i].code, got.text)
+	clean := w.outcomesOf(t, "clean", nil)
+	for i, o := range clean {
+		if o.code != 0 && !slices.Equal(sweptCommands()[i][:2], []string{"wal", "status"}) { // which asks the server too
+
+			t.Errorf("%q without an attack: exit code %d\n%s", sweptCommands()[i], o.code, o.text())
+		}
+	}
+	for i, o := range w.outcomesOf(t, "again", nil) {
+		if o != clean[i] {
+			t.Errorf("%q without an attack says another thing each time:\n%s\n%s", sweptCommands()[i], clean[i].text(), o.text())
+		}
+	}
+	g := new(errgroup.Group)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	began, n := time.Now(), 0
+	for _, one := range w.cases() {
+		n++
+		name := fmt.Sprintf("case-%d", n)
+		g.Go(func() error {
+			for i, o := range w.outcomesOf(t, name, one.attack) {
+				if why := one.judge(sweptCommands()[i], clean[i], o); why != "" {
+					t.Errorf("%s (%s ...): %q %s\n%s", one.what, one.attacked[0], strings.Join(sweptCommands()[i], " "), why, o.text())
 				}
 			}
-			os.RemoveAll(dir)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	t.Logf("%d cases with %d commands each in %v", n, len(sweptCommands()), time.Since(began).Round(time.Second))
+}
+
+// sweptAttack is a case: what is done to a copy of the repository.
+type sweptAttack struct {
+	what     string
+	attacked []string // keys
+	unseen   bool     // what is done need not be told, as long as the command ends the same
+	attack   func(*sweptCase) error
+}
+
+// cases are all of them with LIFEBOAT_SOAK. Without, who can only put attacks many kinds at
+// once, and each kind gets every other attack of who can delete.
+func (w *swept) cases() (all []sweptAttack) {
+	kinds := sweptKinds()
+	groups := slices.Collect(slices.Chunk(kinds, 1))
+	if !soaking() {
+		isWAL := func(k sweptKind) bool { return strings.HasPrefix(k.name, "wal/") }
+		var archive, others []sweptKind
+		for _, k := range kinds {
+			if isWAL(k) {
+				archive = append(archive, k)
+			} else {
+				others = append(others, k)
+			}
+		}
+		groups = [][]sweptKind{archive, others}
+	}
+	for _, what := range slices.Sorted(maps.Keys(putAttacks())) {
+		for _, group := range groups {
+			if one := w.putCase(what, group); len(one.attacked) > 0 {
+				all = append(all, one)
+			}
 		}
 	}
-}
-
-// groups are the kinds that are attacked together: the WAL, and all others; and each alone
-// with LIFEBOAT_SOAK.
-func (w *swept) groups() [][]string {
-	all := slices.Sorted(maps.Keys(sweptKinds))
-	if os.Getenv("LIFEBOAT_SOAK") == "" {
-		at := slices.IndexFunc(all, isWAL)
-		return [][]string{all[:at], all[at:]}
-	}
-	return slices.Collect(slices.Chunk(all, 1))
-}
-
-func isWAL(kind string) bool { return strings.HasPrefix(kind, "wal/") }
-
-// knownGap is what docs/threats.md owns to: a name behind the end of the archive looks like
-// a gap to a restore, which then asks for a target before it and does not name the object.
-func knownGap(kinds []string, command []string, got sweptOutcome) bool {
-	return isWAL(kinds[0]) && command[0] == "restore" && got.code == 1 && strings.Contains(got.text, "there is a gap in the WAL")
-}
-
-// The sweep has every kind of object that FORMAT.md names, but for the marker, which is
-// there already.
-func TestSweepUnsignedIsWhole(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "repo", "FORMAT.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(text), "## Keys of objects")
-	table, _, _ := strings.Cut(rest, "Behind the key")
-	found := 0
-	for _, m := range regexp.MustCompile("`([a-z]+/<[^`]*)`").FindAllStringSubmatch(table, -1) {
-		found++
-		if sweptKinds[m[1]] == "" {
-			t.Errorf("the sweep does not attack %s", m[1])
+	for i, k := range kinds {
+		for j, what := range slices.Sorted(maps.Keys(deleteAttacks())) {
+			if len(w.genuine(k)) == 0 || (i+j)%2 == 1 && !soaking() {
+				continue
+			}
+			key := w.newest(k)
+			all = append(all, sweptAttack{k.name + ": " + what, []string{key}, k.silent || k.unseen != "" && (what == "gone" || strings.Contains(what, "genuine")),
+				func(c *sweptCase) error {
+					_, err := deleteAttacks()[what](c, k, key)
+					return err
+				}})
 		}
 	}
-	if found != len(sweptKinds) {
-		t.Errorf("%d kinds in FORMAT.md, %d in the sweep", found, len(sweptKinds))
+	return all
+}
+
+func (w *swept) putCase(what string, group []sweptKind) sweptAttack {
+	objects, names := map[string][]byte{}, []string{}
+	for _, k := range group {
+		names = append(names, k.name)
+		maps.Copy(objects, putAttacks()[what](w, k))
 	}
+	return sweptAttack{strings.Join(names, ", ") + ": " + what, slices.Sorted(maps.Keys(objects)), false, func(c *sweptCase) error {
+		for key, content := range objects {
+			if err := c.put(key, content); err != nil {
+				return err
+			}
+			if what == "a GiB of zeros" {
+				if err := os.Truncate(c.path(key), 1<<30); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}}
+}
+
+// judge says what is wrong with an outcome, "" for nothing.
+func (s sweptAttack) judge(command []string, want, got outcome) string {
+	archives := command[0] == "wal" && command[1] == "push"
+	switch {
+	case archives && got.code != 0:
+		return fmt.Sprintf("exits with %d: archiving has stopped", got.code)
+	case got.code == want.code && (got.stdout == want.stdout || s.unseen):
+		return ""
+	case slices.ContainsFunc(s.attacked, func(key string) bool { return strings.Contains(got.text(), nameIn(key)) }):
+		return ""
+	case got.code != want.code:
+		return fmt.Sprintf("exits with %d, not %d, and names none of the objects", got.code, want.code)
+	}
+	return "says another thing and names none of the objects; without the attack:\n" + want.stdout + "\nwith it:"
 }
 
 // nameIn is the part of a key by which people know the object.
 func nameIn(key string) string {
 	parts := strings.Split(key, "/")
-	if parts[0] == "backups" || parts[0] == "pins" || parts[0] == "checks" {
+	switch parts[0] {
+	case "backups", "pins", "checks", "leases":
 		return parts[1]
 	}
 	return parts[len(parts)-1]
 }
 
-// swept is a repository that is copied for each case.
-type swept struct {
-	*site
-	base, system, segment, name string
-	genuine                     map[string][]byte
-}
-
-func (s *site) prepareSweep(t *testing.T, label string) *swept {
-	t.Helper()
-	w := &swept{site: s, base: filepath.Join(s.dir, "repository"), genuine: map[string][]byte{}}
-	w.system = s.QueryString(t, "select system_identifier::text from pg_control_system()")
-	last := s.QueryString(t, "select last_archived_wal from pg_stat_archiver")
-	dir := filepath.Join(w.base, "wal", w.system, "00000001")
-	raw, err := os.ReadFile(filepath.Join(s.DataDir(), "pg_wal", last))
+// outcomesOf attacks a copy of the repository and runs all commands on it.
+func (w *swept) outcomesOf(t *testing.T, name string, attack func(*sweptCase) error) []outcome {
+	c, err := w.newCase(name)
+	if err == nil && attack != nil {
+		err = attack(c)
+	}
 	if err != nil {
-		t.Fatal(err)
+		t.Errorf("%s: %v", name, err)
+		return nil
 	}
-	// The segment that comes next, as far as the repository knows.
-	w.segment = filepath.Join(s.dir, last)
-	if err := os.WriteFile(w.segment, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s.Stop(t, server.Immediate)
-	if err := os.Remove(filepath.Join(dir, last)); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.name = entries[0].Name()
-	for kind := range sweptKinds {
-		top, _, _ := strings.Cut(kind, "/")
-		_ = filepath.WalkDir(filepath.Join(w.base, top), func(path string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && (w.genuine[kind] == nil || filepath.Base(path) == filepath.Base(kind)) {
-				w.genuine[kind], _ = os.ReadFile(path)
-			}
-			return nil
-		})
-	}
-	return w
-}
-
-// hold makes sure that nothing of the site changes the repository meanwhile.
-func (w *swept) hold(t *testing.T) {
-	t.Helper()
-	if _, err := os.Stat(filepath.Join(w.DataDir(), "postmaster.pid")); err == nil {
-		t.Fatal("the server runs")
-	}
-}
-
-func (w *swept) fresh(t *testing.T, name string) string {
-	dir := filepath.Join(w.dir, "cases", name)
-	if err := os.CopyFS(dir, os.DirFS(w.base)); err != nil {
-		t.Error(err)
-	}
-	return dir
-}
-
-// plant stores the object as somebody does who writes files into the directory.
-func (w *swept) plant(t *testing.T, dir, key string, content []byte) {
-	path := filepath.Join(dir, filepath.FromSlash(key))
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		t.Error(err)
-	}
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Error(err)
-	}
-	old := time.Now().Add(-time.Minute)
-	_ = os.Chtimes(path, old, old)
-}
-
-type sweptOutcome struct {
-	code int
-	text string
-}
-
-func (w *swept) outcomes(t *testing.T, dir string) []sweptOutcome {
-	out := filepath.Join(dir+".out", "x")
+	defer c.remove()
+	out := filepath.Join(filepath.Dir(c.repository), "out", "x")
 	_ = os.MkdirAll(filepath.Dir(out), 0o700)
-	defer os.RemoveAll(filepath.Dir(out))
-	fill := map[string]string{"SEGMENT": w.segment, "NAME": w.name, "OUT": out, "IDENTITY": w.identity}
-	var all []sweptOutcome
-	for _, command := range sweptCommands {
+	fill := map[string]string{"SEGMENT": filepath.Join(c.pgdata, "pg_wal", filepath.Base(w.next)), "NAME": w.name, "OUT": out, "IDENTITY": w.identity,
+		"LABEL": w.label, "COPY": "file://" + filepath.Join(filepath.Dir(c.repository), "copy")}
+	var all []outcome
+	for _, command := range sweptCommands() {
 		args := slices.Clone(command)
 		for i, a := range args {
 			if f, ok := fill[a]; ok {
 				args[i] = f
 			}
 		}
-		if command[0] == "wal" && command[1] == "fetch" {
-			args = append(args, "--identity", w.identity)
-		}
-		code, stdout, stderr := w.exec(t, append(args, "--repository", "file://"+dir)...)
-		all = append(all, sweptOutcome{code, fmt.Sprint(stdout, stderr)})
+		args = append(args, "--json", "--config", c.config, "--cluster-key", c.clusterKey, "--pgdata", c.pgdata)
+		o := inProcess(filepath.Join(filepath.Dir(c.repository), "lifeboat-state"), args...)
+		debug.SetGCPercent(100) // wal push has set them for its process
+		debug.SetMemoryLimit(math.MaxInt64)
+		o.stdout, o.stderr = c.normal(o.stdout), c.normal(o.stderr)
+		all = append(all, o)
 		_ = os.Remove(out)
 	}
 	return all
+}
+
+var varies = []struct {
+	form *regexp.Regexp
+	with string
+}{
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z| UTC)?`), "TIME"},
+	{regexp.MustCompile(`[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}`), "CHECK"},
+	{regexp.MustCompile(`"(seed|seconds|objects|read_now|unread|bytes_per_second|[a-z_]*_seconds|age|stored_bytes|[a-z_]*bytes)": ?("[^"]*"|-?[0-9.]+)`), `"$1": N`},
+	{regexp.MustCompile(`\b[0-9.]+(ms|s|m|h)\b`), "DURATION"},
+}
+
+// normal takes out what is another in each run.
+func (c *sweptCase) normal(text string) string {
+	text = strings.ReplaceAll(text, filepath.Dir(c.repository), "CASE")
+	text = strings.ReplaceAll(text, c.config, "CONFIG")
+	for _, v := range varies {
+		text = v.form.ReplaceAllString(text, v.with)
+	}
+	return string(bytes.TrimSpace([]byte(text)))
 }
