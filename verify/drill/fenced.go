@@ -29,6 +29,7 @@ func (r *run) serverView() *fence.View {
 		Writable: []string{r.stage.dataDir(), r.socket},
 		Readable: []string{filepath.Dir(r.install.BinDir), r.stage.conf()},
 		Binds:    map[string]string{},
+		Limits:   limits(),
 	}
 	if _, err := os.Lstat(r.stage.tablespaces()); err == nil {
 		v.Writable = append(v.Writable, r.stage.tablespaces())

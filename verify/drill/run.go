@@ -130,6 +130,19 @@ func (r *run) perform(ctx context.Context) error {
 	if err := r.restoreFiles(ctx); err != nil {
 		return err
 	}
+	watched, stop := r.watchDisk(ctx)
+	defer stop()
+	if err := r.serve(watched); err != nil {
+		if full, ok := errors.AsType[*FullError](context.Cause(watched)); ok {
+			return full
+		}
+		return err
+	}
+	return nil
+}
+
+// serve has to do with the restored server.
+func (r *run) serve(ctx context.Context) error {
 	if err := r.recover(ctx); err != nil {
 		return err
 	}

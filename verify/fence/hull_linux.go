@@ -423,6 +423,9 @@ func (f *Fence) settle() {
 			f.miss(Groups, "without root the account keeps its supplementary groups")
 		}
 	}
+	if v.UID != 0 && !outOfUse(v.UID) {
+		f.miss(Account, "it is an account that this host gives a name, which may own other things")
+	}
 	for _, bound := range []struct {
 		l Layer
 		n int64

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -33,6 +34,11 @@ func OwnIDs() (uid, gid uint32, err error) {
 		}
 	}
 	return 0, 0, errors.New("pick an account for the server: no free number was found")
+}
+
+// outOfUse says whether an id lies where OwnIDs looks.
+func outOfUse(id uint32) bool {
+	return slices.ContainsFunc(idRanges, func(r [2]uint32) bool { return id >= r[0] && id <= r[1] })
 }
 
 // inMap says whether an id exists in this user namespace (user_namespaces(7)).
