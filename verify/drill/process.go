@@ -20,8 +20,9 @@ import (
 
 // replies writes lines to the asking process, from several goroutines.
 type replies struct {
-	mu  sync.Mutex
-	out io.Writer
+	mu   sync.Mutex
+	out  io.Writer
+	told Progress // the last that was sent
 }
 
 func (w *replies) answer(v any) error {
@@ -32,15 +33,34 @@ func (w *replies) answer(v any) error {
 	return w.send(reply{Answer: text})
 }
 
-func (w *replies) progress(p Progress) { _ = w.send(reply{Progress: &p}) }
+// progressSteps is about how many lines tell of one phase: a plan observes every
+// record of the WAL, and a line for each took longer than to read it.
+const progressSteps = 256
+
+// progress tells how far a phase is: its begin, its end, and some steps between.
+func (w *replies) progress(p Progress) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	t := w.told
+	if p.Phase == t.Phase && p.Total == t.Total && p.Done != p.Total && p.Done >= t.Done && p.Done-t.Done < p.Total/progressSteps {
+		return
+	}
+	w.told = p
+	_ = w.write(reply{Progress: &p})
+}
 
 func (w *replies) send(r reply) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.write(r)
+}
+
+// write needs the lock.
+func (w *replies) write(r reply) error {
 	text, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	_, err = w.out.Write(append(text, '\n'))
 	return err
 }

@@ -2,6 +2,9 @@ package drill
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,4 +67,27 @@ func FuzzServerLog(f *testing.F) {
 			t.Errorf("a last line %q that is not there", l.lastLine)
 		}
 	})
+}
+
+// Who works tells of every step; what goes through the pipe is bounded, and the end is
+// told.
+func TestProgressIsBounded(t *testing.T) {
+	var out bytes.Buffer
+	w := &replies{out: &out}
+	const total = 100_000
+	for _, phase := range []string{evidence.PhasePlan, evidence.PhaseFiles} {
+		for done := int64(0); done <= total; done++ {
+			w.progress(Progress{phase, done, total})
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if n := len(lines); n < 100 || n > 2*(progressSteps+10) {
+		t.Errorf("%d lines for two phases of %d steps", n, total)
+	}
+	for _, want := range []Progress{{evidence.PhasePlan, 0, total}, {evidence.PhasePlan, total, total}, {evidence.PhaseFiles, total, total}} {
+		text, err := json.Marshal(reply{Progress: &want})
+		if err != nil || !slices.Contains(lines, string(text)) {
+			t.Errorf("%s is not told", text)
+		}
+	}
 }
