@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -122,11 +123,11 @@ func upTo(n int) (all []int) {
 	return all
 }
 
-func soaking() bool { return os.Getenv("LIFEBOAT_SOAK") != "" }
+var sweepAll = flag.Bool("sweep-all", false, "attack each kind of object alone and in every way in TestSweepUnsigned")
 
 // copies is how many objects of one kind are put beside the genuine ones.
 func copies() int {
-	if soaking() {
+	if *sweepAll {
 		return 2000
 	}
 	return 150
@@ -232,12 +233,12 @@ type sweptAttack struct {
 	attack   func(*sweptCase) error
 }
 
-// cases are all of them with LIFEBOAT_SOAK. Without, who can only put attacks many kinds at
+// cases are all of them with -sweep-all. Without, who can only put attacks many kinds at
 // once, and each kind gets every other attack of who can delete.
 func (w *swept) cases() (all []sweptAttack) {
 	kinds := sweptKinds()
 	groups := slices.Collect(slices.Chunk(kinds, 1))
-	if !soaking() {
+	if !*sweepAll {
 		isWAL := func(k sweptKind) bool { return strings.HasPrefix(k.name, "wal/") }
 		var archive, others []sweptKind
 		for _, k := range kinds {
@@ -258,7 +259,7 @@ func (w *swept) cases() (all []sweptAttack) {
 	}
 	for i, k := range kinds {
 		for j, what := range slices.Sorted(maps.Keys(deleteAttacks())) {
-			if len(w.genuine(k)) == 0 || (i+j)%2 == 1 && !soaking() {
+			if len(w.genuine(k)) == 0 || (i+j)%2 == 1 && !*sweepAll {
 				continue
 			}
 			key := w.newest(k)
