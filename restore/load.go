@@ -103,18 +103,9 @@ func (in *Inputs) behindNewest(system postgres.SystemID) func(postgres.WALName) 
 // mostNamed is how many objects of the archive that are nobody's a note names.
 const mostNamed = 3
 
-// loadArchive lists the archive. A name behind a gap can be anybody's: where there is a
-// gap, the signed headers of what lies behind it decide whether it is one. So "wal fetch" does.
+// loadArchive lists the archive. What is not what it is called is taken for not there.
 func (in *Inputs) loadArchive(ctx context.Context, r *repo.Repo, system postgres.SystemID) (*wal.Index, error) {
-	ix, err := wal.LoadIndex(ctx, r, system)
-	if err != nil {
-		return nil, err
-	}
-	behind, gaps := ix.BehindGaps()
-	if !gaps {
-		return ix, nil
-	}
-	ix, err = wal.LoadChecked(ctx, r, system, func(storage.Info) {}, wal.HeaderCheck{Want: behind})
+	ix, err := wal.LoadChecked(ctx, r, system, func(storage.Info) {}, wal.HeaderCheck{Want: in.behindNewest(system)})
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +114,7 @@ func (in *Inputs) loadArchive(ctx context.Context, r *repo.Repo, system postgres
 		in.Notes = append(in.Notes, fmt.Sprintf("%s is no WAL of this cluster and counts for nothing: %v", b.Key, b.Err))
 	}
 	if more := len(bad) - mostNamed; more > 0 {
-		in.Notes = append(in.Notes, fmt.Sprintf("and so are %d more objects behind the archive's end; \"lifeboat wal status\" lists them", more))
+		in.Notes = append(in.Notes, fmt.Sprintf("and so are %d more objects of the archive; \"lifeboat wal status\" lists them", more))
 	}
 	return ix, nil
 }
@@ -131,12 +122,9 @@ func (in *Inputs) loadArchive(ctx context.Context, r *repo.Repo, system postgres
 // find gathers the facts that are missing.
 func (in *Inputs) find(ctx context.Context, r *repo.Repo, t Target, m *MissingFactError, o Options) error {
 	if m.Archive != 0 {
-		ix, err := wal.LoadChecked(ctx, r, m.Archive, func(storage.Info) {}, wal.HeaderCheck{Want: in.behindNewest(m.Archive)})
+		ix, err := in.loadArchive(ctx, r, m.Archive)
 		if err != nil {
 			return err
-		}
-		for _, b := range ix.Bad() {
-			in.Notes = append(in.Notes, fmt.Sprintf("%s in the archive is not what it is called, and is taken for not there: %v", b.Name, b.Err))
 		}
 		in.Archives[m.Archive] = ix
 		if o.Listed != nil {

@@ -288,21 +288,6 @@ func (ix *Index) Ranges(tl postgres.Timeline) []Range {
 	return out
 }
 
-// BehindGaps says of a segment, whole or partial, whether it lies behind the first gap of
-// its timeline; gaps is false when no timeline has one.
-func (ix *Index) BehindGaps() (behind func(postgres.WALName) bool, gaps bool) {
-	last := map[postgres.Timeline]string{}
-	for tl := range ix.timelines {
-		if all := ix.Ranges(tl); len(all) > 1 {
-			last[tl] = postgres.SegmentAt(tl, all[0].End-1, ix.size).Name()
-		}
-	}
-	return func(name postgres.WALName) bool {
-		end, ok := last[name.Timeline]
-		return ok && name.Segment > end
-	}, len(last) > 0
-}
-
 // Newest is the last segment of a timeline of which anything is archived, false
 // when there is none.
 func (ix *Index) Newest(tl postgres.Timeline) (postgres.Segment, bool) {
