@@ -18,6 +18,7 @@ import (
 type outcome struct {
 	code           int
 	stdout, stderr string
+	facts          string // of stdout, for who compares runs: without what is another each time
 }
 
 func (o outcome) text() string { return o.stdout + o.stderr }
@@ -31,7 +32,7 @@ func inProcess(state string, args ...string) outcome {
 	a.ui = &ui{stdout: redactor{&out}, stderr: redactor{&errs}, secrets: &out, width: func() int { return 80 }}
 	a.environ = []string{"STATE_DIRECTORY=" + state, "HOME=" + state, "PATH=" + os.Getenv("PATH")}
 	code := a.run(args)
-	return outcome{code, out.String(), errs.String()}
+	return outcome{code: code, stdout: out.String(), stderr: errs.String()}
 }
 
 // bareSite is a repository in a directory with its keys and a configuration, and

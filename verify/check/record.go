@@ -58,7 +58,8 @@ const (
 	maxSummary = 4 << 20
 	// summariesRead is how many of the newest summaries are read at once, and
 	// mostSummaries at most, when none of those read every byte: a week of hourly
-	// checks must not hide the one that did.
+	// checks must not hide the one that did. What is none does not count, or names that
+	// anybody can put there would hide all.
 	summariesRead = 10
 	mostSummaries = 200
 )
@@ -256,13 +257,13 @@ func Summaries(ctx context.Context, r *repo.Repo) ([]Summary, error) {
 	slices.Sort(keys)
 	slices.Reverse(keys)
 	var out []Summary
-	for some := range slices.Chunk(keys[:min(len(keys), mostSummaries)], summariesRead) {
+	for some := range slices.Chunk(keys, summariesRead) {
 		read, err := readSummaries(ctx, r, some)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, read...)
-		if slices.ContainsFunc(read, func(s Summary) bool { return s.Read && s.Sample == 1 && !s.unproven() }) {
+		if slices.ContainsFunc(read, func(s Summary) bool { return s.Read && s.Sample == 1 && !s.unproven() }) || len(out) >= mostSummaries {
 			break
 		}
 	}

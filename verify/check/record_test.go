@@ -2,6 +2,7 @@ package check_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
@@ -53,6 +54,22 @@ func (k *killed) Create(ctx context.Context, key string, body io.ReadSeeker) err
 	}
 	return k.Store.Create(ctx, key, body)
 }
+
+// Names that anybody can put behind those of checks do not hide them.
+func TestSummariesBesideJunk(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.check(check.Record(t.Context(), s.repo, &check.Result{Began: s.now, Ended: s.now}, check.Options{Read: true}))
+	for n := range 250 {
+		key := repo.CheckSummaryKey(fmt.Sprintf("20990131T020000Z-%08x", n))
+		s.check(s.store.Create(t.Context(), key, strings.NewReader("junk")))
+	}
+	all, err := check.Summaries(t.Context(), s.repo)
+	if err != nil || len(all) != 1 {
+		t.Errorf("%d summaries, %v", len(all), err)
+	}
+}
+
 
 // A check that is killed has noted what it read up to minutes before; one that
 // is stopped, all. Each pack takes a minute here.
