@@ -470,3 +470,20 @@ func TestLeaseSignedBytes(t *testing.T) {
 		t.Errorf("it does not cover\n%s", text)
 	}
 }
+
+// A held lease is shown however many names somebody puts before it.
+func TestLeasesBesideManyNames(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.writer.AcquireLease(t.Context(), BackupLease, Claim{Holder: "db1"}, testTime)
+	check(t, err)
+	for n := range 2 * mostLeaseNames {
+		w.put(t, leaseKey(fmt.Sprintf("a%d", n), 1), []byte("junk"))
+	}
+	now, err := w.writer.StoreTime(t.Context(), BackupLease)
+	check(t, err)
+	all, more, err := w.writer.Leases(t.Context(), now)
+	check(t, err)
+	if !more || !slices.ContainsFunc(all, func(v LeaseView) bool { return v.Name == BackupLease && v.Held && v.Holder == "db1" }) {
+		t.Errorf("%d leases, more %t", len(all), more)
+	}
+}

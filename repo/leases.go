@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// The leases under which backups come and go.
+// The leases that the program takes.
 const (
 	BackupLease = "backup" // of who adds backups
 	ExpireLease = "expire" // of who removes and pins them
+	DrillLease  = "drill"  // of who rehearses a restore
 )
 
 // HoldBoth takes the leases of backups and of expiry, for work that rests on

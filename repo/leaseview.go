@@ -3,6 +3,7 @@ package repo
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,8 +24,9 @@ type LeaseView struct {
 // mostLeaseNames bounds how many names are looked at.
 const mostLeaseNames = 100
 
-// Leases lists the leases by name, the first hundred names. Now is the store's time. more is
-// true when there are further names.
+// Leases lists the leases by name, the first hundred names and those that the program takes
+// itself, which names that anybody can put before them do not hide. Now is the store's
+// time. more is true when there are further names.
 func (r *Repo) Leases(ctx context.Context, now time.Time) (all []LeaseView, more bool, err error) {
 	var names []string
 	for info, err := range r.store.List(ctx, leasesPrefix) {
@@ -39,6 +41,11 @@ func (r *Repo) Leases(ctx context.Context, now time.Time) (all []LeaseView, more
 			break
 		}
 		names = append(names, name)
+	}
+	for _, own := range []string{BackupLease, DrillLease, ExpireLease} {
+		if more && !slices.Contains(names, own) {
+			names = append(names, own)
+		}
 	}
 	for _, name := range names {
 		row, err := r.readLeases(ctx, &leaseRow{repo: r, name: name, now: now})

@@ -165,7 +165,7 @@ func (d *drillRun) do(ctx context.Context) error {
 	if done, err := d.notDue(ctx, r, key); done || err != nil {
 		return err
 	}
-	held, release, err := r.HoldLease(ctx, "drill",
+	held, release, err := r.HoldLease(ctx, repo.DrillLease,
 		repo.Claim{Holder: hostName() + " (drill)", Process: processName(), Gone: processGone}, d.now, nil)
 	if err != nil {
 		return err

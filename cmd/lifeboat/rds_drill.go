@@ -150,7 +150,7 @@ func (r *rdsRun) openForEvidence(ctx context.Context) (*repo.Repo, repo.SigningK
 	if err != nil {
 		return nil, repo.SigningKey{}, nil, nil, err
 	}
-	held, release, err := repository.HoldLease(ctx, "drill",
+	held, release, err := repository.HoldLease(ctx, repo.DrillLease,
 		repo.Claim{Holder: hostName() + " (rds " + r.source.Name + ")", Process: processName(), Gone: processGone}, r.now, nil)
 	return repository, key, release, held, err
 }

@@ -70,7 +70,6 @@ func TestSummariesBesideJunk(t *testing.T) {
 	}
 }
 
-
 // A check that is killed has noted what it read up to minutes before; one that
 // is stopped, all. Each pack takes a minute here.
 func TestGoingOn(t *testing.T) {
