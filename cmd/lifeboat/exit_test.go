@@ -87,7 +87,7 @@ func TestClassify(t *testing.T) {
 	}{
 		{errors.New("unheard of"), exitFailed, ""},
 		{wrapped(usage("x").hinted("read it")), exitUsage, "read it"},
-		{wrapped(&repo.LeasedError{Name: "backup", Holder: "db1"}), exitBusy, "db1"},
+		{wrapped(&repo.LeasedError{Name: "backup", Holder: "db1"}), exitBusy, "lifeboat lease status"},
 		{wrapped(repo.ErrNoIdentity), exitFailed, "--identity"},
 		{wrapped(&repo.OtherKeyError{Err: &repo.UntrustedError{}}), exitFailed, "use the key of that cluster"},
 		{wrapped(&repo.UntrustedError{}), exitFailed, "tampered"},

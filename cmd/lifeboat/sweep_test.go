@@ -138,6 +138,9 @@ func (s *sweepSite) repo(t *testing.T, store storage.Store) *repo.Repo {
 // earlier runs is over.
 func (s *sweepSite) takeBackup(store storage.Store) (label string, err error) {
 	s.clock = s.clock.Add(5 * time.Minute)
+	if err := s.leasesEnd(); err != nil {
+		return "", err
+	}
 	r, err := repo.Open(context.Background(), store, s.keys, "db1")
 	if err != nil {
 		return "", err
@@ -150,6 +153,21 @@ func (s *sweepSite) takeBackup(store storage.Store) (label string, err error) {
 		return "", err
 	}
 	return info.Label, nil
+}
+
+// leasesEnd makes the leases older by the store's clock than a lease lasts.
+func (s *sweepSite) leasesEnd() error {
+	root := filepath.Join(s.dir, "repository", "leases")
+	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	before := time.Now().Add(-10 * time.Minute)
+	return filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		return os.Chtimes(path, before, before)
+	})
 }
 
 // restoreBackup does what the command does, up to the server's start.
