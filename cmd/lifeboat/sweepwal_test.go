@@ -60,7 +60,7 @@ func (s *sweepSite) sweepPush(t *testing.T) {
 	}
 	// Each run begins with an empty archive.
 	switched := &switchedStore{}
-	faultSweep(t, switched, func(broken storage.Store) error {
+	faultSweep(t, switched, 1, func(broken storage.Store) error {
 		store = s.copyStore(t, []string{repo.MarkerKey}, "")
 		switched.Store = store
 		return push(broken)
@@ -110,7 +110,7 @@ func (s *sweepSite) sweepFetch(t *testing.T) {
 			if what == "there" {
 				want = hashOf(t, path)
 			}
-			faultSweep(t, store, fetch, func(_ fault.Mode, when string, err error) {
+			faultSweep(t, store, 1, fetch, func(_ fault.Mode, when string, err error) {
 				_, statErr := os.Lstat(path)
 				switch {
 				case errors.Is(err, wal.ErrNotArchived):
