@@ -5,19 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"syscall"
 
-	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/fence"
 	"github.com/lifeboat-dr/lifeboat/verify/fence/escape"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
-// All that the drill knows of package fence stands in this file.
+// Nearly all that the drill knows of package fence stands in this file.
 
 // serverView is what the restored server may see. Of the staging directory it can
 // write to what is its own and to nothing else: what a later drill believes, the
@@ -26,13 +23,10 @@ import (
 func (r *run) serverView() *fence.View {
 	v := &fence.View{
 		Root:     r.stage.path("root"),
-		Writable: []string{r.stage.dataDir(), r.socket},
+		Writable: []string{r.stage.dataDir(), r.socket, r.stage.tablespaces()},
 		Readable: []string{filepath.Dir(r.install.BinDir), r.stage.conf()},
 		Binds:    map[string]string{},
 		Limits:   limits(),
-	}
-	if _, err := os.Lstat(r.stage.tablespaces()); err == nil {
-		v.Writable = append(v.Writable, r.stage.tablespaces())
 	}
 	for _, t := range r.plan.NewTablespaces {
 		v.Binds[t.Path] = t.To
@@ -50,58 +44,120 @@ func (r *run) owner() (string, error) {
 	return fmt.Sprintf("%d:%d", uid, gid), err
 }
 
-// tryFence runs a program that does nothing behind a fence. The helper does it.
-func tryFence(ctx context.Context, q tryRequest) error {
-	cmd := exec.Command("/bin/true")
-	cmd.Dir, cmd.Env = "/", []string{}
-	if a := q.Account; a != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: a.UID, Gid: a.GID}}
-	}
-	f, err := fence.Command(ctx, cmd, q.Self, q.View)
-	if err != nil {
+// prepare makes what the server may see, before the fence shows it: the restore fills
+// the directories.
+func (r *run) prepare() error {
+	if err := r.writeConf(); err != nil {
 		return err
 	}
-	defer f.Kill()
-	if !f.Holds(fence.Mounts, fence.Network) {
-		return errors.New(f.Why(fence.Mounts, fence.Network))
+	dirs := []string{r.stage.path("root"), r.stage.dataDir(), r.stage.tablespaces()}
+	for _, t := range r.plan.NewTablespaces {
+		dirs = append(dirs, t.To)
 	}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, probe.LastLine(string(out)))
+	for i, dir := range dirs {
+		mode := os.FileMode(0o700)
+		if dir == r.stage.tablespaces() {
+			mode = 0o755 // it stays ours: the server passes through it
+		}
+		err := os.Mkdir(dir, mode)
+		if err == nil {
+			err = os.Chmod(dir, mode) // whatever the umask is
+		}
+		if err != nil && !(errors.Is(err, os.ErrExist) && i > 2) { // two tablespaces may share one
+			return fmt.Errorf("make what the server sees: %w", err)
+		}
+	}
+	var err error
+	r.socket, err = r.socketDir()
+	return err
+}
+
+// raiseFence has a helper make the fence that the server will be in. Where it does
+// not keep the server from files and network, that is noted, and told of the drill.
+func (r *run) raiseFence(ctx context.Context) error {
+	if r.helper == nil {
+		if err := r.startHelper(); err != nil {
+			return err
+		}
+	}
+	r.raised, r.unfenced = raised{}, ""
+	if err := r.helper.call(ctx, doFence, raiseRequest{Account: r.account(), View: *r.serverView(), Self: r.o.Self}, &r.raised); err != nil {
+		return err
+	}
+	if why := r.raised.Unfenced; why != "" {
+		r.unfenced = "this system does not allow one: " + probe.OneLine(why)
+	}
+	if !r.fenced() && len(r.plan.NewTablespaces) > 0 {
+		return &UnfencedError{r.plan.NewTablespaces[0].Path, r.unfenced}
 	}
 	return nil
 }
 
-// raise makes the fence, tries to get out of it, and has the server start inside.
-func (h *helper) raise(ctx context.Context, o *server.Options, s *started) (err error) {
-	q := h.want
-	v := *q.View
+// tryFence has the helper try to get out of the fence, while this process goes on; the
+// caller waits for it by the function. Nothing of the server's runs before that has
+// returned.
+func (r *run) tryFence(ctx context.Context) (wait func() error) {
+	var err error
+	done := make(chan struct{})
+	r.tried = tried{}
+	go func() {
+		defer close(done)
+		err = r.helper.call(ctx, doTry, nil, &r.tried)
+	}()
+	return func() error {
+		<-done
+		return err
+	}
+}
+
+// raise makes the fence: the helper's part of raiseFence.
+func (h *helper) raise(ctx context.Context, q raiseRequest) (raised, error) {
+	v := q.View
 	if q.Account != nil && os.Geteuid() == 0 {
 		v.UID, v.GID = q.Account.UID, q.Account.GID
 	}
-	if h.fence, err = fence.Start(ctx, q.Self, v); err != nil {
-		return err
+	f, err := fence.Start(ctx, q.Self, v)
+	switch {
+	case errors.Is(err, fence.ErrUnsupported):
+		return raised{Unfenced: err.Error()}, nil
+	case err != nil:
+		return raised{}, err
 	}
-	o.Launch = h.fence.Command
-	for _, l := range h.fence.Layers() {
-		s.Layers = append(s.Layers, evidence.Layer{Name: string(l.Layer), Held: l.Held, Reason: l.Reason})
+	h.fence, h.view, h.self = f, v, q.Self
+	out := raised{Unfenced: f.Why(fence.Mounts, fence.Network), Cgroups: f.Cgroups()}
+	for _, l := range f.Layers() {
+		out.Layers = append(out.Layers, evidence.Layer{Name: string(l.Layer), Held: l.Held, Reason: l.Reason})
 	}
-	tried, err := escape.Try(ctx, h.fence, q.Self, int(v.UID), int(v.GID))
-	if err != nil {
-		s.Why = probe.OneLine(err.Error())
-		return ctx.Err()
+	return out, nil
+}
+
+// tryOut tries to get out of the fence: the helper's part of tryFence. A fence that no
+// program can be run behind is an error.
+func (h *helper) tryOut(ctx context.Context) (tried, error) {
+	if h.fence == nil {
+		return tried{Why: fence.ErrUnsupported.Error()}, nil
 	}
-	for _, a := range tried {
-		s.Tried = append(s.Tried, evidence.Attempt{What: a.What, Outcome: string(a.Outcome), Error: a.Error, Outside: a.Outside})
+	all, err := escape.Try(ctx, h.fence, h.self, int(h.view.UID), int(h.view.GID))
+	switch {
+	case ctx.Err() != nil:
+		return tried{}, context.Cause(ctx)
+	case errors.Is(err, escape.ErrNotRun):
+		return tried{}, fmt.Errorf("no program can be run behind the fence: %w", err)
+	case err != nil:
+		return tried{Why: probe.OneLine(err.Error())}, nil
 	}
-	return nil
+	var t tried
+	for _, a := range all {
+		t.Tried = append(t.Tried, evidence.Attempt{What: a.What, Outcome: string(a.Outcome), Error: a.Error, Outside: a.Outside})
+	}
+	return t, nil
 }
 
 // noteTried takes over what was tried. Behind the fence nothing may have been
 // reached: what was is missing from it.
-func (r *run) noteTried(s started) {
+func (r *run) noteTried() {
 	f := r.doc.Fence
-	f.Layers, f.Tried, r.untried = s.Layers, s.Tried, s.Why
+	f.Layers, f.Tried, r.untried = r.raised.Layers, r.tried.Tried, r.tried.Why
 	if !r.fenced() {
 		return
 	}
@@ -114,20 +170,6 @@ func (r *run) noteTried(s started) {
 
 // fenced says whether the server is, or will be, behind the fence.
 func (r *run) fenced() bool { return r.unfenced == "" }
-
-// whyUnfenced says why there can be no fence; "" when there can. It is tried as the
-// server will get it but for the directories that are not there yet.
-func (r *run) whyUnfenced(ctx context.Context) (string, error) {
-	if err := os.Mkdir(r.stage.path("root"), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
-	}
-	v := fence.View{Root: r.stage.path("root"), Writable: []string{r.stage.dir}, Readable: []string{filepath.Dir(r.install.BinDir)}}
-	err := r.helper.call(ctx, doFence, tryRequest{Account: r.account(), View: v, Self: r.o.Self}, nil)
-	if _, failed := errors.AsType[*Failure](err); failed {
-		return "this system does not allow one: " + probe.OneLine(err.Error()), nil
-	}
-	return "", err
-}
 
 func (r *run) serverUser() string {
 	if o := r.plan.Owner; o != nil {

@@ -23,7 +23,8 @@ const HelpArgument = "drill-help"
 
 // What the helper is asked. It serves one start of the server.
 const (
-	doFence = "fence" // can a program be fenced here?
+	doFence = "fence" // make one
+	doTry   = "try"   // to get out of it
 	doStart = "start"
 	doPause = "pause" // until recovery has paused
 	doReady = "ready" // until recovery is over
@@ -46,8 +47,6 @@ type startRequest struct {
 	Role      string            `json:"role"`
 	Settings  map[string]string `json:"settings"`
 	Account   *server.Account   `json:"account,omitempty"` // nil: ours
-	View      *fence.View       `json:"view,omitempty"`    // nil: no fence
-	Self      string            `json:"self"`
 	Env       []string          `json:"env"`
 	Keep      bool              `json:"keep,omitempty"`
 	Tables    string            `json:"tables,omitempty"` // file of what the backup noted of its tables
@@ -58,20 +57,29 @@ type startRequest struct {
 	Stall  time.Duration     `json:"stall"`
 }
 
-// tryRequest says how to try the fence.
-type tryRequest struct {
+// raiseRequest says which fence to make.
+type raiseRequest struct {
 	Account *server.Account `json:"account,omitempty"`
 	View    fence.View      `json:"view"`
 	Self    string          `json:"self"`
 }
 
-// started is the server, its process as the helper sees it, and its fence as it
-// was tried before the server was there.
+// raised is the fence.
+type raised struct {
+	Layers   []evidence.Layer `json:"layers,omitempty"`
+	Unfenced string           `json:"unfenced,omitempty"` // why it keeps the server from files or network not
+	Cgroups  []string         `json:"cgroups,omitempty"`  // that were made for it
+}
+
+// tried are the ways out of the fence, before the server is there.
+type tried struct {
+	Tried []evidence.Attempt `json:"tried,omitempty"`
+	Why   string             `json:"why,omitempty"` // why nothing was tried
+}
+
+// started is the server, its process as the helper sees it.
 type started struct {
-	PID    int                `json:"pid"`
-	Layers []evidence.Layer   `json:"layers,omitempty"`
-	Tried  []evidence.Attempt `json:"tried,omitempty"`
-	Why    string             `json:"why,omitempty"` // why nothing was tried
+	PID int `json:"pid"`
 }
 
 // recovery is what the restored server left behind of its recovery. All of it is
@@ -113,10 +121,10 @@ func ServeHelper(ctx context.Context, now func() time.Time, in io.Reader, out io
 	}
 	h := &helper{w: &replies{out: out}, now: now, explain: explain}
 	err := serve(ctx, in, out, map[string]handler{
-		doFence: h.answerFence, doStart: h.answerStart, doPause: h.answerPause,
+		doFence: h.answerFence, doTry: h.answerTry, doStart: h.answerStart, doPause: h.answerPause,
 		doReady: h.answerReady, doLook: h.answerLook, doStop: h.answerStop,
 	}, h.failure)
-	if h.server != nil && !h.want.Keep {
+	if h.server == nil || !h.want.Keep {
 		if h.fence != nil {
 			err = errors.Join(err, h.fence.Kill())
 		}
@@ -132,6 +140,8 @@ type helper struct {
 	want    startRequest
 	server  *server.Server
 	fence   *fence.Fence // nil: none
+	view    fence.View   // of it
+	self    string
 	tables  *fingerprint.Set
 	explain func(error) (string, int)
 }
@@ -147,11 +157,21 @@ func (h *helper) failure(err error) Failure {
 func (h *helper) observe(phase string, done, total int64) { h.w.progress(Progress{phase, done, total}) }
 
 func (h *helper) answerFence(ctx context.Context, with json.RawMessage) (any, error) {
-	var q tryRequest
+	if h.fence != nil || h.server != nil {
+		return nil, fmt.Errorf("%w: the fence is made twice", errBadAnswer)
+	}
+	var q raiseRequest
 	if err := strictly(with, &q); err != nil {
 		return nil, err
 	}
-	return struct{}{}, tryFence(ctx, q)
+	return h.raise(ctx, q)
+}
+
+func (h *helper) answerTry(ctx context.Context, _ json.RawMessage) (any, error) {
+	if h.server != nil {
+		return nil, fmt.Errorf("%w: the server is there already", errBadAnswer)
+	}
+	return h.tryOut(ctx)
 }
 
 // answerStart starts the server, and gives up root before anything of the
@@ -178,18 +198,14 @@ func (h *helper) answerStart(ctx context.Context, with json.RawMessage) (any, er
 		DataDir: q.DataDir, SocketDir: q.SocketDir, LogFile: filepath.Join(q.LogDir, logName), Settings: q.Settings, Role: q.Role,
 		Account: q.Account, DieWithParent: !q.Keep, Env: q.Env,
 	}
-	var ways started
-	if q.View != nil {
-		if err := h.raise(ctx, &o, &ways); err != nil {
-			return nil, err
-		}
+	if h.fence != nil {
+		o.Launch = h.fence.Command
 	}
 	var err error
 	if h.server, err = server.Start(ctx, q.Install, o); err != nil {
 		return nil, err
 	}
-	ways.PID = h.server.PID()
-	return ways, giveUpRoot(q.Account)
+	return started{h.server.PID()}, giveUpRoot(q.Account)
 }
 
 func (h *helper) answerPause(ctx context.Context, _ json.RawMessage) (any, error) {

@@ -29,16 +29,10 @@ func (r *run) preflight(ctx context.Context) error {
 	if free := availableMemory(); free > 0 && free < needMemory {
 		return &MemoryError{needMemory, free}
 	}
-	if err := r.startHelper(); err != nil {
+	if err := r.prepare(); err != nil {
 		return err
 	}
-	if r.unfenced, err = r.whyUnfenced(ctx); err != nil {
-		return err
-	}
-	if !r.fenced() && len(r.plan.NewTablespaces) > 0 {
-		return &UnfencedError{r.plan.NewTablespaces[0].Path, r.unfenced}
-	}
-	return nil
+	return r.raiseFence(ctx)
 }
 
 // checkDisk sees to what must stay free; the plan has made sure of the files and

@@ -12,14 +12,15 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/fence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // recover starts the server and waits until recovery is over and it can be
 // written to.
 func (r *run) recover(ctx context.Context) error {
-	if err := r.writeConf(r.plan); err != nil {
-		return err
+	if err := r.autoConf(r.plan.Settings); err != nil {
+		return fmt.Errorf("write the configuration: %w", err)
 	}
 	noted, err := r.notedTables(ctx)
 	if err != nil {
@@ -60,27 +61,28 @@ func (r *run) startHelper() (err error) {
 
 // start has the helper start the server with more settings than it has in any case.
 func (r *run) start(ctx context.Context, more map[string]string, tables string) error {
-	if r.helper == nil {
-		if err := r.startHelper(); err != nil {
+	if r.helper == nil { // each start of the server has a fence of its own
+		if err := r.raiseFence(ctx); err != nil {
+			return err
+		}
+		if err := r.tryFence(ctx)(); err != nil {
 			return err
 		}
 	}
 	load, missing, left := r.preload(r.install, r.plan.Backup.Settings["shared_preload_libraries"])
 	r.missing = missing
-	r.doc.Fence = &evidence.Fence{Loaded: load, Left: slices.Concat(missing, left), Proven: []string{}}
-	if r.socket == "" {
-		dir, err := r.socketDir()
-		if err != nil {
-			return err
-		}
-		r.socket = dir
+	f := &evidence.Fence{Loaded: load, Left: slices.Concat(missing, left), Proven: []string{}}
+	if before := r.doc.Fence; before != nil { // what led out of an earlier one has led out
+		f.Missing = before.Missing
 	}
+	r.doc.Fence = f
+	r.noteTried()
 	settings := r.settings(r.install, load)
 	maps.Copy(settings, more)
 	var s started
 	if err := r.helper.call(ctx, doStart, startRequest{
 		Install: r.install, DataDir: r.plan.DataDir, SocketDir: r.socket, LogDir: r.stage.logs(), Role: r.o.Role, Settings: settings, Account: r.account(),
-		View: r.serverView(), Self: r.o.Self, Env: probe.PlainEnv(r.o.Env), Keep: r.o.Keep, Tables: tables,
+		Env: probe.PlainEnv(r.o.Env), Keep: r.o.Keep, Tables: tables,
 		System: r.plan.Backup.System, Begin: r.plan.WAL.Begin, Stop: r.plan.StopLSN, Stall: r.o.Stall,
 	}, &s); err != nil {
 		return err
@@ -91,7 +93,6 @@ func (r *run) start(ctx context.Context, more map[string]string, tables string) 
 		return errBadAnswer
 	}
 	r.pid = s.PID
-	r.noteTried(s)
 	return nil
 }
 
@@ -174,8 +175,14 @@ func (r *run) stopServer() error {
 	if r.helper == nil {
 		return nil
 	}
-	return r.helper.kill()
+	err := r.helper.kill()
+	r.removeCgroups()
+	return err
 }
+
+// removeCgroups removes those of a fence that has ended, which the helper has given up
+// the rights for. One that stays is empty, and a later drill removes it.
+func (r *run) removeCgroups() { _ = fence.RemoveCgroups(r.raised.Cgroups) }
 
 func (r *run) keptServer() *Kept {
 	k := &Kept{Conn: server.ConnString(r.socket, 0, r.o.Role, ""), DataDir: r.plan.DataDir, Folder: r.stage.dir, PGCtl: r.install.Path("pg_ctl")}

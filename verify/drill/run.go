@@ -14,6 +14,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/fence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
@@ -86,10 +87,12 @@ type run struct {
 	plan     *restore.Plan
 	install  server.Install
 	restorer *Restorer
-	helper   *process // nil: no server was, or is to be, started
+	helper   *process // nil: there is none
 	pid      int      // of the server, by the helper's word
 	recovery recovery // what the server left behind of it
 	covered  []listedBackup
+	raised   raised       // the fence
+	tried    tried        // ways out of it
 	unfenced string       // why there is no fence; "" with one
 	untried  string       // why no way out of the fence was tried
 	paused   postgres.LSN // where recovery was paused to compare tables; 0 when it was not
@@ -116,6 +119,11 @@ func (r *run) begin() {
 func (r *run) perform(ctx context.Context) error {
 	if err := r.makeStage(); err != nil {
 		return err
+	}
+	if r.o.Level != evidence.Quick {
+		if err := r.startHelper(); err != nil {
+			return err
+		}
 	}
 	if err := r.makePlan(ctx); err != nil {
 		return err
@@ -151,6 +159,7 @@ func (r *run) serve(ctx context.Context) error {
 }
 
 func (r *run) makeStage() error {
+	fence.SweepCgroups()
 	older, err := Sweep(r.o.Staging)
 	r.doc.Cleanup.Older = older
 	if err != nil {
@@ -176,9 +185,25 @@ func (r *run) since(t time.Time) float64 { return r.o.Now().Sub(t).Seconds() }
 // round keeps microseconds: more was not measured.
 func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
 
-// restoreFiles restores the backup, and then the WAL: the server will have no
-// network to fetch it by.
+// restoreFiles restores the backup and the WAL. Meanwhile the fence is tried: the server
+// starts when both have ended.
 func (r *run) restoreFiles(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tried := r.tryFence(ctx)
+	err := r.fetch(ctx)
+	if err != nil {
+		cancel() // the helper ends, and what it tries with it
+	}
+	if e := tried(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// fetch restores the backup, and then the WAL: the server will have no network to
+// fetch it by.
+func (r *run) fetch(ctx context.Context) error {
 	err := r.phase(evidence.PhaseFiles, func(p *evidence.Phase) error {
 		p.Bytes, p.Fetched = r.plan.WriteBytes, r.plan.FetchBytes
 		return r.restorer.call(ctx, doFiles, nil, &written{})

@@ -49,7 +49,7 @@ func (r *run) settings(install server.Install, preload []string) map[string]stri
 // writeConf writes the server's own configuration files, beside the data
 // directory: what production has in its files names production's paths. They, and
 // the directory of the log, stay ours: the server's account can read them.
-func (r *run) writeConf(p *restore.Plan) error {
+func (r *run) writeConf() error {
 	for _, dir := range []string{r.stage.conf(), r.stage.logs()} {
 		err := os.Mkdir(dir, 0o755)
 		if err == nil {
@@ -73,9 +73,6 @@ func (r *run) writeConf(p *restore.Plan) error {
 		if err != nil {
 			return fmt.Errorf("write the configuration: %w", err)
 		}
-	}
-	if err := r.autoConf(p.Settings); err != nil {
-		return fmt.Errorf("write the configuration: %w", err)
 	}
 	return nil
 }

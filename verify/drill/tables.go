@@ -52,6 +52,7 @@ func (r *run) compareTables(ctx context.Context, at postgres.LSN) error {
 		if err := r.helper.end(5 * time.Second); err != nil {
 			return err
 		}
+		r.removeCgroups()
 		r.helper, r.paused = nil, at
 		return nil
 	})

@@ -66,7 +66,7 @@ func (h *helper) watchProgress(ctx context.Context) *HangError {
 
 // progress is a text that changes as recovery goes on.
 func (h *helper) progress(ctx context.Context) (string, postgres.LSN) {
-	size, _ := server.ForeignSize(h.want.SocketDir, logName)
+	size, _ := server.ForeignSize(h.want.LogDir, logName)
 	qctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var replayed string

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -39,7 +40,7 @@ func (f *Fence) bound(controller string, v2, v1 map[string]string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(parent, fmt.Sprintf("lifeboat-drill-%d", f.init.Process.Pid))
+	dir := filepath.Join(parent, fmt.Sprintf("%s%d", cgroupPrefix, f.init.Process.Pid))
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -84,15 +85,41 @@ func cgroupOf(controller string) (dir string, version int, err error) {
 	return "", 0, errNoController
 }
 
-// removeCgroups removes the cgroups once their last process is gone, which the
-// kernel notices a moment after it was reaped.
-func (f *Fence) removeCgroups() {
-	for _, dir := range f.cgroups {
+// RemoveCgroups removes the cgroups of a fence that has ended. The kernel notices a
+// moment after the last process was reaped that it is gone, so it tries for a second.
+// Who ends a fence after it has given up root cannot do so.
+func RemoveCgroups(dirs []string) (err error) {
+	for _, dir := range dirs {
 		for range 100 {
-			if err := os.Remove(dir); err == nil || errors.Is(err, fs.ErrNotExist) {
+			if err = os.Remove(dir); err == nil || !errors.Is(err, syscall.EBUSY) {
 				break
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	return err
+}
+
+// SweepCgroups removes cgroups of fences whose first process is gone. Only empty ones
+// can be removed (cgroups(7)), so one that is in use stays whatever its name is.
+func SweepCgroups() {
+	for _, controller := range []string{"memory", "pids"} {
+		parent, _, err := cgroupOf(controller)
+		if err != nil {
+			continue
+		}
+		found, _ := filepath.Glob(filepath.Join(parent, cgroupPrefix+"*"))
+		for _, dir := range found {
+			pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix))
+			if err == nil && pid > 0 && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+				_ = os.Remove(dir)
+			}
+		}
 	}
 }
+
+// cgroupPrefix and the id of the first process inside are the name of a cgroup.
+const cgroupPrefix = "lifeboat-drill-"

@@ -59,3 +59,12 @@ func (*Fence) Why(...Layer) string { return ErrUnsupported.Error() }
 
 // Inside is of no use here.
 func (*Fence) Inside() string { return "" }
+
+// Cgroups is empty here.
+func (*Fence) Cgroups() []string { return nil }
+
+// RemoveCgroups has nothing to remove here.
+func RemoveCgroups([]string) error { return nil }
+
+// SweepCgroups has nothing to remove here.
+func SweepCgroups() {}

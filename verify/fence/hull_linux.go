@@ -87,6 +87,9 @@ func Start(ctx context.Context, self string, v View) (*Fence, error) {
 	// Each turn has one layer less, so this ends.
 	for range Layers() {
 		failed, err := f.try(ctx)
+		if err != nil && f.lookAtNamespaces() {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -108,15 +111,29 @@ var namespaces = map[Layer]uintptr{
 	Mounts: unix.CLONE_NEWNS, Network: unix.CLONE_NEWNET, Processes: unix.CLONE_NEWPID, IPC: unix.CLONE_NEWIPC, UTS: unix.CLONE_NEWUTS, Cgroup: unix.CLONE_NEWCGROUP,
 }
 
-// lookAtKernel finds out which layers there can be, as far as that can be asked.
-// Without root all namespaces belong to a user namespace.
+// lookAtKernel finds out which layers there can be that no failure of init names.
 func (f *Fence) lookAtKernel() {
-	miss := func(l Layer, err error) {
-		if err != nil && f.spec.has(l) {
-			f.spec.Missing[l] = plain(err)
-		}
+	f.missFor(User, tryClone(unix.CLONE_NEWUSER, true))
+	_, err := landlockVersion()
+	f.missFor(Landlock, err)
+	f.missFor(Seccomp, whyNoFilter())
+	if os.Geteuid() != 0 && !f.spec.has(User) {
+		f.lookAtNamespaces()
 	}
-	miss(User, tryClone(unix.CLONE_NEWUSER, true))
+}
+
+func (f *Fence) missFor(l Layer, err error) {
+	if err != nil {
+		f.miss(l, plain(err))
+	}
+}
+
+// lookAtNamespaces finds out which namespaces there cannot be: a process that asks for
+// all of them at once is not told. Without root all belong to a user namespace. It
+// reports whether it has found any; it is for a fence that could not be made with them,
+// since making each takes time.
+func (f *Fence) lookAtNamespaces() bool {
+	before := len(f.spec.Missing)
 	with, why := uintptr(0), error(nil)
 	if os.Geteuid() != 0 {
 		with = unix.CLONE_NEWUSER
@@ -126,14 +143,12 @@ func (f *Fence) lookAtKernel() {
 	}
 	for l, flag := range namespaces {
 		if why != nil {
-			miss(l, why)
-			continue
+			f.missFor(l, why)
+		} else if f.spec.has(l) {
+			f.missFor(l, tryClone(with|flag, with != 0))
 		}
-		miss(l, tryClone(with|flag, with != 0))
 	}
-	_, err := landlockVersion()
-	miss(Landlock, err)
-	miss(Seccomp, whyNoFilter())
+	return len(f.spec.Missing) > before
 }
 
 // tryClone makes a process in new namespaces that ends at once: a program that
@@ -370,7 +385,7 @@ func (f *Fence) Kill() error {
 	if f.init == nil {
 		return nil
 	}
-	defer f.removeCgroups()
+	defer func() { _ = RemoveCgroups(f.cgroups) }()
 	defer f.control.Close()
 	select {
 	case <-f.ended:
@@ -386,6 +401,10 @@ func (f *Fence) Kill() error {
 
 // endLimit is how long init may take to end everything inside.
 const endLimit = 5 * time.Second
+
+// Cgroups are the directories of cgroups that were made for it, which stay when what
+// ends it may not remove them: see RemoveCgroups.
+func (f *Fence) Cgroups() []string { return slices.Clone(f.cgroups) }
 
 // Layers says of each layer whether it holds.
 func (f *Fence) Layers() []State { return slices.Clone(f.states) }

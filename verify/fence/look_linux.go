@@ -63,9 +63,9 @@ func unescaped(path string) string {
 // standsFor is the process that has this id inside a PID namespace, as its last
 // ("NSpid", proc_pid_status(5)); the id itself if there is none.
 func standsFor(pid int) int {
-	statuses, _ := filepath.Glob("/proc/[0-9]*/status")
-	for _, path := range statuses {
-		text, err := os.ReadFile(path)
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join("/proc", e.Name(), "status"))
 		if err != nil {
 			continue // it has ended
 		}

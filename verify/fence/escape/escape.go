@@ -5,6 +5,8 @@
 // nothing, and is unknown.
 package escape
 
+import "errors"
+
 // Argument is the first argument of a process that has to call Enter.
 const Argument = "escape-probe"
 
@@ -25,6 +27,9 @@ type Attempt struct {
 	Error   string  `json:"error,omitempty"`   // the system's, inside
 	Outside string  `json:"outside,omitempty"` // the system's, without the fence
 }
+
+// ErrNotRun means that the probe could not be run behind the fence.
+var ErrNotRun = errors.New("the probe did not run")
 
 // Count says how many attempts had an outcome.
 func Count(all []Attempt, o Outcome) int {

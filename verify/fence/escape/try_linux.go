@@ -46,7 +46,7 @@ func Try(ctx context.Context, f *fence.Fence, self string, uid, gid int) ([]Atte
 	}
 	inside, err := c.run(ctx, f.Inside(), f.Command)
 	if err != nil {
-		return nil, fmt.Errorf("try to escape: %w", err)
+		return nil, fmt.Errorf("try to escape: %w: %w", ErrNotRun, err)
 	}
 	// What came has come from inside: a probe's word that it failed counts for nothing then.
 	arrived := c.arrived()
