@@ -19,14 +19,18 @@ import (
 // that works needs about that long for a segment.
 const firstPoll = 50 * time.Millisecond
 
-// MissingError says that a segment was not archived in the time given.
+// MissingError says that a segment was not seen in the archive in the time given.
 type MissingError struct {
 	Segment postgres.Segment
+	Looked  bool          // and it was not there; else the time ended before the answer
 	Waited  time.Duration // since it was first looked for
 	Err     error         // why the wait ended
 }
 
 func (e *MissingError) Error() string {
+	if !e.Looked {
+		return fmt.Sprintf("the time given ended before it was known whether WAL segment %s is in the archive", e.Segment)
+	}
 	return fmt.Sprintf("WAL segment %s is not in the archive after %s of waiting",
 		e.Segment, e.Waited.Round(time.Millisecond))
 }
@@ -64,7 +68,7 @@ func WaitArchived(ctx context.Context, r *repo.Repo, system postgres.SystemID, t
 	last := postgres.SegmentEndingAt(tl, to, size)
 	known, err := w.among(ctx, seg, last)
 	if err != nil {
-		return waitError(ctx, seg, 0, err)
+		return waitError(ctx, &MissingError{Segment: seg}, err)
 	}
 	for ; seg.No <= last.No; seg = seg.Next() {
 		if known[seg.No] {
@@ -152,7 +156,7 @@ func commonPrefix(a, b string) string {
 // waitFor waits for one segment.
 func (w *waiter) waitFor(ctx context.Context, seg postgres.Segment) error {
 	pause := min(firstPoll, w.poll)
-	var waited time.Duration
+	missing := &MissingError{Segment: seg}
 	for {
 		info, err := w.repo.Store().Stat(ctx, w.key(seg))
 		if err == nil {
@@ -162,26 +166,28 @@ func (w *waiter) waitFor(ctx context.Context, seg postgres.Segment) error {
 			return nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return waitError(ctx, seg, waited, err)
+			return waitError(ctx, missing, err)
 		}
+		missing.Looked = true
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return waitError(ctx, seg, waited, ctx.Err())
+			return waitError(ctx, missing, ctx.Err())
 		case <-timer.C:
 		}
-		waited += pause
+		missing.Waited += pause
 		pause = min(pause*2, w.poll)
 	}
 }
 
-func waitError(ctx context.Context, seg postgres.Segment, waited time.Duration, err error) error {
+func waitError(ctx context.Context, missing *MissingError, err error) error {
 	if ctx.Err() != nil {
-		return &MissingError{seg, waited, ctx.Err()}
+		missing.Err = ctx.Err()
+		return missing
 	}
 	if bad, ok := errors.AsType[*BadSegmentError](err); ok {
 		return bad
 	}
-	return fmt.Errorf("look for WAL segment %s in the archive: %w", seg, err)
+	return fmt.Errorf("look for WAL segment %s in the archive: %w", missing.Segment, err)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -23,13 +24,8 @@ func TestWaitArchived(t *testing.T) {
 		for no := uint64(3); no < 10; no++ {
 			a.pushSegment(t, postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}.Name())
 		}
-		wait := func(from, to postgres.LSN) error {
-			ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-			defer cancel()
-			return WaitArchived(ctx, a.Repo, testSystem, 1, from, to, 1<<20, testPoll)
-		}
 		for _, r := range [][2]postgres.LSN{{3 * mib, 10 * mib}, {3*mib + 28, 3*mib + 100}, {9*mib + 5, 10 * mib}, {20 * mib, 20 * mib}, {9 * mib, 8 * mib}} {
-			if err := wait(r[0], r[1]); err != nil {
+			if err := WaitArchived(t.Context(), a.Repo, testSystem, 1, r[0], r[1], 1<<20, testPoll); err != nil {
 				t.Errorf("%s to %s: %v", r[0], r[1], err)
 			}
 		}
@@ -38,9 +34,12 @@ func TestWaitArchived(t *testing.T) {
 			"000000010000000000000002": {2*mib + 40, 9 * mib},
 			"000000010000000000000014": {20 * mib, 20*mib + 1},
 		} {
-			err := wait(r[0], r[1])
+			ctx, cancel := context.WithCancel(t.Context())
+			looked := a.open(t, &endsWait{Store: store, cancel: cancel, after: 3}, "db1")
+			err := WaitArchived(ctx, looked, testSystem, 1, r[0], r[1], 1<<20, testPoll)
+			cancel()
 			e, ok := errors.AsType[*MissingError](err)
-			if !ok || e.Segment.Name() != missing || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), missing) {
+			if !ok || e.Segment.Name() != missing || !e.Looked || !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), missing) {
 				t.Errorf("%s to %s: %v; want %s missing", r[0], r[1], err, missing)
 			}
 		}
@@ -48,6 +47,37 @@ func TestWaitArchived(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// endsWait ends a wait when a segment was looked for, and not there, so many times.
+type endsWait struct {
+	storage.Store
+	cancel context.CancelFunc
+	after  int
+}
+
+func (s *endsWait) Stat(ctx context.Context, key string) (storage.Info, error) {
+	info, err := s.Store.Stat(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		if s.after--; s.after == 0 {
+			s.cancel()
+		}
+	}
+	return info, err
+}
+
+// Time that ends before the store has answered does not say that WAL is missing.
+func TestWaitArchivedSaysWhatItKnows(t *testing.T) {
+	a := newArchive(t, mem.New())
+	for _, to := range []postgres.LSN{2 * mib, 20 * mib} { // asked one by one, and listed
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		err := WaitArchived(ctx, a.Repo, testSystem, 1, mib, to, 1<<20, testPoll)
+		e, ok := errors.AsType[*MissingError](err)
+		if !ok || e.Looked || !strings.Contains(err.Error(), "before it was known") {
+			t.Errorf("up to %s: %v", to, err)
+		}
+	}
 }
 
 func TestWaitArchivedUntilItComes(t *testing.T) {
