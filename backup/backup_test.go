@@ -188,6 +188,7 @@ func (b *bench) contents(t *testing.T, label string) map[string][]byte {
 }
 
 func TestBackupHoldsTheDataDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{Checksums: true})
 	b.Pgbench(t, "-i", "-s", "3", "-q")
 	b.Exec(t, "create unlogged table u (x int); insert into u select generate_series(1, 1000)")
@@ -224,6 +225,7 @@ func TestBackupHoldsTheDataDirectory(t *testing.T) {
 }
 
 func TestRefusesWithoutArchiving(t *testing.T) {
+	t.Parallel()
 	for name, settings := range map[string]map[string]string{
 		"off":     {"archive_mode": "off"},
 		"empty":   {"archive_mode": "on", "archive_command": ""},

@@ -22,6 +22,7 @@ import (
 // What was in packs that the store has lost, or holds cut off, is read anew:
 // the next backup is whole again.
 func TestLostPacksAreReadAnew(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
 	}
@@ -57,6 +58,7 @@ func (b *bench) packs(t *testing.T) (keys []string) {
 
 // A backup builds on no other that it must not: each time it says why.
 func TestNoBase(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
 	}
@@ -115,6 +117,7 @@ func TestNoBase(t *testing.T) {
 // pg_checksums writes the checksum into every page, and leaves no WAL, no LSN and
 // no other file behind: nothing older holds, of a backup or an interrupted one.
 func TestChecksumsAreSwitchedOn(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -153,6 +156,7 @@ func TestChecksumsAreSwitchedOn(t *testing.T) {
 // With an age that no pack may reach, some of what has not changed is read all
 // the same, and the backup is whole.
 func TestPacksAreRenewed(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
 	}
@@ -207,6 +211,7 @@ func (s *expiring) Create(ctx context.Context, key string, body io.ReadSeeker) e
 // The base is removed between being chosen and being adopted: nothing of it is
 // used, since its packs may go as well.
 func TestBaseIsRemovedMeanwhile(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	first := b.run(t)
 	r := b.over(t, &expiring{b.repo.Store(), repo.ManifestKey(first.Label)})

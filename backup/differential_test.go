@@ -31,6 +31,7 @@ var (
 // may keep a page that the scan finds; and each backup must hold what a full
 // one would have held.
 func TestDifferential(t *testing.T) {
+	t.Parallel()
 	steps := *differentialSteps
 	if testing.Short() {
 		steps = 5

@@ -78,6 +78,7 @@ func (b *bench) next(t *testing.T, base *repo.Info) *repo.Info {
 // A summary that is lost, with the WAL that it was made from, and one that is
 // damaged: the pages are scanned, and the reason is said.
 func TestHoleInTheSummaries(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -115,6 +116,7 @@ func TestHoleInTheSummaries(t *testing.T) {
 
 // One of PostgreSQL's own summaries is lost: then those of the archive are used.
 func TestHoleInTheWALSummaries(t *testing.T) {
+	t.Parallel()
 	b := newBranchBench(t)
 	if b.Install.Major < 17 {
 		t.Skipf("PostgreSQL %d has no WAL summaries", b.Install.Major)

@@ -17,6 +17,7 @@ import (
 )
 
 func TestTablespaces(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	outside := filepath.Join(t.TempDir(), "ts")
 	check(t, os.Mkdir(outside, 0o700))
@@ -57,6 +58,7 @@ func TestTablespaces(t *testing.T) {
 // A tablespace whose disk is not mounted, while the server runs on: what is in it is
 // not left out in silence. A database on another disk is followed there.
 func TestLostTablespace(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	dir := t.TempDir()
 	outside, away := filepath.Join(dir, "ts"), filepath.Join(dir, "away")
@@ -89,6 +91,7 @@ func TestLostTablespace(t *testing.T) {
 }
 
 func TestLinkedWALFolder(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{Stopped: true})
 	elsewhere := filepath.Join(t.TempDir(), "wal")
 	inside := filepath.Join(b.DataDir(), "pg_wal")
@@ -118,6 +121,7 @@ func damage(t *testing.T, b *bench, path string, off int64, change []byte) {
 }
 
 func TestBadPages(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{Checksums: true})
 	b.Exec(t, "create table a as select generate_series(1, 5000) x; create table z as select generate_series(1, 5000) x; checkpoint")
 	a := b.QueryString(t, "select pg_relation_filepath('a')")
@@ -146,6 +150,7 @@ func TestBadPages(t *testing.T) {
 // A bad page of a map is told again for as long as it is bad, though nothing of
 // its relation has changed and its content is that of the base.
 func TestBadPageOfAMapIsToldAgain(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -168,6 +173,7 @@ func TestBadPageOfAMapIsToldAgain(t *testing.T) {
 }
 
 func TestTwoBackupsAtOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	o := b.options()
 	var once sync.Once
@@ -194,6 +200,7 @@ func onFirstCopy(o *backup.Options, f func()) {
 }
 
 func TestFilesChangeWhileCopied(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	at := func(name string) string { return filepath.Join(b.DataDir(), name) }
 	const mib = 1 << 20
@@ -229,6 +236,7 @@ func TestFilesChangeWhileCopied(t *testing.T) {
 }
 
 func TestServerDiesDuringTheCopy(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	o := b.options()
 	onFirstCopy(&o, func() { b.Kill9(t) })
@@ -243,6 +251,7 @@ func TestServerDiesDuringTheCopy(t *testing.T) {
 }
 
 func TestForeignDataDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	other := servertest.New(t, servertest.Options{OwnSystemIdentifier: true, Stopped: true})
 	copied := servertest.New(t, servertest.Options{Stopped: true}) // same identifier, other files

@@ -14,6 +14,7 @@ import (
 
 // The newest backup is that with the highest label, also among those of one second.
 func TestLabelsSortByTime(t *testing.T) {
+	t.Parallel()
 	at, before := time.Unix(1800000000, 0), ""
 	for n := range 512 {
 		label := newLabel(at.Add(time.Duration(n) * time.Second / 256))
@@ -27,6 +28,7 @@ func TestLabelsSortByTime(t *testing.T) {
 // Packs of pages from all over the files fill a part long before their bytes do.
 // One that grew too large could not be read again.
 func TestScatteredPagesAreNotedSooner(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -63,6 +65,7 @@ func TestScatteredPagesAreNotedSooner(t *testing.T) {
 // since then is not taken up, or these would pass for good; what it noted before is,
 // and the pages that it named are read again.
 func TestMoreBadPagesThanAreNamed(t *testing.T) {
+	t.Parallel()
 	at := time.Unix(1800000000, 0)
 	r := newPartRepo(t)
 	c := newPartCopier(t, r, at)

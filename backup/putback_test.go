@@ -15,6 +15,7 @@ import (
 // The server's machine is put back to its snapshot. There are segments of the
 // names that the backup needs, and none of them is its own.
 func TestBackupOfServerThatWasPutBack(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{WALSegmentSize: 1 << 20})
 	b.Exec(t, "create table t as select generate_series(1, 1000)")
 	b.Stop(t, server.Fast)

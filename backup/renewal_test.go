@@ -12,6 +12,7 @@ import (
 // However often backups are taken, no pack gets older than it may, and none of
 // them has to renew much more than its share.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	const packs, maxAge = 2000, 30 * 24 * time.Hour
 	for _, every := range []time.Duration{time.Hour, 24 * time.Hour, 7 * 24 * time.Hour} {
 		start := time.Date(2026, 1, 1, 2, 0, 0, 0, time.UTC)

@@ -59,6 +59,7 @@ func (b *bench) over(t *testing.T, s storage.Store) *repo.Repo {
 // several were interrupted one after the other, and when the files have
 // changed, gone and come in between.
 func TestInterruptedBackupIsTakenUpAgain(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
 	}
@@ -121,6 +122,7 @@ func TestInterruptedBackupIsTakenUpAgain(t *testing.T) {
 // that takes it up: it is read again, and does not come back as a good one. What
 // else lies in its pack is used.
 func TestBadPageOfAnInterruptedBackup(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
 	}

@@ -230,7 +230,7 @@ func waitArchived(ctx context.Context, r *repo.Repo, s *server, f facts, tl post
 	if _, bad := errors.AsType[*wal.BadSegmentError](err); bad || ctx.Err() != nil {
 		return err // the archiver cannot help it
 	}
-	reason := "WAL up to " + to.String() + " is not in the archive"
+	reason := "WAL up to " + to.String() + " was not seen in the archive"
 	if f.standby {
 		return &ArchivingError{reason + "; this is a standby, its primary archives, and a segment only when it is full or switched", err}
 	}

@@ -31,6 +31,7 @@ func onPhase(o *backup.Options, phase string, f func()) {
 // A tablespace that is made after the server was asked who it is, and before
 // the start of the backup: its record is in no WAL that is replayed.
 func TestTablespaceMadeJustBeforeTheStart(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	dir := filepath.Join(t.TempDir(), "ts")
 	check(t, os.Mkdir(dir, 0o700))
@@ -52,6 +53,7 @@ func TestTablespaceMadeJustBeforeTheStart(t *testing.T) {
 // Archiving stops working while the files are copied: without the WAL up to
 // the stop there is no backup. What it has stored is not sent again.
 func TestArchivingFailsDuringTheCopy(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	command := b.QueryString(t, "show archive_command")
 	o := b.options()
@@ -82,6 +84,7 @@ func TestArchivingFailsDuringTheCopy(t *testing.T) {
 // The time limits that a server has for its users do not end a backup, which
 // idles on its connection while it copies.
 func TestServerTimeoutsDoNotEndTheBackup(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{Settings: map[string]string{
 		"idle_session_timeout": "900ms", "idle_in_transaction_session_timeout": "900ms", "statement_timeout": "900ms", "lock_timeout": "900ms"}})
 	o := b.options()
@@ -95,6 +98,7 @@ func TestServerTimeoutsDoNotEndTheBackup(t *testing.T) {
 
 // A file that cannot be read fails the backup: nothing is left out in silence.
 func TestUnreadableFileEndsTheBackup(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	b.Exec(t, "create table t as select 1 x; checkpoint")
 	for _, size := range []int{10, 3 << 20} { // together with others, and on its own
@@ -116,6 +120,7 @@ func TestUnreadableFileEndsTheBackup(t *testing.T) {
 // Names that some format or shell would trip over, files of no bytes, and
 // links of all kinds.
 func TestOddNamesAndLinks(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	at := func(name string) string { return filepath.Join(b.DataDir(), name) }
 	names := []string{"back\\slash", "a=b", "[section]", "#comment", "quote'\"", "blank at end ", "über", "tmp", "x.tmp", "%p", "new\nline"}
@@ -159,6 +164,7 @@ func TestOddNamesAndLinks(t *testing.T) {
 
 // A file is cut to nothing after it was listed, as truncate does.
 func TestFileCutToNothing(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	sizes := map[string]int{"zz_small": 100, "zz_large": 3 << 20}
 	for name, size := range sizes {
@@ -208,6 +214,7 @@ func (s *together) Create(ctx context.Context, key string, body io.ReadSeeker) e
 
 // Packs are on their way to the store at once, not one after the other.
 func TestPacksAreStoredTogether(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	s := &together{Store: b.repo.Store(), both: make(chan struct{})}
 	keys, err := readKeys(filepath.Join(filepath.Dir(b.root), "cluster.key"))

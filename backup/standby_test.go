@@ -30,6 +30,7 @@ func (b *bench) standby(t *testing.T) *servertest.Cluster {
 // A standby that is promoted while it is backed up gives no backup, and the
 // reason is said.
 func TestStandbyIsPromotedDuringTheBackup(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	standby := b.standby(t)
 	o := b.options()
@@ -53,6 +54,7 @@ func TestStandbyIsPromotedDuringTheBackup(t *testing.T) {
 // identifier, and gives no backup: PostgreSQL refuses the label of one server
 // with the control file of the other.
 func TestPairIsMixedUp(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	standby := b.standby(t)
 	b.Exec(t, "select pg_switch_wal()") // so that the archive has what a standby waits for
@@ -98,6 +100,7 @@ func TestPairIsMixedUp(t *testing.T) {
 // Two servers of the same system and the same role are told apart by when they
 // were started. What postmaster.pid does not say is no objection.
 func TestAnotherServerOfTheSameRole(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, servertest.Options{})
 	path := filepath.Join(b.DataDir(), "postmaster.pid")
 	whole, err := os.ReadFile(path)

@@ -33,6 +33,7 @@ func (b *bench) branch(t *testing.T) {
 // what changed before and after the fork is known from the summaries of both
 // timelines.
 func TestBaseOfAnOlderTimeline(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -54,6 +55,7 @@ func TestBaseOfAnOlderTimeline(t *testing.T) {
 // The files go back to what they were before the last backup, as pg_rewind has
 // them do, and take another branch: the backup's end is in no WAL of that.
 func TestBaseOfALostBranch(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}

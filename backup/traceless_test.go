@@ -15,6 +15,7 @@ import (
 // Changes after which old LSNs stand in pages, or none: the pages of the base
 // must not come back to life.
 func TestChangesWithoutNewLSNs(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
 	}
@@ -78,6 +79,7 @@ func TestChangesWithoutNewLSNs(t *testing.T) {
 // as they were. A scan must not bring the page without the mark together with
 // the visibility map that has the bit. What VACUUM did before is kept.
 func TestScanWithoutChecksums(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}

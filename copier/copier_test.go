@@ -196,6 +196,7 @@ func (o *origin) wholeCopy(t *testing.T, store storage.Store) {
 }
 
 func TestRun(t *testing.T) {
+	t.Parallel()
 	o := newOrigin(t)
 	to := mem.New()
 	r, err := o.run(o.store, to, Options{})
@@ -233,6 +234,7 @@ func TestRun(t *testing.T) {
 // Whatever operation fails, in either place: the error surfaces, there is no
 // backup or a whole one, and running again completes it.
 func TestRunFaults(t *testing.T) {
+	t.Parallel()
 	o := newOrigin(t)
 	for _, mode := range []fault.Mode{fault.Before, fault.After, fault.Truncate, fault.Outage} {
 		for _, side := range []string{"from", "to"} {
@@ -272,6 +274,7 @@ func TestRunFaults(t *testing.T) {
 }
 
 func TestRunRefuses(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	damaged := func(change func(store storage.Store), want func(error) bool) {
 		t.Helper()
@@ -332,6 +335,7 @@ func TestRunRefuses(t *testing.T) {
 // What was there already goes before the manifest is written, whoever took it away:
 // there is no backup then, and running again makes it whole.
 func TestRunLooksAgain(t *testing.T) {
+	t.Parallel()
 	o := newOrigin(t)
 	n, _ := postgres.ParseWALName("000000010000000000000005")
 	var pack string

@@ -154,7 +154,7 @@ func (l *Lease) next(ctx context.Context, expires time.Time) error {
 		switch {
 		case top != nil && top.rec.Token == rec.Token && top.rec.Expires.Equal(rec.Expires):
 			// Also when the key was taken: by this very write, sent twice.
-			l.moved(ctx, top.gen, rec)
+			l.moved(ctx, top.gen, rec, row.keys)
 			return nil
 		case top != nil && top.rec.Token == rec.Token:
 			// An attempt before this one failed for us and not for the store.
@@ -197,13 +197,16 @@ func (r *Repo) signLease(key string, rec leaseRecord) ([]byte, error) {
 	return raw, nil
 }
 
-// moved notes that a generation, the newest, is ours.
-func (l *Lease) moved(ctx context.Context, gen uint64, rec leaseRecord) {
-	before := l.gen
+// moved notes that a generation, the newest, is ours, and removes those before it that
+// were read: also what others left there, else each next one would read it again.
+func (l *Lease) moved(ctx context.Context, gen uint64, rec leaseRecord, read []string) {
 	l.gen, l.rec = gen, rec
-	// Older generations only cost a little; not being allowed to delete is fine.
-	if before > 0 {
-		_ = l.repo.store.Delete(ctx, leaseKey(l.name, before))
+	own := leaseKey(l.name, gen)
+	for _, key := range read {
+		// Older generations only cost a little; not being allowed to delete is fine.
+		if key >= own || l.repo.store.Delete(ctx, key) != nil {
+			return
+		}
 	}
 }
 

@@ -40,6 +40,7 @@ type leaseRow struct {
 	own      string     // the key that is read in any case
 	signed   *seenLease // the highest that is signed; nil for none
 	unsigned *seenLease // the highest that is not
+	keys     []string   // what was read, by generation
 	objects  int        // how many there are
 	junk     int        // of those that were read
 	now      time.Time  // the store's, once it was asked
@@ -129,6 +130,7 @@ func (row *leaseRow) read(ctx context.Context, seen []*seenLease) error {
 // row gets counts until it has run out.
 func (row *leaseRow) judge(ctx context.Context, seen []*seenLease) error {
 	for _, l := range seen {
+		row.keys = append(row.keys, l.key)
 		switch {
 		case l.junk:
 			row.junk++

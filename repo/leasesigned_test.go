@@ -90,3 +90,30 @@ func TestUnsignedLeasesForEver(t *testing.T) {
 		}
 	})
 }
+
+// What a holder could not remove, or never came to, the next one removes: a row has one
+// record however many holders died, and costs as much to read.
+func TestLeasesAreRemovedByTheNext(t *testing.T) {
+	w := newWorld(t)
+	s := newClocked()
+	host := over(t, w.writer, s)
+	for gen := range uint64(20) {
+		check(t, s.Create(t.Context(), leaseKey("backup", 3*gen+1), strings.NewReader("junk")))
+	}
+	for range 3 { // holders that die
+		_, err := host.AcquireLease(t.Context(), "backup", Claim{Holder: "db1"}, testTime)
+		check(t, err)
+		s.now = s.now.Add(leaseLasts)
+		if left := generations(t, s); len(left) > 20 { // those above stay: nothing tells them from later ones
+			t.Fatalf("%d records are left", len(left))
+		}
+	}
+	lease, err := host.AcquireLease(t.Context(), "backup", Claim{Holder: "db1"}, testTime)
+	check(t, err)
+	for range 60 {
+		check(t, lease.Renew(t.Context(), testTime))
+	}
+	if left := generations(t, s); len(left) != 1 {
+		t.Errorf("left: %v", left)
+	}
+}

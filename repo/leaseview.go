@@ -88,30 +88,36 @@ func (r *Repo) BreakLease(ctx context.Context, name string, by Claim, now time.T
 	if !isLeaseName(name) {
 		return 0, fmt.Errorf("%q cannot name a lease", name)
 	}
-	keep := ""
-	if r.signs() {
-		row, err := r.leaseRow(ctx, name)
-		if err != nil {
-			return 0, err
-		}
-		l := &Lease{repo: r, name: name, gen: row.highest(), rec: leaseRecord{Holder: cleanText(by.Holder), Token: NewID(), Since: now.UTC()}}
-		if l.gen > 0 {
-			removed++ // by Release, as every record removes the one before it
-		}
-		if err := l.Release(ctx); err != nil {
-			return 0, err
-		}
-		keep = leaseKey(name, l.gen)
+	old, err := r.leaseKeys(ctx, name)
+	if err != nil {
+		return 0, err
 	}
-	var keys []string
+	if !r.signs() {
+		return r.removeLeases(ctx, old)
+	}
+	row, err := r.leaseRow(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	l := &Lease{repo: r, name: name, gen: row.highest(), rec: leaseRecord{Holder: cleanText(by.Holder), Token: NewID(), Since: now.UTC()}}
+	if err := l.Release(ctx); err != nil {
+		return 0, err
+	}
+	return r.removeLeases(ctx, old) // without the record that Release has just made
+}
+
+// leaseKeys lists whatever lies under the name of a lease.
+func (r *Repo) leaseKeys(ctx context.Context, name string) (keys []string, err error) {
 	for info, err := range r.store.List(ctx, leasesPrefix+name+"/") {
 		if err != nil {
-			return removed, fmt.Errorf("list leases: %w", opaque(err))
+			return nil, fmt.Errorf("list leases: %w", opaque(err))
 		}
-		if info.Key != keep {
-			keys = append(keys, info.Key)
-		}
+		keys = append(keys, info.Key)
 	}
+	return keys, nil
+}
+
+func (r *Repo) removeLeases(ctx context.Context, keys []string) (removed int, err error) {
 	for _, key := range keys {
 		if err := r.store.Delete(ctx, key); err != nil {
 			return removed, fmt.Errorf("remove %s: %w", key, opaque(err))

@@ -16,6 +16,7 @@ const day = 24 * time.Hour
 // A backup has all its WAL, and a restore of it is refused all the same: on the
 // newer timeline, which goes on, the segment is missing in which that began.
 func TestGapBeforeTheStopOnTheWayToTheNewest(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.wal(1, 3, 5)
 	s.put(waltest.Name(t, "00000002.history"), []byte("1\t0/400080\tx\n"))
@@ -36,6 +37,7 @@ func TestGapBeforeTheStopOnTheWayToTheNewest(t *testing.T) {
 // WAL between start and stop is missing, and another timeline, which left
 // before, has a segment of that number.
 func TestSegmentOfAnotherTimelineIsNoHelp(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.wal(1, 3, 3)
 	s.put(waltest.Name(t, "00000002.history"), []byte("1\t0/300000\tx\n"))
@@ -51,6 +53,7 @@ func TestSegmentOfAnotherTimelineIsNoHelp(t *testing.T) {
 // restorable. With one that is not, it begins with the one before, as for an expiry:
 // a gap after that one is wanted filled.
 func TestGapBeforeADamagedBackup(t *testing.T) {
+	t.Parallel()
 	gap := "wal-gap " + repo.WALKey(system, waltest.Name(t, "000000010000000000000007"))
 	segment := repo.WALKey(system, waltest.Name(t, "00000001000000000000000B"))
 	for what, remove := range map[string]func(pack string) string{

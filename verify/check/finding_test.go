@@ -7,6 +7,7 @@ import (
 
 // Each file counts once, also past those that are named.
 func TestFindingCountsFilesOnce(t *testing.T) {
+	t.Parallel()
 	f := &Finding{}
 	for range 3 { // three backups have them
 		for i := range MaxFiles + 5 {

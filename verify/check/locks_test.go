@@ -31,6 +31,7 @@ func (l lockless) Retention(context.Context, string) (storage.Retention, error) 
 // Object Lock on a real server, versitygw: what is kept is counted and asked for
 // once, and what is not kept, or for a shorter time, or less strictly, is found.
 func TestObjectLock(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t, s3test.Options{ObjectLock: true})
 	open := func(mode string, days int) *s3.Store {
 		store, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Prefix: "r", Endpoint: server.Endpoint, PathStyle: true, ObjectLockMode: mode, ObjectLockDays: days})
@@ -108,6 +109,7 @@ func TestObjectLock(t *testing.T) {
 
 // In a bucket without Object Lock nothing is kept, whatever the configuration says.
 func TestNoObjectLock(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t, s3test.Options{})
 	store, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Endpoint: server.Endpoint, PathStyle: true})
 	if err != nil {

@@ -25,6 +25,7 @@ func (s *site) spoil(key string) {
 // A manifest that is being sealed anew lies beside its place when that is
 // stopped. What is wrong with its backup is told all the same.
 func TestFindingsOfABackupThatIsSealedAnew(t *testing.T) {
+	t.Parallel()
 	beside := false
 	for n := 1; !beside; n++ {
 		s := newSite(t)
@@ -50,6 +51,7 @@ func TestFindingsOfABackupThatIsSealedAnew(t *testing.T) {
 // A backup is expired before any operation of a check: that is no damage. What
 // spoils the backup that stays is told.
 func TestCheckBesideExpiry(t *testing.T) {
+	t.Parallel()
 	for name, keys := range map[string]func(repo.Keys) repo.Keys{
 		"hashes": func(k repo.Keys) repo.Keys { return repo.Keys{Cluster: k.Cluster} },
 		"frames": func(k repo.Keys) repo.Keys { return k },
@@ -84,6 +86,7 @@ func TestCheckBesideExpiry(t *testing.T) {
 // Without a key for metadata nobody knows which packs are whose: every pack is
 // read, as WAL and block summaries are.
 func TestHashesWithASignerOnly(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.wal(1, 3, 5)
 	label, packs := s.backup(day, 3, 2)

@@ -16,6 +16,7 @@ import (
 
 // Checks of every hour do not hide the weekly one that read every byte.
 func TestSummariesGoBackToAFullRead(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	began := s.now.Add(-48 * time.Hour)
 	for i := range 40 {
@@ -73,6 +74,7 @@ func TestSummariesBesideJunk(t *testing.T) {
 // A check that is killed has noted what it read up to minutes before; one that
 // is stopped, all. Each pack takes a minute here.
 func TestGoingOn(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		kill bool
 		want int64 // packs that are not read again

@@ -44,6 +44,7 @@ func (s *site) raw(key string) []byte {
 // nothing but the new cluster key, believe the one as the other, and neither what
 // the retired key signs behind its cut.
 func TestAfterARotation(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.wal(1, 3, 19)
 	label, _ := s.backup(2*day, 3, 1)
@@ -78,6 +79,7 @@ func TestAfterARotation(t *testing.T) {
 
 // What the retired key records of a check counts for nothing.
 func TestRecordOfTheRetiredKey(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.wal(1, 3, 19)
 	s.backup(2*day, 3, 1)

@@ -30,6 +30,7 @@ func (s *site) neither(what string, keys repo.Keys, read bool) {
 
 // A backup that could not be proven is not called ok.
 func TestUnproven(t *testing.T) {
+	t.Parallel()
 	for what, first := range map[string]uint64{"its WAL": 4, "the way from it": 5} {
 		s := newSite(t)
 		s.wal(1, 3, first)
@@ -51,6 +52,7 @@ func TestUnproven(t *testing.T) {
 
 // The identity opens nothing of what it is to prove.
 func TestUnprovenByAnotherIdentity(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.wal(1, 3, 5)
 	s.backup(2*day, 3, 1)
@@ -61,6 +63,7 @@ func TestUnprovenByAnotherIdentity(t *testing.T) {
 
 // A full read that could not prove a backup hides none that could.
 func TestSummariesGoBackToAFullProof(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	for i := range 12 {
 		at := s.now.Add(time.Duration(i-20) * time.Hour)

@@ -33,6 +33,7 @@ func removed(t *testing.T, err error) bool {
 // A backup is copied to where its packs lie already, and an old one that they belong
 // to expires there at each moment of it: the copy is whole, or is none.
 func TestRunBesideACopy(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long: every operation with another run between; run in full, without the race detector")
 	}
@@ -84,6 +85,7 @@ func TestRunBesideACopy(t *testing.T) {
 // Metadata is sealed anew, and the policy removes a backup at each moment of it: the
 // backup is gone, or is there whole.
 func TestRunBesideAReseal(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long: every operation with another run between; run in full, without the race detector")
 	}
@@ -129,6 +131,7 @@ func TestRunBesideAReseal(t *testing.T) {
 // A host with the recovery key alone, far from the cluster, expires as one with the
 // cluster key does.
 func TestRunWithARecoveryKey(t *testing.T) {
+	t.Parallel()
 	first, _ := full(t)
 	whole := first.fork(t)
 	_, err := whole.expire(whole.store, keepTwo, false)
@@ -147,6 +150,7 @@ func TestRunWithARecoveryKey(t *testing.T) {
 // A backup expires where it comes from, at each moment while it is copied: no damage
 // is told, and the copy is whole or is none.
 func TestRunWhereACopyComesFrom(t *testing.T) {
+	t.Parallel()
 	first := newWorld(t)
 	copied := first.backup(20, 100, "")
 	first.backup(3, 120, "")

@@ -58,6 +58,7 @@ func ancestry(branches []*branch) Ancestry {
 // timeline that was left, and past the point. The one that the new timeline came
 // from stays until the new one's own first backup is older than the window.
 func TestWindowAfterARestoreToAnEarlierPoint(t *testing.T) {
+	t.Parallel()
 	one := &branch{postgres.History{Timeline: 1}, 1000 * segSize, ago(20), ago(3.5)}
 	two := one.leave(2, ago(6), ago(3), now)
 	came, past, damagedOne := one.backup(ago(10)), one.backup(ago(4)), with(two.backup(ago(2.5)), damaged)
@@ -94,6 +95,7 @@ func TestWindowAfterARestoreToAnEarlierPoint(t *testing.T) {
 
 // A timeline that has WAL and no backup, as after a failover.
 func TestLeadsToATimelineWithoutBackups(t *testing.T) {
+	t.Parallel()
 	one := &branch{postgres.History{Timeline: 1}, 1000 * segSize, ago(20), ago(1)}
 	two := one.leave(2, ago(6), ago(1), now)
 	backups := []*Backup{one.backup(ago(10)), one.backup(ago(8)), with(one.backup(ago(7)), damaged), one.backup(ago(3))}
@@ -123,6 +125,7 @@ func TestLeadsToATimelineWithoutBackups(t *testing.T) {
 // Every moment of the window that could be restored before can be after, on
 // each timeline for itself, however they left each other.
 func TestWindowOfEachTimeline(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))

@@ -41,6 +41,7 @@ func (w *world) half(l string, alone bool) string {
 // removes the backup. Another adopts it before any operation of that: it finds the
 // backup there and whole, or gone.
 func TestRunBesideABackupThatAdoptsHalfSealedAnew(t *testing.T) {
+	t.Parallel()
 	for _, alone := range []bool{false, true} {
 		first := newWorld(t)
 		base := first.backup(10, 100, "")
@@ -63,7 +64,7 @@ func TestRunBesideABackupThatAdoptsHalfSealedAnew(t *testing.T) {
 			_, err := w.expire(h, expire.Policy{KeepLast: 1}, false)
 			w.check(err)
 			commit()
-			w.sound(fmt.Sprintf("adopted before operation %d (%s), the new one alone %v", n, h.FiredAt(), alone), expire.Policy{KeepLast: 1})
+			w.verify(fmt.Sprintf("adopted before operation %d (%s), the new one alone %v", n, h.FiredAt(), alone), expire.Policy{KeepLast: 1}, n%5 == 1)
 			if !h.Fired() || t.Failed() {
 				break
 			}
@@ -76,6 +77,7 @@ func TestRunBesideABackupThatAdoptsHalfSealedAnew(t *testing.T) {
 
 // A lock on the new manifest alone keeps the backup as one on the old one does.
 func TestRunUnderObjectLockOfTheNewManifest(t *testing.T) {
+	t.Parallel()
 	for _, alone := range []bool{false, true} {
 		w := newWorld(t)
 		old := w.backup(10, 100, "")
@@ -104,6 +106,7 @@ func TestRunUnderObjectLockOfTheNewManifest(t *testing.T) {
 // The manifest of a backup that is to go is damaged, and locked: nobody knows which
 // packs are its, and they stay with it.
 func TestRunUnderObjectLockOfADamagedManifest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	old := w.backup(10, 100, "")
 	w.backup(3, 110, "")

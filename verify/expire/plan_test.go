@@ -71,6 +71,7 @@ func pin(p repo.Pin) func(*Backup) {
 }
 
 func TestPlans(t *testing.T) {
+	t.Parallel()
 	clone := func() []*Backup { // timeline 2 was promoted by mistake while 1 went on
 		return []*Backup{at(6, 1, 100), at(5, 1, 200), at(4.5, 2, 210), at(4, 1, 300), at(3, 1, 400)}
 	}
@@ -129,6 +130,7 @@ func TestPlans(t *testing.T) {
 }
 
 func TestNothingIsGuessed(t *testing.T) {
+	t.Parallel()
 	if _, err := NewPlan(input(Policy{}, daily(3, 1)...)); !errors.Is(err, ErrNoPolicy) {
 		t.Errorf("without a policy: %v", err)
 	}
@@ -141,6 +143,7 @@ func TestNothingIsGuessed(t *testing.T) {
 
 // Where no backup is proven restorable nothing goes, not even WAL or packs.
 func TestNoneRestorable(t *testing.T) {
+	t.Parallel()
 	all := daily(3, 1)
 	for _, b := range all {
 		damaged(b)
@@ -155,6 +158,7 @@ func TestNoneRestorable(t *testing.T) {
 }
 
 func TestWALRules(t *testing.T) {
+	t.Parallel()
 	old := now.Add(-30 * day)
 	pinned := with(at(20, 1, 100), pin(repo.Pin{}))
 	backups := []*Backup{pinned, at(9, 1, 500), at(8, 1, 600), at(2, 2, 900), at(1, 2, 1000)}
@@ -198,6 +202,7 @@ func TestWALRules(t *testing.T) {
 // new one, makes two lines of them. The old one ages all the same: its newest
 // backup stays for itself, and holds no WAL after it.
 func TestALineThatIsOver(t *testing.T) {
+	t.Parallel()
 	backups := append(daily(30, 2), at(40, 1, 200), at(39, 1, 300))
 	for name, c := range map[string]struct {
 		policy Policy
@@ -229,6 +234,7 @@ func TestALineThatIsOver(t *testing.T) {
 // A system of which no backup is left needs no WAL, unless it is the one that
 // archives: its first backup is still to come.
 func TestWALOfOtherSystems(t *testing.T) {
+	t.Parallel()
 	old := now.Add(-30 * day)
 	in := input(Policy{KeepLast: 1}, at(9, 1, 100), at(1, 1, 1000))
 	in.Uses[Place{2, 1}] = now.Add(-5 * day)
@@ -251,6 +257,7 @@ func TestWALOfOtherSystems(t *testing.T) {
 }
 
 func TestBlockRules(t *testing.T) {
+	t.Parallel()
 	old := now.Add(-30 * day)
 	standby := with(at(3, 1, 700), func(b *Backup) { b.Info.Source = "db2" })
 	former := with(at(60, 1, 100), func(b *Backup) { b.Info.Source = "db0" })
@@ -275,6 +282,7 @@ func TestBlockRules(t *testing.T) {
 
 // Whatever the repository looks like, the plan breaks none of its rules.
 func TestPlanNeverBreaksARule(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))

@@ -15,6 +15,7 @@ import (
 // After a restore to an earlier point nothing but its history file says from which
 // backup the new timeline came, while that has none of its own.
 func TestRunKeepsWhatLeadsToANewTimeline(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var labels []string
 	for i, ago := range []float64{20, 10, 3} {
@@ -49,6 +50,7 @@ func TestRunKeepsWhatLeadsToANewTimeline(t *testing.T) {
 // The WAL of a backup may lie on a newer timeline, which came from its own or did not:
 // nothing tells. The backup stays, with the WAL that it would need.
 func TestRunInDoubt(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	doubted := w.backup(20, 100, "")
 	w.backup(3, 120, "")
@@ -71,6 +73,7 @@ func TestRunInDoubt(t *testing.T) {
 
 // A backup that lacks WAL begins no window: what is wanted is what an expiry keeps.
 func TestContinuousFromBeforeADamagedBackup(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	var infos []repo.Info
 	for i, ago := range []float64{20, 10, 3} {
