@@ -28,8 +28,7 @@ func TestIsolation(t *testing.T) {
 		c := drilled()
 		c.SubnetGroup, c.SecurityGroups, c.Encrypted = staging.SubnetGroup, []string{"sg-b", "sg-a"}, true
 		change(c)
-		d := &drill{source: &Database{Encrypted: true}, copy: c, region: Region{Staging: staging}, protect: protected{"db-PROD"}}
-		d.doc.RDS = &evidence.RDS{Attempt: own}
+		d := &drill{doc: &evidence.Drill{RDS: &evidence.RDS{Attempt: own}}, source: &Database{Encrypted: true}, copy: c, region: Region{Staging: staging}, protect: protected{"db-PROD"}}
 		verdict, detail := d.isolated(context.Background())
 		switch missing := d.doc.Fence.Missing; {
 		case fault == "" && (verdict != evidence.Passed || len(missing) > 0 || len(d.doc.Fence.Proven) != 7):
@@ -58,7 +57,7 @@ func TestConfigured(t *testing.T) {
 	} {
 		copied := *source
 		c.change(&copied)
-		d := &drill{source: c.source, copy: &copied, request: Restore{Version: "15.6", Class: "b"}}
+		d := &drill{doc: &evidence.Drill{}, source: c.source, copy: &copied, request: Restore{Version: "15.6", Class: "b"}}
 		d.doc.RDS = &evidence.RDS{}
 		if verdict, detail := d.configured(context.Background()); verdict != c.want || !strings.Contains(detail, c.detail) {
 			t.Errorf("%s: %s, %s", name, verdict, detail)
@@ -83,7 +82,9 @@ func TestFailoverVerdicts(t *testing.T) {
 		"it was asked and denied": {a, false, no, evidence.Unknown},
 	} {
 		f := &failover{o: FailoverOptions{Now: time.Now}, plan: &FailoverPlan{from: a}, now: c.now, done: c.done}
-		f.doc.Failover = &evidence.Failover{}
+		f.Recorder = evidence.Begin(evidence.Opening{Now: time.Now})
+		f.doc = &f.Drill
+		f.doc.Failover, f.doc.Cleanup.Done = &evidence.Failover{}, true
 		if f.conclude(c.err); f.doc.Verdict != c.want || len(f.doc.Checks) != 2 {
 			t.Errorf("%s: %s, %+v", name, f.doc.Verdict, f.doc.Checks)
 		}

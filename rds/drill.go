@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"runtime"
 	"slices"
 	"time"
 
@@ -75,12 +73,11 @@ type DrillResult struct {
 	Err      error              // why it got no further
 }
 
-// How long a drill may take after its end. Each has its own, so that a clean-up
-// that is slow leaves time for the evidence, which says so.
+// How long what comes after a drill may take, each for itself; storing the evidence has
+// its own time beside them.
 const (
 	cleanUpLimit = time.Hour       // to delete what it made
 	reapLimit    = 5 * time.Minute // to have what crashed ones left deleted, and again to see it gone
-	storeLimit   = 5 * time.Minute // to store the evidence
 )
 
 // Drill restores a source into staging, checks and measures it, deletes it and
@@ -89,10 +86,7 @@ const (
 // evidence says so, and a reaper removes it when its time to live is over. With an
 // error the document is there all the same, and is not stored.
 func Drill(ctx context.Context, regions Regions, r *repo.Repo, o DrillOptions) (*DrillResult, error) {
-	d := &drill{o: o, regions: regions, repo: r, began: o.Began}
-	if d.began.IsZero() {
-		d.began = o.Now()
-	}
+	d := &drill{o: o, regions: regions, repo: r}
 	d.begin()
 	limit, late := o.limit()
 	work, cancel := context.WithTimeoutCause(ctx, limit, late)
@@ -101,13 +95,11 @@ func Drill(ctx context.Context, regions Regions, r *repo.Repo, o DrillOptions) (
 	if err != nil && work.Err() != nil {
 		err = context.Cause(work)
 	}
-	// From here on nothing may be cut short.
-	ctx = context.WithoutCancel(ctx)
-	within(ctx, reapLimit, d.sweep)
-	within(ctx, cmp.Or(o.CleanUp, cleanUpLimit), d.cleanUp)
-	within(ctx, reapLimit, d.noteReaped)
+	d.Within(ctx, reapLimit, d.sweep)
+	d.Within(ctx, cmp.Or(o.CleanUp, cleanUpLimit), d.cleanUp)
+	d.Within(ctx, reapLimit, d.noteReaped)
 	d.conclude(err)
-	doc, stored := put(ctx, r, &d.doc, o.Key)
+	doc, stored := d.Store(ctx, r.Store(), o.Key)
 	return &DrillResult{Document: doc, Err: err}, stored
 }
 
@@ -123,31 +115,13 @@ func (o DrillOptions) limit() (time.Duration, error) {
 	return most, fmt.Errorf("the drill did not end within %s: after %s, its ttl, what it restored may be removed", most, ttl)
 }
 
-func within(ctx context.Context, limit time.Duration, work func(context.Context)) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it did not end within %s", limit))
-	defer cancel()
-	work(ctx)
-}
-
-// put stores the evidence. What cannot be stored is returned with the error: it was
-// measured, and says what may be left on RDS.
-func put(ctx context.Context, r *repo.Repo, d *evidence.Drill, key repo.SigningKey) (*evidence.Document, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeLimit)
-	defer cancel()
-	doc, err := evidence.Put(ctx, r.Store(), d, key)
-	if err != nil {
-		doc = &evidence.Document{Drill: *d}
-	}
-	return doc, err
-}
-
 // drill is one drill under way.
 type drill struct {
 	o       DrillOptions
 	regions Regions
 	repo    *repo.Repo
-	began   time.Time
-	doc     evidence.Drill
+	*evidence.Recorder
+	doc *evidence.Drill // the recorder's
 
 	api     API // of the region that is restored in
 	region  Region
@@ -170,16 +144,12 @@ type drill struct {
 }
 
 func (d *drill) begin() {
-	m, s := d.repo.Marker(), d.o.Source
-	id := evidence.NewID(d.began)
-	d.doc = evidence.Drill{
-		Schema: evidence.Schema, ID: id, Repository: m.Repository, Cluster: m.Cluster,
-		Program: d.o.Program, Started: d.began.UTC().Truncate(time.Microsecond), Level: d.o.Level, By: d.o.By,
-		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU()},
-		Target: evidence.Target{Kind: "snapshot"}, RPO: evidence.RPO{Basis: "none"},
-		Phases: []evidence.Phase{}, Checks: []evidence.Check{},
-		RDS: &evidence.RDS{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, From: d.o.Origin(), Attempt: Attempt(id)},
-	}
+	s := d.o.Source
+	d.Recorder = evidence.Begin(evidence.Opening{
+		Marker: d.repo.Marker(), Program: d.o.Program, Level: d.o.Level, By: d.o.By, Target: "snapshot", Now: d.o.Now, Began: d.o.Began, Phase: d.o.Phase,
+	})
+	d.doc = &d.Drill
+	d.doc.RDS = &evidence.RDS{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, From: d.o.Origin(), Attempt: Attempt(d.doc.ID)}
 }
 
 // perform is the drill, step by step.
@@ -202,21 +172,10 @@ func (d *drill) perform(ctx context.Context) error {
 
 // phase does a part of the work and notes how long it took.
 func (d *drill) phase(name string, work func() error) error {
-	if d.o.Phase != nil {
-		d.o.Phase(name)
-	}
-	start := d.since()
-	err := work()
-	d.doc.Phases = append(d.doc.Phases, evidence.Phase{Name: name, Start: start, Seconds: round(d.since() - start)})
-	return err
+	return d.Phase(name, func(*evidence.Phase) error { return work() })
 }
 
-func (d *drill) since() float64 { return round(d.o.Now().Sub(d.began).Seconds()) }
-
-// round keeps microseconds: more was not measured.
-func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
-
-func (d *drill) now() *float64 { s := d.since(); return &s }
+func (d *drill) now() *float64 { s := d.Since(); return &s }
 
 // askedWithin is how long one request to make something may take, with the tries
 // that are made below us.
@@ -300,34 +259,11 @@ func (d *Database) with(member *Database) *Database {
 
 // conclude comes to the verdict.
 func (d *drill) conclude(err error) {
-	doc := &d.doc
-	doc.Ended = d.o.Now().UTC().Truncate(time.Microsecond)
-	var faults []string
+	e := evidence.Ending{Left: "what was restored", RPO: d.o.Source.RPO, RTO: d.o.Source.RTO, Took: d.took, Proven: d.proven}
 	if err != nil {
-		if provesFailure(err) {
-			faults = append(faults, probe.OneLine(err.Error()))
-		} else {
-			doc.Checks = append(doc.Checks, evidence.Check{Name: "the drill got to its end", Kind: "built-in", Required: true,
-				Verdict: evidence.Unknown, Detail: probe.OneLine(err.Error())})
-		}
+		e.Failure, e.Proves = probe.OneLine(err.Error()), provesFailure(err)
 	}
-	if !doc.Cleanup.Done {
-		faults = append(faults, "what was restored was not removed: "+doc.Cleanup.Detail)
-	}
-	doc.RTO.Objective = objective(d.o.Source.RTO)
-	if doc.Target.Kind == "snapshot" || doc.Target.Kind == "end" {
-		doc.RPO.Objective = objective(d.o.Source.RPO)
-	}
-	doc.Measure(d.took, d.proven)
-	doc.Judge(faults...)
-}
-
-func objective(d time.Duration) *float64 {
-	if d <= 0 {
-		return nil
-	}
-	s := d.Seconds()
-	return &s
+	d.Conclude(e)
 }
 
 // provesFailure says whether an error proves that a recovery would have failed.

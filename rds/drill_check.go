@@ -34,7 +34,7 @@ func (d *drill) check(ctx context.Context) error {
 		d.builtIn(ctx, "catalogue", true, checkLimit, d.catalogue)
 		for _, c := range d.o.Source.Checks {
 			own := c.Run(ctx, d.o.Now, d.conn, d.disaster)
-			own.Seconds = round(own.Seconds)
+			own.Seconds = evidence.Round(own.Seconds)
 			d.doc.Checks = append(d.doc.Checks, own)
 		}
 		if d.o.Level == evidence.Deep {
@@ -42,7 +42,7 @@ func (d *drill) check(ctx context.Context) error {
 		}
 		d.builtIn(ctx, "checksums", false, checkLimit, d.checksumFailures)
 	}
-	d.took, d.proven = d.since(), ctx.Err() == nil
+	d.took, d.proven = d.Since(), ctx.Err() == nil
 	for _, c := range d.doc.Checks {
 		d.proven = d.proven && (!c.Required || c.Verdict == evidence.Passed)
 	}
@@ -56,7 +56,7 @@ func (d *drill) check(ctx context.Context) error {
 // builtIn runs one of our own checks; true when it passed.
 func (d *drill) builtIn(ctx context.Context, name string, required bool, limit time.Duration, look func(context.Context) (evidence.Verdict, string)) bool {
 	c := probe.Timed(ctx, d.o.Now, evidence.Check{Name: name, Kind: "built-in", Required: required}, limit, look)
-	c.Seconds = round(c.Seconds)
+	c.Seconds = evidence.Round(c.Seconds)
 	d.doc.Checks = append(d.doc.Checks, c)
 	return c.Verdict == evidence.Passed
 }

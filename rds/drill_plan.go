@@ -16,7 +16,7 @@ import (
 
 // plan chooses what to restore, and where to, before anything is made.
 func (d *drill) plan(ctx context.Context) (err error) {
-	s, doc := d.o.Source, &d.doc
+	s, doc := d.o.Source, d.doc
 	if d.region, err = s.In(d.o.Region); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (d *drill) lookAtSource(ctx context.Context) error {
 	r := d.doc.RDS
 	r.ResourceID, r.Engine = source.ResourceID, source.Engine+" "+source.EngineVersion
 	if !source.Restorable.IsZero() {
-		at, exposure := source.Restorable.UTC(), round(max(0, d.began.Sub(source.Restorable).Seconds()))
+		at, exposure := source.Restorable.UTC(), evidence.Round(max(0, d.Began().Sub(source.Restorable).Seconds()))
 		r.Restorable, r.Exposure = &at, &exposure
 	}
 	return nil
@@ -246,7 +246,7 @@ func (d *drill) assumeDisaster(ctx context.Context) {
 		before := d.o.Now()
 		if beat, err = readHeartbeat(actx, conn, d.o.Source.Login.Database); err == nil {
 			ours := before.Add(d.o.Now().Sub(before) / 2)
-			skew := round(ours.Sub(beat.now).Seconds())
+			skew := evidence.Round(ours.Sub(beat.now).Seconds())
 			d.disaster, d.alive = beat.now, beat.at
 			rpo.Basis, rpo.Reason, rpo.Skew = "primary", "", &skew
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -128,34 +127,33 @@ func clusterServers(ctx context.Context, api API, d *Database) (writer, target s
 // until writes succeed again and another server has taken over, and stores the evidence.
 // The error is about the evidence alone, and the document is there all the same.
 func Failover(ctx context.Context, regions Regions, r *repo.Repo, o FailoverOptions, plan *FailoverPlan) (*DrillResult, error) {
-	f := &failover{o: o, plan: plan, began: o.Now()}
+	f := &failover{o: o, plan: plan}
 	f.begin(r)
 	err := f.perform(ctx, regions)
 	f.conclude(err)
-	doc, stored := put(context.WithoutCancel(ctx), r, &f.doc, o.Key)
+	doc, stored := f.Store(ctx, r.Store(), o.Key)
 	return &DrillResult{Document: doc, Err: err}, stored
 }
 
 // failover is one under way.
 type failover struct {
-	o     FailoverOptions
-	plan  *FailoverPlan
-	began time.Time
-	doc   evidence.Drill
-	now   server // where writes go; zero until it was looked at
-	done  bool   // RDS was asked, and writes came back
+	o    FailoverOptions
+	plan *FailoverPlan
+	*evidence.Recorder
+	doc  *evidence.Drill // the recorder's
+	now  server          // where writes go; zero until it was looked at
+	done bool            // RDS was asked, and writes came back
 }
 
 func (f *failover) begin(r *repo.Repo) {
-	m, s := r.Marker(), f.o.Source
-	f.doc = evidence.Drill{
-		Schema: evidence.Schema, ID: evidence.NewID(f.began), Repository: m.Repository, Cluster: m.Cluster, Program: f.o.Program,
-		Started: f.began.UTC().Truncate(time.Microsecond), Level: evidence.FailoverLevel, By: f.o.By,
-		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU()},
-		Target: evidence.Target{Kind: "end"}, RPO: evidence.RPO{Basis: "none", Reason: "a failover measures the time without a write alone"},
-		Phases: []evidence.Phase{}, Checks: []evidence.Check{}, Cleanup: evidence.Cleanup{Done: true},
-		Failover: &evidence.Failover{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, Host: f.plan.Database.Host, ZoneBefore: f.plan.Zone, Interval: f.interval().Seconds()},
-	}
+	s := f.o.Source
+	f.Recorder = evidence.Begin(evidence.Opening{
+		Marker: r.Marker(), Program: f.o.Program, Level: evidence.FailoverLevel, By: f.o.By, Target: "end", Now: f.o.Now,
+	})
+	f.doc = &f.Drill
+	f.doc.RPO.Reason = "a failover measures the time without a write alone"
+	f.doc.Cleanup.Done = true
+	f.doc.Failover = &evidence.Failover{Source: s.Name, Kind: string(s.Kind), Identifier: s.ID, Region: s.Region, Host: f.plan.Database.Host, ZoneBefore: f.plan.Zone, Interval: f.interval().Seconds()}
 }
 
 func (f *failover) interval() time.Duration {
@@ -255,7 +253,7 @@ func (f *failover) note(p *prober) {
 			e.Failures++
 		}
 	}
-	f.doc.Phases = append(f.doc.Phases, evidence.Phase{Name: evidence.PhaseFailover, Seconds: round(f.o.Now().Sub(f.began).Seconds())})
+	f.doc.Phases = append(f.doc.Phases, evidence.Phase{Name: evidence.PhaseFailover, Seconds: f.Since()})
 	if !f.done {
 		return
 	}
@@ -268,8 +266,7 @@ func (f *failover) note(p *prober) {
 }
 
 func (f *failover) conclude(err error) {
-	d, e := &f.doc, f.doc.Failover
-	d.Ended = f.o.Now().UTC().Truncate(time.Microsecond)
+	d, e := f.doc, f.doc.Failover
 	add := func(name string, v evidence.Verdict, detail string) {
 		d.Checks = append(d.Checks, evidence.Check{Name: name, Kind: "built-in", Required: true, Verdict: v, Detail: probe.OneLine(detail)})
 	}
@@ -295,11 +292,9 @@ func (f *failover) conclude(err error) {
 	case err != nil:
 		add("writes came back", evidence.Unknown, err.Error())
 	}
-	d.RTO.Objective = objective(f.o.Source.RTO)
-	total := 0.0
-	if e.DowntimeUpper != nil {
-		total = *e.DowntimeUpper
+	end := evidence.Ending{RTO: f.o.Source.RTO, Proven: e.DowntimeUpper != nil}
+	if end.Proven {
+		end.Took = *e.DowntimeUpper
 	}
-	d.Measure(total, e.DowntimeUpper != nil)
-	d.Judge()
+	f.Conclude(end)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
@@ -94,8 +95,8 @@ func (d *drill) measureLoss(ctx context.Context) {
 	}
 	commit, disaster := h.at.UTC(), d.disaster.UTC()
 	rpo.Commit, rpo.Disaster = &commit, &disaster
-	upper := round(max(0, d.disaster.Sub(h.at).Seconds()))
-	lower := round(atLeast(d.disaster, d.alive, h.at, d.o.Source.Heartbeat).Seconds())
+	upper := evidence.Round(max(0, d.disaster.Sub(h.at).Seconds()))
+	lower := evidence.Round(atLeast(d.disaster, d.alive, h.at, d.o.Source.Heartbeat).Seconds())
 	rpo.Upper, rpo.Lower = &upper, &lower
 }
 

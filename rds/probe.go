@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
@@ -119,9 +120,9 @@ func longestGap(writes []write) (lower, upper float64, last, first time.Time, ok
 		ok = true
 		if before >= 0 {
 			if gap := w.ended.Sub(writes[before].ended).Seconds(); gap > upper {
-				upper, lower, last, first = round(gap), 0, writes[before].ended, w.ended
+				upper, lower, last, first = evidence.Round(gap), 0, writes[before].ended, w.ended
 				if i > before+1 {
-					lower = round(max(0, writes[i-1].ended.Sub(writes[before+1].begun).Seconds()))
+					lower = evidence.Round(max(0, writes[i-1].ended.Sub(writes[before+1].begun).Seconds()))
 				}
 			}
 		}

@@ -97,7 +97,7 @@ func TestEncryptionIsHeldTo(t *testing.T) {
 	for _, c := range []struct {
 		source, snapshot, copied, ok bool
 	}{{true, true, true, true}, {true, true, false, false}, {false, true, false, false}, {false, false, false, true}} {
-		d := &drill{source: &Database{Encrypted: c.source}, want: Snapshot{Encrypted: c.snapshot}, copy: &Database{Encrypted: c.copied}}
+		d := &drill{doc: &evidence.Drill{}, source: &Database{Encrypted: c.source}, want: Snapshot{Encrypted: c.snapshot}, copy: &Database{Encrypted: c.copied}}
 		d.doc.RDS = &evidence.RDS{}
 		if _, detail := d.isolated(context.Background()); strings.Contains(detail, "it is not encrypted") == c.ok {
 			t.Errorf("%+v: %s", c, detail)

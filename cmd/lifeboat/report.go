@@ -101,7 +101,7 @@ func (a *app) report(ctx context.Context, cfg *Config, since time.Duration, o ou
 
 // history reads the evidence of the repository.
 func (a *app) history(ctx context.Context, r *repo.Repo, trusted []repo.PublicKey, since time.Time) (*report.History, error) {
-	entries, err := evidence.History(ctx, r.Store(), r.Marker().Repository, since)
+	entries, err := evidence.History(ctx, r.Store(), r.Marker().Repository, since, trusted)
 	if err != nil {
 		return nil, err
 	}

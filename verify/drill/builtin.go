@@ -12,7 +12,7 @@ import (
 
 // check runs all checks. The first three decide whether the others make sense.
 func (r *run) check(ctx context.Context) error {
-	err := r.phase(evidence.PhaseChecks, func(*evidence.Phase) error {
+	err := r.record.Phase(evidence.PhaseChecks, func(*evidence.Phase) error {
 		ok := r.looked(ctx, "server opens", "server opens", true, checkLimit)
 		ok = r.builtIn(ctx, "recovery end", true, checkLimit, r.reachedEnd) && ok
 		r.builtIn(ctx, "fence", true, checkLimit+answerLimit, r.proveFence)
@@ -31,7 +31,7 @@ func (r *run) check(ctx context.Context) error {
 		r.looked(ctx, "checksums", "checksum failures", false, checkLimit)
 		return nil
 	})
-	r.took = round(r.since(r.began))
+	r.took = r.record.Since()
 	r.proven = err == nil
 	for _, c := range r.doc.Checks {
 		r.proven = r.proven && (!c.Required || c.Verdict == evidence.Passed)
@@ -80,7 +80,7 @@ func (r *run) own(ctx context.Context, c probe.Check) {
 		}
 		return s.Verdict, s.Detail
 	})
-	done.Seconds = round(done.Seconds)
+	done.Seconds = evidence.Round(done.Seconds)
 	r.doc.Checks = append(r.doc.Checks, done)
 }
 
@@ -97,7 +97,7 @@ func (r *run) look(ctx context.Context, q lookRequest) (seen, error) {
 // builtIn runs one of our own checks; true when it passed.
 func (r *run) builtIn(ctx context.Context, name string, required bool, limit time.Duration, look func(context.Context) (evidence.Verdict, string)) bool {
 	c := probe.Timed(ctx, r.o.Now, evidence.Check{Name: name, Kind: "built-in", Required: required}, limit, look)
-	c.Seconds = round(c.Seconds)
+	c.Seconds = evidence.Round(c.Seconds)
 	r.doc.Checks = append(r.doc.Checks, c)
 	return c.Verdict == evidence.Passed
 }

@@ -142,7 +142,7 @@ func (r *restorer) disaster(ctx context.Context, system postgres.SystemID) {
 		r.reason = "the server that was asked is a standby"
 	default:
 		r.primary, r.reason = &state, ""
-		skew := round(middle.Sub(state.Now).Seconds())
+		skew := evidence.Round(middle.Sub(state.Now).Seconds())
 		r.skew = &skew
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/restore"
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/probe"
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
@@ -92,8 +93,8 @@ func (r *run) atLeast(since, pause time.Duration) time.Duration {
 }
 
 func (r *run) bound(most, least time.Duration) {
-	upper := round(max(0, most).Seconds())
-	lower := min(upper, round(max(0, least).Seconds()))
+	upper := evidence.Round(max(0, most).Seconds())
+	lower := min(upper, evidence.Round(max(0, least).Seconds()))
 	r.doc.RPO.Upper, r.doc.RPO.Lower = &upper, &lower
 }
 

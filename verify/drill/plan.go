@@ -9,11 +9,12 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/restore"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
+	"github.com/lifeboat-dr/lifeboat/verify/probe"
 )
 
 // makePlan has the restorer pick a backup and plan its restore.
 func (r *run) makePlan(ctx context.Context) error {
-	return r.phase(evidence.PhasePlan, func(*evidence.Phase) error {
+	return r.record.Phase(evidence.PhasePlan, func(*evidence.Phase) error {
 		if err := r.restorer.call(ctx, doBackups, nil, &r.covered); err != nil {
 			return err
 		}
@@ -86,14 +87,16 @@ func (r *run) coverage(ctx context.Context) {
 		return
 	}
 	tested := map[string]time.Time{}
-	if history, err := evidence.History(ctx, r.repo.Store(), r.doc.Repository, time.Time{}); err == nil {
-		for _, e := range history {
-			if e.Err == nil && e.Doc.TrustedBy(r.trusted()) {
-				noteTested(tested, &e.Doc.Drill)
-			}
+	for e, err := range evidence.Walk(ctx, r.repo.Store(), r.doc.Repository, time.Time{}) {
+		if err != nil {
+			r.doc.Notes = append(r.doc.Notes, probe.OneLine("which backups earlier drills have tested is not known: "+err.Error()))
+			break
+		}
+		if e.Err == nil && e.Doc.TrustedBy(r.trusted()) {
+			noteTested(tested, &e.Doc.Drill)
 		}
 	}
-	noteTested(tested, &r.doc)
+	noteTested(tested, r.doc)
 	c := &evidence.Coverage{}
 	for _, b := range slices.Backward(r.covered) {
 		c.Backups = append(c.Backups, evidence.Covered{Label: b.Label, Taken: b.Taken.UTC(), Tested: tested[b.Label]})

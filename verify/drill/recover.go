@@ -151,7 +151,7 @@ func (r *run) recoveryPhases(began time.Time) {
 			end, p.bytes = now, 0 // it did not get there
 		}
 		end = later(at, end) // a log has milliseconds only
-		r.doc.Phases = append(r.doc.Phases, evidence.Phase{Name: p.name, Start: round(at.Sub(r.began).Seconds()), Seconds: round(end.Sub(at).Seconds()), Bytes: p.bytes})
+		r.doc.Phases = append(r.doc.Phases, evidence.Phase{Name: p.name, Start: evidence.Round(at.Sub(r.record.Began()).Seconds()), Seconds: evidence.Round(end.Sub(at).Seconds()), Bytes: p.bytes})
 		if p.end.IsZero() {
 			return
 		}

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"runtime"
-	"slices"
 	"time"
 
 	"github.com/lifeboat-dr/lifeboat/postgres"
@@ -44,10 +41,7 @@ type Kept struct {
 // and is no reason to leave anything.
 func Run(ctx context.Context, r *repo.Repo, restorer *Restorer, o Options) (*Result, error) {
 	restorer.observe = func(p Progress) { o.observe(p.Phase, p.Done, p.Total) }
-	d := &run{o: o, repo: r, restorer: restorer, began: o.Began, result: &Result{}}
-	if d.began.IsZero() {
-		d.began = o.Now()
-	}
+	d := &run{o: o, repo: r, restorer: restorer, result: &Result{}}
 	d.begin()
 	work := ctx
 	if o.Timeout > 0 {
@@ -61,15 +55,11 @@ func Run(ctx context.Context, r *repo.Repo, restorer *Restorer, o Options) (*Res
 	}
 	d.result.Err = err
 
-	// From here on nothing may be cut short: what was begun is cleaned up, and
-	// what was seen is stored.
-	ctx = context.WithoutCancel(ctx)
-	d.cleanUp(err)
-	d.conclude(ctx, err)
-	after, cancel := context.WithTimeout(ctx, storeLimit)
-	defer cancel()
-	doc, err := evidence.Put(after, r.Store(), &d.doc, o.Key)
-	d.result.Document = doc
+	// What was begun is cleaned up, and what was seen is stored, whatever has ended.
+	d.record.Within(ctx, cleanUpLimit, func(ctx context.Context) { d.cleanUp(ctx, err) })
+	d.conclude(err)
+	d.record.Within(ctx, coverageLimit, d.coverage)
+	d.result.Document, err = d.record.Store(ctx, r.Store(), o.Key)
 	return d.result, err
 }
 
@@ -77,8 +67,8 @@ func Run(ctx context.Context, r *repo.Repo, restorer *Restorer, o Options) (*Res
 type run struct {
 	o      Options
 	repo   *repo.Repo
-	began  time.Time
-	doc    evidence.Drill
+	record *evidence.Recorder
+	doc    *evidence.Drill // the record's
 	result *Result
 
 	stage    *stage
@@ -105,19 +95,17 @@ type run struct {
 }
 
 func (r *run) begin() {
-	m := r.repo.Marker()
-	r.doc = evidence.Drill{
-		Schema: evidence.Schema, ID: evidence.NewID(r.began), Repository: m.Repository, Cluster: m.Cluster,
-		Program: r.o.Program, Started: r.began.UTC().Truncate(time.Microsecond), Level: r.o.Level, By: r.o.By,
-		Host:   evidence.Host{System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU(), MemoryBytes: totalMemory()},
-		Target: evidence.Target{Kind: "end"}, RPO: evidence.RPO{Basis: "none"},
-		Phases: []evidence.Phase{}, Checks: []evidence.Check{},
-	}
+	r.record = evidence.Begin(evidence.Opening{
+		Marker: r.repo.Marker(), Program: r.o.Program, Level: r.o.Level, By: r.o.By, Target: "end", Now: r.o.Now, Began: r.o.Began,
+		Phase: func(name string) { r.o.observe(name, 0, 0) },
+	})
+	r.doc = &r.record.Drill
+	r.doc.Host.MemoryBytes = totalMemory()
 }
 
 // perform is the drill, step by step.
 func (r *run) perform(ctx context.Context) error {
-	if err := r.makeStage(); err != nil {
+	if err := r.makeStage(ctx); err != nil {
 		return err
 	}
 	if r.o.Level != evidence.Quick {
@@ -158,32 +146,16 @@ func (r *run) serve(ctx context.Context) error {
 	return r.check(ctx)
 }
 
-func (r *run) makeStage() error {
+func (r *run) makeStage(ctx context.Context) error {
 	fence.SweepCgroups()
-	older, err := Sweep(r.o.Staging)
+	older, err := Sweep(ctx, r.o.Staging)
 	r.doc.Cleanup.Older = older
 	if err != nil {
 		return err
 	}
-	r.stage, err = makeStage(r.o.Staging, marker{Drill: r.doc.ID, Repository: r.doc.Repository, Host: r.o.By.Host, Began: r.began.UTC()})
+	r.stage, err = makeStage(r.o.Staging, marker{Drill: r.doc.ID, Repository: r.doc.Repository, Host: r.o.By.Host, Began: r.record.Began().UTC()})
 	return err
 }
-
-// phase does a part of the work and notes how long it took.
-func (r *run) phase(name string, work func(p *evidence.Phase) error) error {
-	r.o.observe(name, 0, 0)
-	p := evidence.Phase{Name: name, Start: r.since(r.began)}
-	err := work(&p)
-	p.Seconds = round(r.since(r.began) - p.Start)
-	p.Start = round(p.Start)
-	r.doc.Phases = append(r.doc.Phases, p)
-	return err
-}
-
-func (r *run) since(t time.Time) float64 { return r.o.Now().Sub(t).Seconds() }
-
-// round keeps microseconds: more was not measured.
-func round(seconds float64) float64 { return math.Round(seconds*1e6) / 1e6 }
 
 // restoreFiles restores the backup and the WAL. Meanwhile the fence is tried: the server
 // starts when both have ended.
@@ -204,14 +176,14 @@ func (r *run) restoreFiles(ctx context.Context) error {
 // fetch restores the backup, and then the WAL: the server will have no network to
 // fetch it by.
 func (r *run) fetch(ctx context.Context) error {
-	err := r.phase(evidence.PhaseFiles, func(p *evidence.Phase) error {
+	err := r.record.Phase(evidence.PhaseFiles, func(p *evidence.Phase) error {
 		p.Bytes, p.Fetched = r.plan.WriteBytes, r.plan.FetchBytes
 		return r.restorer.call(ctx, doFiles, nil, &written{})
 	})
 	if err != nil {
 		return err
 	}
-	return r.phase(evidence.PhaseWAL, func(p *evidence.Phase) (err error) {
+	return r.record.Phase(evidence.PhaseWAL, func(p *evidence.Phase) (err error) {
 		p.Fetched = r.plan.WAL.Bytes
 		var w written
 		err = r.restorer.call(ctx, doWAL, nil, &w)
@@ -220,8 +192,8 @@ func (r *run) fetch(ctx context.Context) error {
 	})
 }
 
-// cleanUp stops the server and removes the folder, or keeps both.
-func (r *run) cleanUp(err error) {
+// cleanUp stops the server and removes the directory, or keeps both.
+func (r *run) cleanUp(ctx context.Context, err error) {
 	ended := r.restorer.Close()
 	if ended == nil {
 		ended = r.endServer(err)
@@ -238,7 +210,7 @@ func (r *run) cleanUp(err error) {
 		r.doc.Cleanup.Detail = probe.OneLine(ended.Error())
 		return
 	}
-	if e := r.stage.remove(); e != nil {
+	if e := r.stage.remove(ctx); e != nil {
 		r.doc.Cleanup.Detail = probe.OneLine(e.Error())
 		return
 	}
@@ -256,43 +228,21 @@ func (r *run) endServer(err error) error {
 	return r.stopServer()
 }
 
-// storeLimit is how long coverage and evidence may take, each: neither may cost
-// the other, and the clean-up costs neither.
-const storeLimit = 5 * time.Minute
+// How long what comes after the drill may take, each for itself. Storing the evidence
+// has its own time beside them.
+const (
+	cleanUpLimit  = 15 * time.Minute // what is not removed then is left to the next drill
+	coverageLimit = 5 * time.Minute
+)
 
 // conclude comes to the verdict.
-func (r *run) conclude(ctx context.Context, err error) {
-	d := &r.doc
-	d.Ended = r.o.Now().UTC().Truncate(time.Microsecond)
-	var faults []string
+func (r *run) conclude(err error) {
+	e := evidence.Ending{Faults: r.o.GoneBack, Left: "the staging directory", Took: r.took, Proven: r.proven}
 	if err != nil {
-		if provesFailure(err) {
-			faults = []string{probe.OneLine(err.Error())}
-		} else {
-			d.Checks = append(d.Checks, evidence.Check{Name: "the drill got to its end", Kind: "built-in", Required: true,
-				Verdict: evidence.Unknown, Detail: probe.OneLine(err.Error())})
-		}
+		e.Failure, e.Proves = probe.OneLine(err.Error()), provesFailure(err)
 	}
-	if !d.Cleanup.Done && d.Cleanup.Kept == "" {
-		faults = append(faults, "the staging folder was not removed: "+d.Cleanup.Detail)
+	if r.o.Level != evidence.Quick {
+		e.RPO, e.RTO = r.o.RPO, r.o.RTO
 	}
-	if d.Level != evidence.Quick {
-		d.RTO.Objective = objective(r.o.RTO)
-		if d.Target.Kind == "end" {
-			d.RPO.Objective = objective(r.o.RPO)
-		}
-	}
-	d.Measure(r.took, r.proven)
-	d.Judge(append(slices.Clone(r.o.GoneBack), faults...)...)
-	cctx, cancel := context.WithTimeout(ctx, storeLimit)
-	defer cancel()
-	r.coverage(cctx)
-}
-
-func objective(d time.Duration) *float64 {
-	if d <= 0 {
-		return nil
-	}
-	s := d.Seconds()
-	return &s
+	r.record.Conclude(e)
 }

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -93,58 +94,16 @@ func (s *stage) mark(m marker) error {
 	return s.lock.Sync()
 }
 
-// remove removes the folder and makes sure that it is gone.
-func (s *stage) remove() error {
+// remove removes the directory and makes sure that it is gone.
+func (s *stage) remove(ctx context.Context) error {
 	defer s.lock.Close()
-	return removeStage(s.dir)
-}
-
-// removeStage removes a folder whose marker the caller has seen. Links in it
-// are removed, not followed. The marker goes last, so that what is left after a
-// failure is still known to be ours.
-func removeStage(dir string) error {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return fmt.Errorf("remove the staging folder: %w", err)
-	}
-	defer root.Close()
-	names, err := readNames(root)
-	if err != nil {
-		return fmt.Errorf("remove the staging folder: %w", err)
-	}
-	for _, name := range names {
-		if name == markerName {
-			continue
-		}
-		if err := root.RemoveAll(name); err != nil {
-			return fmt.Errorf("remove the staging folder: %w", err)
-		}
-	}
-	if err := root.Remove(markerName); err != nil {
-		return fmt.Errorf("remove the staging folder: %w", err)
-	}
-	if err := os.Remove(dir); err != nil {
-		return fmt.Errorf("remove the staging folder: %w", err)
-	}
-	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the staging folder %s is still there", dir)
-	}
-	return nil
-}
-
-func readNames(root *os.Root) ([]string, error) {
-	f, err := root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Readdirnames(-1)
+	return removeStage(ctx, s.dir)
 }
 
 // Sweep removes what crashed drills have left in the staging folder, and
 // returns their ids. What a drill at work holds, what was kept with --keep, and
 // what does not carry our marker stays.
-func Sweep(staging string) ([]string, error) {
+func Sweep(ctx context.Context, staging string) ([]string, error) {
 	entries, err := os.ReadDir(staging)
 	if err != nil {
 		return nil, &StagingError{staging, err.Error()}
@@ -155,7 +114,7 @@ func Sweep(staging string) ([]string, error) {
 		if !ours || !e.IsDir() || evidence.CheckID(id) != nil {
 			continue
 		}
-		gone, err := sweepOne(filepath.Join(staging, e.Name()), id)
+		gone, err := sweepOne(ctx, filepath.Join(staging, e.Name()), id)
 		if err != nil {
 			return swept, err
 		}
@@ -166,7 +125,7 @@ func Sweep(staging string) ([]string, error) {
 	return swept, nil
 }
 
-func sweepOne(dir, id string) (bool, error) {
+func sweepOne(ctx context.Context, dir, id string) (bool, error) {
 	f, err := os.OpenFile(filepath.Join(dir, markerName), os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ELOOP) {
 		return false, nil // not ours, or another account's
@@ -188,7 +147,7 @@ func sweepOne(dir, id string) (bool, error) {
 	if err := endOrphans(dir); err != nil {
 		return false, fmt.Errorf("the server of the crashed drill %s: %w", id, err)
 	}
-	return true, removeStage(dir)
+	return true, removeStage(ctx, dir)
 }
 
 // keptName marks a folder that a person wanted to keep.

@@ -36,7 +36,7 @@ func (r *run) notedTables(ctx context.Context) (*tablesNoted, error) {
 // was at one position of the WAL, so recovery is stopped there once and goes on
 // afterwards.
 func (r *run) compareTables(ctx context.Context, at postgres.LSN) error {
-	return r.phase(evidence.PhaseTables, func(*evidence.Phase) error {
+	return r.record.Phase(evidence.PhaseTables, func(*evidence.Phase) error {
 		if err := r.start(ctx, pausedAt(at), r.stage.path(tablesFile)); err != nil {
 			return err
 		}

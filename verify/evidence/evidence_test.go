@@ -139,7 +139,7 @@ func putAs(t *testing.T, key repo.SigningKey, repository string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := evidence.History(t.Context(), store, strings.Repeat("ab", 16), time.Time{})
+	entries, err := evidence.History(t.Context(), store, strings.Repeat("ab", 16), time.Time{}, nil)
 	if err != nil || len(entries) != 1 || entries[0].ID != doc.Drill.ID {
 		t.Fatalf("the history has %d entries: %v", len(entries), err)
 	}
@@ -159,11 +159,11 @@ func TestChain(t *testing.T) {
 	if docs[0].Drill.Previous != nil || docs[3].Drill.Previous.SHA256 != docs[2].SHA256 {
 		t.Fatalf("the links are %+v and %+v", docs[0].Drill.Previous, docs[3].Drill.Previous)
 	}
-	history, err := evidence.History(ctx, store, strings.Repeat("ab", 16), time.Time{})
+	history, err := evidence.History(ctx, store, strings.Repeat("ab", 16), time.Time{}, nil)
 	if err != nil || len(history) != 4 {
 		t.Fatalf("the history has %d entries: %v", len(history), err)
 	}
-	if foreign, err := evidence.History(ctx, store, strings.Repeat("cd", 16), time.Time{}); err != nil || foreign[0].Err == nil {
+	if foreign, err := evidence.History(ctx, store, strings.Repeat("cd", 16), time.Time{}, nil); err != nil || foreign[0].Err == nil {
 		t.Errorf("documents of another repository are accepted: %v", err)
 	}
 	if breaks := evidence.CheckChain(docs); len(breaks) > 0 {

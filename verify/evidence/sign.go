@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -90,7 +91,7 @@ func Parse(raw []byte) (*Document, error) {
 	if doc.Drill.Schema != Schema {
 		return nil, fmt.Errorf("evidence of another form; this version knows %q", Schema)
 	}
-	if CheckID(doc.Drill.ID) != nil {
+	if before := doc.Drill.Previous; CheckID(doc.Drill.ID) != nil || before != nil && (CheckID(before.ID) != nil || len(before.SHA256) > 2*sha256.Size) {
 		return nil, errNotDrill
 	}
 	doc.SHA256 = sumOf(doc.Raw)

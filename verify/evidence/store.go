@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
@@ -103,52 +101,6 @@ func List(ctx context.Context, store storage.Store, since time.Time) ([]string, 
 	}
 	slices.Sort(ids)
 	return ids, nil
-}
-
-// Entry is one document of the history, or why it cannot be used.
-type Entry struct {
-	ID  string
-	Doc *Document
-	Err error
-	Raw []byte // as it lies in the store
-}
-
-// History reads the documents of a repository that began at or after since,
-// oldest first. One that cannot be used is an Entry with an error; an error of
-// its own when the store fails.
-func History(ctx context.Context, store storage.Store, repository string, since time.Time) ([]Entry, error) {
-	ids, err := List(ctx, store, since)
-	if err != nil {
-		return nil, err
-	}
-	all := make([]Entry, len(ids))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for i, id := range ids {
-		g.Go(func() error {
-			raw, err := readRaw(ctx, store, id)
-			if err != nil {
-				return err
-			}
-			doc, err := Parse(raw)
-			switch {
-			case err != nil:
-			case doc.Drill.ID != id:
-				err = fmt.Errorf("it is the document of drill %s", doc.Drill.ID)
-			case doc.Drill.Repository != repository:
-				err = errors.New("it is a document of another repository")
-			}
-			if err != nil {
-				doc = nil
-			}
-			all[i] = Entry{ID: id, Doc: doc, Err: err, Raw: raw}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	return all, nil
 }
 
 // Sum is the SHA-256 of a document as it lies in the store, in hexadecimal: what

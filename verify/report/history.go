@@ -27,7 +27,7 @@ type History struct {
 type Unusable struct {
 	ID     string `json:"id"`
 	Reason string `json:"reason"`
-	Raw    []byte `json:"-"` // as it lies in the store
+	Raw    []byte `json:"-"` // as it lies in the store; nil where there was too much of it
 }
 
 // NewHistory sorts what evidence.History found. A document that is not signed

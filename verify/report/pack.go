@@ -176,7 +176,9 @@ func (v *packView) files() ([]packFile, error) {
 		files = append(files, packFile{"drills/" + d.Drill.ID + ".json", d.Raw})
 	}
 	for _, u := range v.History.Unusable {
-		files = append(files, packFile{"unusable/" + u.ID, u.Raw})
+		if u.Raw != nil { // the manifest names the others too
+			files = append(files, packFile{"unusable/" + u.ID, u.Raw})
+		}
 	}
 	return files, nil
 }
@@ -222,7 +224,8 @@ mapping.html   what the evidence shows of SOC 2, ISO/IEC 27001, DORA and NIST
 drills.csv     one line a drill
 drills/        the signed documents, as they lie in the repository
 unusable/      those that are damaged, changed or not signed by a trusted key,
-               as they lie there; no figure comes from them
+               as they lie there, up to 64 MiB together; no figure comes from
+               them
 manifest.json  SHA-256 of each file here, the documents, missed drills
 
 The pages and the table are views. The documents count. This pack itself is not
