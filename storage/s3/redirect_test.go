@@ -88,7 +88,7 @@ func TestCredentialsAreNotRedirected(t *testing.T) {
 		"container": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": from.URL, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "hunter5"},
 		"STS": {"AWS_ENDPOINT_URL_STS": from.URL, "AWS_ROLE_ARN": "arn:aws:iam::1:role/r", "AWS_REGION": "eu-west-1",
 			"AWS_WEB_IDENTITY_TOKEN_FILE": filepath.Join(t.TempDir(), "token")},
-		"IMDS": {"AWS_EC2_METADATA_SERVICE_ENDPOINT": from.URL, "AWS_EC2_METADATA_V1_DISABLED": "true", "AWS_MAX_ATTEMPTS": "1"},
+		"IMDS": {"AWS_EC2_METADATA_SERVICE_ENDPOINT": from.URL, "AWS_EC2_METADATA_V1_DISABLED": "true", "AWS_EC2_METADATA_DISABLED": "", "AWS_MAX_ATTEMPTS": "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, o := script(t, reply{status: 200})

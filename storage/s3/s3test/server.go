@@ -36,6 +36,8 @@ type Options struct {
 	Bucket     string // made at the start; "" is "lifeboat-test"
 	TLS        bool   // with a certificate of a CA made for this server
 	ObjectLock bool   // the bucket keeps versions and can lock objects
+
+	accessKey, secretKey string // "": new ones
 }
 
 // Server is a running server.
@@ -68,8 +70,11 @@ func StartServer(dir string, o Options) (*Server, error) {
 	if o.Bucket == "" {
 		o.Bucket = "lifeboat-test"
 	}
+	if o.accessKey == "" {
+		o.accessKey, o.secretKey = newKeys()
+	}
 	s := &Server{
-		Bucket: o.Bucket, Region: "us-east-1", AccessKey: "test" + rand.Text()[:12], SecretKey: rand.Text(),
+		Bucket: o.Bucket, Region: "us-east-1", AccessKey: o.accessKey, SecretKey: o.secretKey,
 		Data: filepath.Join(dir, "data", o.Bucket), options: o, dir: dir,
 	}
 	if err := s.prepare(); err != nil {
@@ -91,10 +96,12 @@ func StartServer(dir string, o Options) (*Server, error) {
 	return s, nil
 }
 
+func newKeys() (access, secret string) { return "test" + rand.Text()[:12], rand.Text() }
+
 // Env is what a program's environment needs to use the server, for the AWS
 // SDK and nothing of the user's own set-up.
 func (s *Server) Env() []string {
-	nowhere := filepath.Join(s.dir, "no-such-file")
+	const nowhere = "/no-such-file" // the same for each server
 	return []string{
 		"AWS_ACCESS_KEY_ID=" + s.AccessKey,
 		"AWS_SECRET_ACCESS_KEY=" + s.SecretKey,
