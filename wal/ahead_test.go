@@ -21,6 +21,7 @@ import (
 )
 
 func TestPushAhead(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
 		d := newDataDir(t, mixedNames...)
@@ -52,6 +53,7 @@ func TestPushAhead(t *testing.T) {
 }
 
 func TestReadyOrder(t *testing.T) {
+	t.Parallel()
 	d := newDataDir(t, mixedNames...)
 	for _, name := range []string{"0000000100000000000000ZZ", "000000010000000000000001.tmp", "xlogtemp.12"} {
 		d.ready(t, name)
@@ -84,6 +86,7 @@ func (s *hookStore) Create(ctx context.Context, key string, body io.ReadSeeker) 
 
 // The own file is stored before any other is sent.
 func TestPushAheadStoresTheOwnFileFirst(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, mixedNames...)
 	own := repo.WALKey(testSystem, walName(t, d.names[4]))
@@ -104,6 +107,7 @@ func TestPushAheadStoresTheOwnFileFirst(t *testing.T) {
 // Where another primary archives, the own file is refused, and nothing else of
 // this server gets into the archive.
 func TestPushAheadOfTwoPrimaries(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, "000000010000000000000001", "000000010000000000000002", "000000010000000000000003", "000000010000000000000004")
 	foreign := segmentBytes(segment(t, d.names[0], 1<<20), testSystem, 99)
@@ -140,6 +144,7 @@ func TestPushAheadOfTwoPrimaries(t *testing.T) {
 
 // What cannot be pushed ends the looking ahead, and not the push.
 func TestPushAheadPassesNoOddFile(t *testing.T) {
+	t.Parallel()
 	const own, odd = "000000010000000000000001", "000000010000000000000002"
 	outside := writeFile(t, odd, segmentBytes(segment(t, odd, 1<<20), testSystem, 1))
 	for what, put := range map[string]func(path string) error{
@@ -172,6 +177,7 @@ func TestPushAheadPassesNoOddFile(t *testing.T) {
 // Whatever operation fails, in whatever way: the push says what became of its
 // own file, and what is remembered is archived.
 func TestPushAheadUnderFaults(t *testing.T) {
+	t.Parallel()
 	names := mixedNames[:4] // each operation fails in each way, and all is pushed again
 	if testing.Short() {
 		names = names[:2] // under the race detector sealing takes long
@@ -211,6 +217,7 @@ func TestPushAheadUnderFaults(t *testing.T) {
 // A push ends soon after it was told to, whatever hangs; its own file is
 // durable, so it has succeeded.
 func TestPushAheadEnds(t *testing.T) {
+	t.Parallel()
 	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
 	for what, heed := range map[string]bool{"a store that heeds it": true, "a store that hangs": false} {
 		for _, by := range []string{"its context", "the time to finish"} {
@@ -255,6 +262,7 @@ func TestPushAheadEnds(t *testing.T) {
 
 // After the time to begin, what is under way is finished and nothing begun.
 func TestPushAheadBeginsNothingLate(t *testing.T) {
+	t.Parallel()
 	var names []string
 	for i := range 60 {
 		names = append(names, fmt.Sprintf("0000000100000000%08X", i+1))
@@ -270,6 +278,7 @@ func TestPushAheadBeginsNothingLate(t *testing.T) {
 }
 
 func TestPushAheadTwiceAtOnce(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
 		d := newDataDir(t, mixedNames...)
@@ -293,6 +302,7 @@ func TestPushAheadTwiceAtOnce(t *testing.T) {
 
 // Large segments go by way of temporary files.
 func TestPushAheadOfLargeSegments(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("slow under the race detector, and smaller ones do the same there: run in full")
 	}

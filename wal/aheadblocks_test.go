@@ -106,6 +106,7 @@ func (w realWAL) expectSummaries(t *testing.T, what string, a *archive, d *dataD
 // a push whose own summary the store did not take, of itself or in an outage, leaves
 // one, since its segment is archived.
 func TestSummariesUnderFaults(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("seals much: run in full, without the race detector")
 	}
@@ -152,6 +153,7 @@ func TestSummariesUnderFaults(t *testing.T) {
 // A push is told to end when another segment is durable and its summary is on the
 // way.
 func TestSummaryIsCutOff(t *testing.T) {
+	t.Parallel()
 	w := newRealWAL(t, 2)
 	a, d := newArchive(t, mem.New()), w.dataDir(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -183,6 +185,7 @@ func TestSummaryIsCutOff(t *testing.T) {
 // the other without a hole, also where the store fails for a segment, which is there
 // in slices, while the next one is stored.
 func TestStreamMakesTheSummariesOfPushes(t *testing.T) {
+	t.Parallel()
 	w := newRealWAL(t, 4)
 	pushed, d := newArchive(t, mem.New()), w.dataDir(t)
 	for _, name := range w.names {
@@ -254,6 +257,7 @@ func (w realWAL) load(t *testing.T, a *archive, of [2]postgres.LSN) *blocks.Set 
 // A segment that changes more pages than a summary may name is archived, and remembered
 // as one that needs no other push. Who asks what has changed is told of the hole.
 func TestSummaryTooLarge(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, "000000010000000000000003", "000000010000000000000004", "000000010000000000000005")
 	ahead := a.ahead(d)

@@ -41,6 +41,7 @@ func fetched(t testing.TB, r *repo.Repo, name string) []byte {
 // archived all the same, comes back, is counted once, and holds its place against
 // another content.
 func TestPushPastTakenNames(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
 		ctx := context.Background()
@@ -97,6 +98,7 @@ func TestPushPastTakenNames(t *testing.T) {
 // A name beside a key is no use to who has no key: that of another repository, of
 // another key, of a signer who is not believed, or moved.
 func TestNamesBesideAreSigned(t *testing.T) {
+	t.Parallel()
 	store, ctx := mem.New(), context.Background()
 	a, foreign := newArchive(t, store), newArchive(t, mem.New())
 	name := "000000010000000000000001"
@@ -128,6 +130,7 @@ func TestNamesBesideAreSigned(t *testing.T) {
 // Junk among the slices of a segment stops neither its push nor recovery by the
 // genuine ones, and where the end of the archive is, it is no later WAL.
 func TestJunkAmongSlices(t *testing.T) {
+	t.Parallel()
 	store, ctx := mem.New(), context.Background()
 	a := newArchive(t, store)
 	a.pushSegment(t, "000000010000000000000001")

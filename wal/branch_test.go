@@ -19,6 +19,7 @@ import (
 // older one's is right up to there, and of another branch behind it: a hole. So
 // it is with what a push kept of that segment.
 func TestWALOfAnotherBranchFillsNoHole(t *testing.T) {
+	t.Parallel()
 	c := servertest.New(t, servertest.Options{WALSegmentSize: 1 << 20, Settings: map[string]string{"wal_keep_size": "64MB"}})
 	c.Exec(t, "create table words as select i, md5(i::text) w from generate_series(1, 80000) i")
 	seg := segment(t, c.QueryString(t, "select pg_walfile_name(pg_current_wal_lsn() - 3000000)"), 1<<20)

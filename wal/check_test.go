@@ -11,6 +11,7 @@ import (
 // The same number on another timeline is other WAL, unless that left the
 // backup's own after the backup ended.
 func TestLacksWAL(t *testing.T) {
+	t.Parallel()
 	after := map[postgres.Timeline]string{2: "1\t0/580000\tx\n"}
 	before := map[postgres.Timeline]string{2: "1\t0/380000\tx\n"}
 	b := repo.Info{Timeline: 1, SegSize: 1 << 20, StartLSN: 3*mib + 40, StopLSN: 5*mib + 80}

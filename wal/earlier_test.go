@@ -22,6 +22,7 @@ import (
 // beginning of a segment, the second has all of its own: it must not take the
 // place of what is there.
 func TestPushComparesWithSlices(t *testing.T) {
+	t.Parallel()
 	const name = "000000020000000000000003"
 	seg := segment(t, name, 1<<20)
 	first, second := segmentBytes(seg, testSystem, 1), segmentBytes(seg, testSystem, 2)
@@ -93,6 +94,7 @@ func archivedSlices(t *testing.T, r *repo.Repo, name string) []slice {
 // Once the whole segment is there slices count no longer: the very same file is
 // a success, and it is that which another one is held against.
 func TestPushBesideLeftSlices(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	seg := segment(t, name, 1<<20)
 	first, second := segmentBytes(seg, testSystem, 1), segmentBytes(seg, testSystem, 2)
@@ -112,6 +114,7 @@ func TestPushBesideLeftSlices(t *testing.T) {
 }
 
 func TestPushRefusesSlicePastTheEnd(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	b := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
 	a := newArchive(t, mem.New())
@@ -125,6 +128,7 @@ func TestPushRefusesSlicePastTheEnd(t *testing.T) {
 // Slices that go while they are looked at are merged into another, which is
 // compared then, or replaced by the whole segment.
 func TestPushWhileSlicesAreReplaced(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	seg := segment(t, name, 1<<20)
 	first, second := segmentBytes(seg, testSystem, 1), segmentBytes(seg, testSystem, 2)
@@ -156,6 +160,7 @@ func TestPushWhileSlicesAreReplaced(t *testing.T) {
 
 // Looking ahead compares too, and leaves the refusal to the file's own push.
 func TestPushAheadComparesWithSlices(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, "000000010000000000000001", "000000010000000000000002", "000000010000000000000003")
 	odd := d.names[1]
@@ -193,6 +198,7 @@ func (s meetingStore) List(ctx context.Context, prefix string) iter.Seq2[storage
 
 // No round trip is added to what a push waits for.
 func TestPushLooksForSlicesBesideTheMarker(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000001"
 	a := newArchive(t, mem.New())
 	var mu sync.Mutex

@@ -41,6 +41,7 @@ func sweep(t *testing.T, work func(mode fault.Mode, broken func(storage.Store) *
 }
 
 func TestPushUnderFaults(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -69,6 +70,7 @@ func TestPushUnderFaults(t *testing.T) {
 }
 
 func TestFetchUnderFaults(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	a.pushSegment(t, "000000010000000000000001")
 	a.pushSegment(t, "000000010000000000000003")

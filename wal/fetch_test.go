@@ -48,6 +48,7 @@ func tryFetch(t testing.TB, r *repo.Repo, system postgres.SystemID, name string)
 }
 
 func TestFetchProvesAbsence(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
 		for _, name := range []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000004",
@@ -107,6 +108,7 @@ func TestFetchProvesAbsence(t *testing.T) {
 
 // A bucket or folder that is gone says nothing about what the archive held.
 func TestFetchFromMissingStore(t *testing.T) {
+	t.Parallel()
 	root := filepath.Join(t.TempDir(), "repository")
 	a := newArchive(t, fileStoreAt(t, root))
 	a.pushSegment(t, "000000010000000000000001")
@@ -129,6 +131,7 @@ func TestFetchFromMissingStore(t *testing.T) {
 // While PostgreSQL waits at the end of the archive, the next segments come in:
 // those must not look like a gap.
 func TestFetchWhileArchiving(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	a.pushSegment(t, "000000010000000000000001")
 	var once sync.Once
@@ -155,6 +158,7 @@ func (h *hookedStore) List(ctx context.Context, prefix string) iter.Seq2[storage
 }
 
 func TestFetchNeedsTheRightKeys(t *testing.T) {
+	t.Parallel()
 	store := mem.New()
 	a := newArchive(t, store)
 	const name = "000000010000000000000001"
@@ -181,6 +185,7 @@ func TestFetchNeedsTheRightKeys(t *testing.T) {
 }
 
 func TestFetchRefusesForgery(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -235,6 +240,7 @@ func offsets(raw []byte) []int {
 
 // What is signed can still be wrong, when it was pushed by something else.
 func TestFetchChecksTheHeader(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000001"
 	for what, content := range map[string][]byte{
 		"another place":  segmentBytes(segment(t, "000000010000000000000002", 1<<20), testSystem, 1),
@@ -256,6 +262,7 @@ func TestFetchChecksTheHeader(t *testing.T) {
 }
 
 func TestFetchTwiceAtOnce(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	const name = "000000010000000000000001"
 	content := a.pushSegment(t, name)
@@ -287,6 +294,7 @@ func TestFetchTwiceAtOnce(t *testing.T) {
 }
 
 func TestFetchToUnwritablePlace(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	a.pushSegment(t, "000000010000000000000001")
 	name := walName(t, "000000010000000000000001")

@@ -12,6 +12,7 @@ import (
 )
 
 func TestHeartbeat(t *testing.T) {
+	t.Parallel()
 	c := servertest.New(t, servertest.Options{WALSegmentSize: 1 << 20, Settings: map[string]string{"synchronous_standby_names": "nobody"}})
 	ctx := context.Background()
 	before, err := postgres.ParseLSN(c.QueryString(t, "select pg_current_wal_insert_lsn()"))
@@ -32,6 +33,7 @@ func TestHeartbeat(t *testing.T) {
 // The warning comes while there is still time, and afterwards says that it is
 // too late.
 func TestSlotAtRisk(t *testing.T) {
+	t.Parallel()
 	c := servertest.New(t, servertest.Options{WALSegmentSize: 1 << 20, Settings: map[string]string{
 		"max_slot_wal_keep_size": "8MB", "max_wal_size": "2MB", "min_wal_size": "2MB"}})
 	ctx := context.Background()

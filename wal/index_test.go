@@ -16,6 +16,7 @@ import (
 )
 
 func TestLoadIndex(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
@@ -83,6 +84,7 @@ func TestLoadIndex(t *testing.T) {
 // An index is also needed where nothing can be decrypted. What then cannot be
 // known is an error when it is asked for.
 func TestLoadIndexWithoutIdentity(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	a.pushSegment(t, "000000010000000000000001")
 	a.push(t, "00000002.history", []byte("1\t0/180000\tx\n"))
@@ -103,6 +105,7 @@ func TestLoadIndexWithoutIdentity(t *testing.T) {
 
 // One damaged segment does not hide the others, whichever it is.
 func TestLoadIndexBesideDamagedSegments(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	a := newArchive(t, mem.New())
 	var names []string
@@ -133,6 +136,7 @@ func TestLoadIndexBesideDamagedSegments(t *testing.T) {
 }
 
 func TestLoadIndexOfMissingRepository(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	if err := a.store.Delete(context.Background(), repo.MarkerKey); err != nil {
 		t.Fatal(err)
@@ -145,6 +149,7 @@ func TestLoadIndexOfMissingRepository(t *testing.T) {
 // A name that no segment of the archive's size has is no segment's: anybody can put
 // one there, and it hides nothing.
 func TestLoadIndexOfMixedSizes(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	a.pushSegment(t, "000000010000000000000FFF")
 	seg := segment(t, "000000010000000100000001", 16<<20)
@@ -156,6 +161,7 @@ func TestLoadIndexOfMixedSizes(t *testing.T) {
 }
 
 func TestLoadIndexRefusesForgedHistory(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	a.pushSegment(t, "000000010000000000000001")
 	a.push(t, "00000002.history", []byte("1\t0/180000\tx\n"))

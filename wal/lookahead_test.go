@@ -14,6 +14,7 @@ import (
 // known to have is asked for by its header after a while, and not stored again;
 // what has gone from it is.
 func TestLookAhead(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, mixedNames...)
 	var created atomic.Int64

@@ -14,6 +14,7 @@ import (
 // The server's segments 3 to 7, held against an archive with those of another
 // branch under some of the names.
 func TestCompareArchived(t *testing.T) {
+	t.Parallel()
 	for what, c := range map[string]struct {
 		other, ready uint64       // the segment that the other branch has; the one that waits
 		gone         bool         // from pg_wal
@@ -59,6 +60,7 @@ func TestCompareArchived(t *testing.T) {
 
 // A file that is gone, or no whole segment, is not judged.
 func TestHashOwnOfNoSegment(t *testing.T) {
+	t.Parallel()
 	path := writeFile(t, "000000010000000000000003", bytes.Repeat([]byte{1}, 1<<20))
 	if sum, err := hashOwn(path, 1<<20); sum == "" || err != nil {
 		t.Errorf("%q, %v", sum, err)

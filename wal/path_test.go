@@ -41,6 +41,7 @@ func run(first, last uint64) []uint64 {
 const mib = postgres.LSN(1 << 20)
 
 func TestPath(t *testing.T) {
+	t.Parallel()
 	// 1 ─┬─ 2 ─── 4      3 left 1 before 2 did, 5 has no file of its own,
 	//    └─ 3            6 left 2 after 4 did
 	ix := newIndex(t, map[postgres.Timeline][]uint64{1: run(1, 9), 2: run(5, 9), 3: run(3, 4), 4: run(7, 8), 5: {9}}, map[postgres.Timeline]string{
@@ -104,6 +105,7 @@ func TestPath(t *testing.T) {
 }
 
 func TestSegments(t *testing.T) {
+	t.Parallel()
 	histories := map[postgres.Timeline]string{2: "1\t0/580000\tx\n"}
 	boundary := map[postgres.Timeline]string{2: "1\t0/600000\tx\n"}
 	tests := []struct {
@@ -209,6 +211,7 @@ func askLikePostgres(ix *Index, p Path, from postgres.LSN) (end postgres.LSN, ga
 }
 
 func TestReachIsWherePostgresGets(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("long, and nothing in it races: run in full, without the race detector")
 	}
@@ -252,6 +255,7 @@ func TestReachIsWherePostgresGets(t *testing.T) {
 }
 
 func TestParseTimelineTarget(t *testing.T) {
+	t.Parallel()
 	for in, want := range map[string]TimelineTarget{"latest": LatestTimeline, "current": CurrentTimeline, "7": TimelineID(7), "0x0A": TimelineID(10)} {
 		if got, err := ParseTimelineTarget(in); err != nil || got != want {
 			t.Errorf("%q: %v %v", in, got, err)

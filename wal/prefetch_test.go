@@ -88,6 +88,7 @@ func (f *filled) expectWhole(t *testing.T) []string {
 
 // What the store breaks, cuts or does not answer never gets a segment's name.
 func TestFillUnderFaults(t *testing.T) {
+	t.Parallel()
 	f := newFilled(t)
 	sweep(t, func(_ fault.Mode, broken func(storage.Store) *fault.Store) (*fault.Store, error) {
 		s := broken(f.store)
@@ -105,6 +106,7 @@ func TestFillUnderFaults(t *testing.T) {
 }
 
 func TestFillRefusesDamage(t *testing.T) {
+	t.Parallel()
 	f := newFilled(t)
 	key := repo.WALKey(testSystem, walName(t, f.names[3]))
 	raw := rawObject(t, f.store, key)
@@ -125,6 +127,7 @@ func TestFillRefusesDamage(t *testing.T) {
 // A fill ends where the archive does, or where only slices of a segment, or a
 // partial one, are.
 func TestFillEndsWithTheArchive(t *testing.T) {
+	t.Parallel()
 	f := newFilled(t)
 	if err := f.store.Delete(context.Background(), repo.WALKey(testSystem, walName(t, f.names[3]))); err != nil {
 		t.Fatal(err)
@@ -139,6 +142,7 @@ func TestFillEndsWithTheArchive(t *testing.T) {
 
 // What is signed can still be wrong, when it was pushed by something else.
 func TestFillChecksTheHeader(t *testing.T) {
+	t.Parallel()
 	for what, seg := range map[string]postgres.Segment{
 		"another place": segment(t, "000000010000000000000009", 1<<20),
 		"another size":  segment(t, "000000010000000000000004", 2<<20),

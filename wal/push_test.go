@@ -21,6 +21,7 @@ import (
 )
 
 func TestPushFetch(t *testing.T) {
+	t.Parallel()
 	const miB = 1 << 20
 	files := map[string][]byte{
 		"000000010000000000000001":                 segmentBytes(postgres.Segment{Timeline: 1, No: 1, Size: miB}, testSystem, 1),
@@ -66,6 +67,7 @@ func (a *archive) fetch(t testing.TB, name string) []byte {
 }
 
 func TestPushRefusesOtherContent(t *testing.T) {
+	t.Parallel()
 	names := []string{"000000010000000000000001", "000000010000000000000001.partial", "00000002.history",
 		"000000010000000000000001.00000028.backup"}
 	content := func(name string, seed uint64) []byte {
@@ -98,6 +100,7 @@ func TestPushRefusesOtherContent(t *testing.T) {
 }
 
 func TestPushRefusesFalseSegments(t *testing.T) {
+	t.Parallel()
 	const name = "000000020000000000000004"
 	seg := segment(t, name, 1<<20)
 	put32 := func(off int, v uint32) func([]byte) []byte {
@@ -157,6 +160,7 @@ func (a *archive) expectEmpty(t testing.TB) {
 }
 
 func TestPushRefusesFiles(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	put := func(name string, content []byte) string {
 		path := filepath.Join(dir, name)
@@ -197,6 +201,7 @@ func TestPushRefusesFiles(t *testing.T) {
 
 // A file must be at the end of reading what it was when it was opened.
 func TestPushRefusesFileThatChanges(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000001"
 	content := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
 	later := time.Now().Add(time.Hour)
@@ -231,6 +236,7 @@ func TestPushRefusesFileThatChanges(t *testing.T) {
 }
 
 func TestPushNeedsKeys(t *testing.T) {
+	t.Parallel()
 	store := mem.New()
 	a := newArchive(t, store)
 	r, err := repo.Open(context.Background(), store, repo.Keys{Trusted: a.cluster.Signers}, "reader")
@@ -248,6 +254,7 @@ func TestPushNeedsKeys(t *testing.T) {
 }
 
 func TestPushTwiceAtOnce(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000001"
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
@@ -280,6 +287,7 @@ func TestPushTwiceAtOnce(t *testing.T) {
 // The key of this host is retired while it pushes a segment. At whatever moment that
 // happens, what the push said is archived is believed.
 func TestPushWhileItsKeyIsRetired(t *testing.T) {
+	t.Parallel()
 	ctx := t.Context()
 	path := writeFile(t, "000000010000000000000001", segmentBytes(segment(t, "000000010000000000000001", 1<<20), testSystem, 1))
 	refused := 0

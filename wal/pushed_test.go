@@ -15,6 +15,7 @@ import (
 
 // What changes a file, or what the memory is about, ends the memory.
 func TestPushMemoryIsNeverFalse(t *testing.T) {
+	t.Parallel()
 	const name, other = "000000010000000000000001", "000000010000000000000002"
 	check := func(err error) {
 		t.Helper()
@@ -83,6 +84,7 @@ func TestPushMemoryIsNeverFalse(t *testing.T) {
 
 // A crash of the machine may leave any part of a memory, or zeros.
 func TestTornPushMemory(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000001"
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, name)
@@ -121,6 +123,7 @@ func TestTornPushMemory(t *testing.T) {
 // A file that may still change within a tick of the clock, and one that does
 // change while it is pushed, are archived and not remembered.
 func TestPushMemoryOfChangingFiles(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000001"
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, name)
@@ -152,6 +155,7 @@ func TestPushMemoryOfChangingFiles(t *testing.T) {
 
 // What a killed push was writing is removed, and not while it may be written.
 func TestPushMemoryLeftovers(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000001"
 	a := newArchive(t, mem.New())
 	d := newDataDir(t, name)

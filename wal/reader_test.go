@@ -136,6 +136,7 @@ func records(t *testing.T, rd *postgres.WALReader) (lines []string, end postgres
 
 // TestReader shares one pair of servers among its parts.
 func TestReader(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("reads all again for each fault, in one goroutine: run in full, without the race detector")
 	}
@@ -326,6 +327,7 @@ func testReaderUnderFaults(t *testing.T, w twoTimelines) {
 }
 
 func TestReaderOfEmptyArchive(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	ix, err := LoadIndex(context.Background(), a.Repo, testSystem)
 	if err != nil {

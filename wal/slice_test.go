@@ -20,6 +20,7 @@ import (
 )
 
 func TestChain(t *testing.T) {
+	t.Parallel()
 	s := func(from, to int64) slice { return slice{from: from, to: to} }
 	for name, c := range map[string]struct {
 		all, use []slice
@@ -45,6 +46,7 @@ func TestChain(t *testing.T) {
 
 // Whatever slices there are, the chain covers what a map of bytes covers.
 func TestChainAgainstBytes(t *testing.T) {
+	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 3000 {
 		var all []slice
@@ -90,6 +92,7 @@ func (a *archive) putSlice(t testing.TB, name string, content []byte, from, to i
 }
 
 func TestFetchSlices(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
@@ -136,6 +139,7 @@ func TestFetchSlices(t *testing.T) {
 }
 
 func TestFetchSlicesRefuses(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	other := segmentBytes(segment(t, name, 1<<20), testSystem, 2)
 	b := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
@@ -225,6 +229,7 @@ func (r *replacing) List(ctx context.Context, prefix string) iter.Seq2[storage.I
 // Slices that are merged, or replaced by their segment, while they are read are
 // neither an error nor the end of the archive.
 func TestSlicesReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	b := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
 	seg := segment(t, name, 1<<20)
@@ -268,6 +273,7 @@ func TestSlicesReplacedMeanwhile(t *testing.T) {
 }
 
 func TestIndexOfSlices(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	for _, name := range []string{"000000010000000000000002", "000000010000000000000003", "000000010000000000000006"} {
 		a.pushSegment(t, name)
@@ -311,6 +317,7 @@ func TestIndexOfSlices(t *testing.T) {
 // Before any segment is whole, slices count as soon as the segment size is known:
 // from the first of them with an identity, else from somebody else.
 func TestIndexOfSlicesAlone(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	a := newArchive(t, mem.New())
 	b := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
@@ -349,6 +356,7 @@ func TestIndexOfSlicesAlone(t *testing.T) {
 // On two timelines: the new one is believed where it has slices, and the old
 // one's slices past the point where it was left do not lead recovery astray.
 func TestReachOfSlicesOnTwoTimelines(t *testing.T) {
+	t.Parallel()
 	const at = 5*mib + 0x80000 // timeline 2 leaves timeline 1 here
 	ix := func(notes ...string) *Index {
 		ix := newIndex(t, map[postgres.Timeline][]uint64{1: run(2, 4)}, map[postgres.Timeline]string{2: "1\t0/580000\tx\n"})

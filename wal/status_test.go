@@ -29,6 +29,7 @@ func (s Standing) text() string {
 }
 
 func TestStanding(t *testing.T) {
+	t.Parallel()
 	type timelines = map[postgres.Timeline][]uint64
 	forked := map[postgres.Timeline]string{2: "1\t0/780000\tx\n"}
 	join := func(runs ...[]uint64) []uint64 { return slices.Concat(runs...) }
@@ -79,6 +80,7 @@ func TestStanding(t *testing.T) {
 
 // A gap that begins within a segment: its slices do not reach its end.
 func TestStandingSlices(t *testing.T) {
+	t.Parallel()
 	ix := newIndex(t, map[postgres.Timeline][]uint64{1: {1, 3}}, nil)
 	seg := postgres.Segment{Timeline: 1, No: 2, Size: 1 << 20}
 	entry := ix.timelines[1]
@@ -95,6 +97,7 @@ func TestStandingSlices(t *testing.T) {
 }
 
 func TestExposure(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1800000000, 0)
 	newest := Commit{Time: now.Add(-40 * time.Second)}
 	ahead := &AheadError{1001, 1000}

@@ -37,6 +37,7 @@ func (l *listed) List(ctx context.Context, prefix string) iter.Seq2[storage.Info
 // may not be archived yet. A record that begins in the one and ends in the other
 // is then neither in a summary nor in pg_wal. It must not cost a scan.
 func TestRecordBetweenArchivedAndNot(t *testing.T) {
+	t.Parallel()
 	c := servertest.New(t, servertest.Options{WALSegmentSize: 1 << 20, Settings: map[string]string{"wal_keep_size": "64MB"}})
 	c.Exec(t, "create table words as select i, md5(i::text) w from generate_series(1, 80000) i")
 	c.Exec(t, "select pg_switch_wal()")

@@ -72,6 +72,7 @@ func archived(t *testing.T, a *archive, begin postgres.LSN) postgres.LSN {
 // A tail never calls durable what the store does not hold, whatever fails, and
 // in the end the store holds all of it, byte for byte.
 func TestTailNeverAhead(t *testing.T) {
+	t.Parallel()
 	const begin, total = 3 * mib, 5<<20 + 12345
 	for name, policy := range map[string]tailPolicy{
 		"at once":    {atOnce: true},
@@ -145,6 +146,7 @@ func sameWAL(t *testing.T, a *archive, begin postgres.LSN, want []byte) {
 
 // Many slices of one segment become few, and say the same.
 func TestTailMerges(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	var w waiting
 	tl := newTail(a.Repo, testSystem, 1<<20, tailPolicy{atOnce: true}, w.wake)
@@ -171,6 +173,7 @@ func TestTailMerges(t *testing.T) {
 // A new timeline's first segment is not stored before it holds what the old
 // one's does.
 func TestTailWaitsForTheSwitchPoint(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	var w waiting
 	tl := newTail(a.Repo, testSystem, 1<<20, tailPolicy{atOnce: true}, w.wake)
@@ -198,6 +201,7 @@ func TestTailWaitsForTheSwitchPoint(t *testing.T) {
 
 // Two servers that write different WAL under one name are told apart for good.
 func TestTailConflict(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	a.pushSegment(t, "000000010000000000000003")
 	var w waiting
@@ -221,6 +225,7 @@ func TestTailConflict(t *testing.T) {
 // A server that was put back writes other WAL where slices are already: that is
 // no second version of them.
 func TestTailComparesWithEarlierSlices(t *testing.T) {
+	t.Parallel()
 	const name = "000000010000000000000003"
 	b := segmentBytes(segment(t, name, 1<<20), testSystem, 1)
 	for what, c := range map[string]struct {
@@ -262,6 +267,7 @@ func TestTailComparesWithEarlierSlices(t *testing.T) {
 // Under a whole segment that is archived no slice is stored, which no restore would
 // look at, and nothing is called durable: also where it comes after the first.
 func TestTailStoresNothingUnderWholeSegments(t *testing.T) {
+	t.Parallel()
 	const first, second = "000000010000000000000003", "000000010000000000000004"
 	for what, behind := range map[string]bool{"as the server, which is past it": false, "of another branch": true} {
 		for _, name := range []string{first, second} {
@@ -337,6 +343,7 @@ func (s orderedStore) Create(ctx context.Context, key string, body io.ReadSeeker
 // Whatever the moment at which all is lost: what the archive holds has no gap,
 // at which a restore would have to stop.
 func TestTailLeavesNoGap(t *testing.T) {
+	t.Parallel()
 	const begin, total = 3 * mib, 6<<20 + 12345
 	for name, policy := range map[string]tailPolicy{
 		"at once":    {atOnce: true},

@@ -19,6 +19,7 @@ import (
 const testPoll = 5 * time.Millisecond
 
 func TestWaitArchived(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
 		for no := uint64(3); no < 10; no++ {
@@ -68,6 +69,7 @@ func (s *endsWait) Stat(ctx context.Context, key string) (storage.Info, error) {
 
 // Time that ends before the store has answered does not say that WAL is missing.
 func TestWaitArchivedSaysWhatItKnows(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	for _, to := range []postgres.LSN{2 * mib, 20 * mib} { // asked one by one, and listed
 		ctx, cancel := context.WithCancel(t.Context())
@@ -81,6 +83,7 @@ func TestWaitArchivedSaysWhatItKnows(t *testing.T) {
 }
 
 func TestWaitArchivedUntilItComes(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	names := []string{"000000010000000000000001", "000000010000000000000002", "000000010000000000000003"}
 	done := make(chan error, 1)
@@ -104,6 +107,7 @@ func TestWaitArchivedUntilItComes(t *testing.T) {
 
 // A store that fails is an error at once: nobody waits for a 403 to pass.
 func TestWaitArchivedSurfacesErrors(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	for _, to := range []postgres.LSN{2 * mib, 20 * mib} { // asked one by one, and listed
 		broken := fault.New(a.store, fault.Fault{At: 3, Err: storage.ErrDenied}) // the first two open the repository
@@ -117,6 +121,7 @@ func TestWaitArchivedSurfacesErrors(t *testing.T) {
 
 // A long range costs one listing, and one header a segment.
 func TestWaitArchivedIsCheap(t *testing.T) {
+	t.Parallel()
 	a := newArchive(t, mem.New())
 	for no := uint64(1); no <= 40; no++ {
 		a.pushSegment(t, postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}.Name())
@@ -135,6 +140,7 @@ func TestWaitArchivedIsCheap(t *testing.T) {
 // What bears the name of a segment and is not it is no WAL, and is not waited for:
 // whatever it is, and wherever it lies between the two positions.
 func TestWaitArchivedOverJunk(t *testing.T) {
+	t.Parallel()
 	eachStore(t, func(t *testing.T, store storage.Store) {
 		a := newArchive(t, store)
 		for no := uint64(1); no <= 8; no++ {
