@@ -112,8 +112,10 @@ func (s *spec) drop() error {
 	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) { // EPERM: it leads one
 		return fmt.Errorf("leave the terminal: %w", err)
 	}
-	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return fmt.Errorf("close what was inherited: %w", err)
+	if s.has(Descriptors) {
+		if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+			return &layerError{Descriptors, plain(err)}
+		}
 	}
 	if err := s.View.Limits.set(); err != nil {
 		return err

@@ -72,6 +72,7 @@ const (
 	Account      Layer = "account"      // an account and a group that own nothing else
 	Groups       Layer = "groups"       // no supplementary groups
 	Capabilities Layer = "capabilities" // none, also none to be had
+	Descriptors  Layer = "descriptors"  // nothing that was open is inherited
 	NoNewPrivs   Layer = "no_new_privs" // no rights from set-user-ID programs
 	Landlock     Layer = "landlock"     // rules of its own for files, TCP, signals and abstract sockets
 	Seccomp      Layer = "seccomp"      // a filter of system calls
@@ -82,7 +83,7 @@ const (
 
 // Layers are all layers in their order.
 func Layers() []Layer {
-	return []Layer{Mounts, Network, Processes, Proc, IPC, UTS, Cgroup, User, Account, Groups, Capabilities, NoNewPrivs, Landlock, Seccomp,
+	return []Layer{Mounts, Network, Processes, Proc, IPC, UTS, Cgroup, User, Account, Groups, Capabilities, Descriptors, NoNewPrivs, Landlock, Seccomp,
 		Memory, Tasks, FileSize}
 }
 

@@ -95,8 +95,11 @@ func send(f *os.File, v any) error {
 // for what the fence can do without.
 func (p *initProcess) prepare() (also map[Layer]string, err error) {
 	also = map[Layer]string{}
-	if err := unix.CloseRange(controlFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil && !errors.Is(err, unix.ENOSYS) {
-		return nil, err
+	// None of it is for what runs inside.
+	if p.spec.has(Descriptors) {
+		if err := unix.CloseRange(controlFD+1, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+			return nil, &layerError{Descriptors, plain(err)}
+		}
 	}
 	// A process of the same account could otherwise look into this one.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

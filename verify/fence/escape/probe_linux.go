@@ -14,24 +14,31 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // targets is where the canaries are.
 type targets struct {
-	Dir      string `json:"dir"` // of the host, with "read", "write" and "socket" in it
-	PID      int    `json:"pid"` // of a process that stands in Dir and has "read" open as 3
-	Token    string `json:"token"`
-	Shm      string `json:"shm"` // a file in /dev/shm
-	Abstract string `json:"abstract"`
-	TCP      string `json:"tcp"`
-	UDP      string `json:"udp"`
-	Segment  int    `json:"segment"` // of System V shared memory
-	Key      int    `json:"key"`     // of the kernel's keyrings
-	Handle   []byte `json:"handle"`  // of "read"
-	Type     int32  `json:"type"`    // of the handle
-	Host     string `json:"host"`    // name of the host
+	Dir        string `json:"dir"` // of the host, with "read", "write" and "socket" in it
+	PID        int    `json:"pid"` // of a process that stands in Dir and has "read" open as 3
+	Token      string `json:"token"`
+	Shm        string `json:"shm"` // a file in /dev/shm
+	Abstract   string `json:"abstract"`
+	TCP        string `json:"tcp"`
+	UDP        string `json:"udp"`
+	Segment    int    `json:"segment"` // of System V shared memory
+	Semaphore  int    `json:"semaphore"`
+	Queue      int    `json:"queue"`
+	Memory     uint64 `json:"memory"`               // address of two pages of the process: the token, and one to write to
+	Descriptor int    `json:"descriptor"`           // of "read", in who starts the probe: for all that it starts
+	Postmaster int    `json:"postmaster,omitempty"` // of a server of this host; 0: none was found
+	Session    int    `json:"session,omitempty"`    // of the postmaster
+	Key        int    `json:"key"`                  // of the kernel's keyrings
+	Handle     []byte `json:"handle"`               // of "read"
+	Type       int32  `json:"type"`                 // of the handle
+	Host       string `json:"host"`                 // name of the host
 }
 
 // result is what the probe found: "" when the road was open.
@@ -83,7 +90,15 @@ func stand(dir, uid, gid string) error {
 		return err
 	}
 	_ = unix.Prctl(unix.PR_SET_PTRACER, ^uintptr(0), 0, 0, 0) // Yama, where there is one, is not what is tried
-	fmt.Println("ready")
+	token, err := os.ReadFile("read")
+	if err != nil {
+		return err
+	}
+	page, err := memory(token)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready", uintptr(unsafe.Pointer(&page[0])))
 	go func() {
 		for range signals {
 			fmt.Println("signal")
@@ -126,7 +141,7 @@ func roads(t targets) []road {
 	dial := func(network, address string) func() error {
 		return func() error { return tell(network, address, t.Token) }
 	}
-	return []road{
+	all := []road{
 		{"see a process", func() error {
 			if err := unix.Kill(t.PID, 0); !errors.Is(err, unix.EPERM) {
 				return err
@@ -135,6 +150,8 @@ func roads(t targets) []road {
 		}},
 		{"signal a process", func() error { return unix.Kill(t.PID, unix.SIGUSR1) }},
 		{"trace a process", func() error { return trace(t.PID) }},
+		{"read the memory of a process", func() error { return memoryHolds(t) }},
+		{"write to the memory of a process", func() error { return overwriteMemory(t) }},
 		{"read a file by its path", read(file)},
 		{"write a file by its path", func() error { return overwrite(filepath.Join(t.Dir, "write"), t.Token) }},
 		{"read a file by /proc/PID/root", read(proc + "/root" + file)},
@@ -142,6 +159,8 @@ func roads(t targets) []road {
 		{"read a file by /proc/PID/cwd", read(proc + "/cwd/read")},
 		{"read a file by /proc/PID/fd", read(proc + "/fd/3")},
 		{"read a file by its handle", func() error { return byHandle(t) }},
+		{"read a file by a descriptor that was left open", func() error { return inherited(t) }},
+		{"read a file that is the drill's alone", read(filepath.Join(t.Dir, "own"))},
 		{"read a file in /dev/shm", read(t.Shm)},
 		{"connect to a Unix socket", dial("unix", filepath.Join(t.Dir, "socket"))},
 		{"connect to a Unix socket by /proc/PID/cwd", dial("unix", proc+"/cwd/socket-proc")},
@@ -149,6 +168,8 @@ func roads(t targets) []road {
 		{"connect to TCP on the loopback", dial("tcp", t.TCP)},
 		{"send UDP to the loopback", dial("udp", t.UDP)},
 		{"System V shared memory", func() error { return segment(t) }},
+		{"System V semaphores", func() error { return semaphore(t) }},
+		{"System V message queues", func() error { return queue(t) }},
 		{"a key of the kernel's", func() error { return key(t) }},
 		{"the name of the host", func() error {
 			if name, err := os.Hostname(); err != nil || name != t.Host {
@@ -159,6 +180,7 @@ func roads(t targets) []road {
 		{"a new user namespace", func() error { return namespace() }},
 		{"mount a file system", func() error { return mount() }},
 		{"change the root", func() error { return unix.Chroot("/") }},
+		{"hold a capability", capable},
 		{"become root", func() error {
 			if os.Geteuid() == 0 {
 				return nil
@@ -170,6 +192,46 @@ func roads(t targets) []road {
 			return nil
 		}},
 	}
+	if t.Postmaster != 0 {
+		all = append(all, road{"see a postmaster of this host", func() error { return postmaster(t) }})
+	}
+	return all
+}
+
+// postmaster looks for a server of the host, which is never touched. A process inside
+// may by chance have its number, and has another session then.
+func postmaster(t targets) error {
+	if err := unix.Kill(t.Postmaster, 0); err != nil && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	if session, err := unix.Getsid(t.Postmaster); err != nil || session != t.Session {
+		return errNotSeen
+	}
+	return nil
+}
+
+// inherited reads the file by the descriptor that it has in who started the probe.
+func inherited(t targets) error {
+	buf := make([]byte, len(t.Token))
+	n, err := unix.Pread(t.Descriptor, buf, 0)
+	if err == nil && string(buf[:max(0, n)]) != t.Token {
+		err = errNotSeen
+	}
+	return err
+}
+
+// capable looks for a capability that this thread could use or could take
+// (capabilities(7)).
+func capable() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	have := [2]unix.CapUserData{}
+	if err := unix.Capget(&header, &have[0]); err != nil {
+		return err
+	}
+	if have[0].Permitted|have[1].Permitted|have[0].Inheritable|have[1].Inheritable == 0 {
+		return errNotSeen
+	}
+	return nil
 }
 
 func holds(path, token string) error {

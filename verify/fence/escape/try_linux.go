@@ -117,6 +117,10 @@ func (c *canaries) arrived() map[string]bool {
 	if c.shared[len(c.Token)] != 0 {
 		c.see("System V shared memory")
 	}
+	c.sysvArrived()
+	if text, err := readMemory(c.PID, c.Memory+uint64(os.Getpagesize()), len(c.Token)); err == nil && string(text) == c.Token {
+		c.see("write to the memory of a process")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := map[string]bool{}
@@ -152,6 +156,12 @@ func (c *canaries) open(ctx context.Context, self string, uid, gid int) (err err
 			return err
 		}
 	}
+	if err := os.WriteFile(filepath.Join(c.Dir, "own"), []byte(c.Token), 0o600); err != nil {
+		return err
+	}
+	if err := c.openDescriptor(); err != nil {
+		return err
+	}
 	c.Shm = "/dev/shm/lifeboat-canary-" + c.Token
 	if err := openFile(c.Shm, c.Token); err == nil {
 		c.onClose(func() { _ = os.Remove(c.Shm) })
@@ -165,8 +175,46 @@ func (c *canaries) open(ctx context.Context, self string, uid, gid int) (err err
 	if err := c.openSegment(); err != nil {
 		return err
 	}
+	c.openSystemV()
 	c.openKey()
+	c.findPostmaster()
 	return c.openProcess(ctx, self, uid, gid)
+}
+
+// openDescriptor opens a file in this process as a careless program would: what it
+// starts inherits it (FD_CLOEXEC, fcntl(2)).
+func (c *canaries) openDescriptor() error {
+	f, err := os.Open(filepath.Join(c.Dir, "read"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const high = 100 // beyond what is handed on on purpose
+	if c.Descriptor, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD, high); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	c.onClose(func() { _ = unix.Close(c.Descriptor) })
+	return nil
+}
+
+// findPostmaster looks for a server of PostgreSQL's on this host: production, where there
+// is one. Its processes have names of their own but for the first, which leads them.
+func (c *canaries) findPostmaster() {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		name, err := os.ReadFile(filepath.Join("/proc", e.Name(), "comm"))
+		if text := strings.TrimSpace(string(name)); err != nil || text != "postgres" && text != "postmaster" {
+			continue
+		}
+		if session, err := unix.Getsid(pid); err == nil && session == pid {
+			c.Postmaster, c.Session = pid, session
+			return
+		}
+	}
 }
 
 // openFile makes a file that every account can read and write.
@@ -286,7 +334,10 @@ func (c *canaries) openProcess(ctx context.Context, self string, uid, gid int) e
 		_ = cmd.Wait()
 	})
 	lines := bufio.NewScanner(out)
-	if !lines.Scan() || lines.Text() != "ready" {
+	if !lines.Scan() {
+		return errors.New("the process does not answer")
+	}
+	if _, err := fmt.Sscanf(lines.Text(), "ready %d", &c.Memory); err != nil {
 		return errors.New("the process does not answer")
 	}
 	go func() {
