@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ type copyFile struct {
 	want        runs      // what is read: no layer had it so far
 	holds       runs      // of want, what the layer at hand still holds
 	other       []run     // of holds, what is not taken over after all; or what is: see settle
+	merged      int       // of other, how many were left when they were last joined
 	sums        []string  // of its slices, if it is compared by content; "" where not known
 }
 
@@ -47,6 +49,9 @@ func (c *copier) takeOver(ctx context.Context, l *layer, have map[[32]byte]int32
 			lost++
 		}
 		taken, err := c.takePack(p, byNumber, whole && !l.renew.due(p), l.covered == nil)
+		if errors.Is(err, errTooFine) {
+			return lost, &repo.CorruptError{Object: repo.ManifestKey(l.label), Reason: "no backup makes such spans", Err: err}
+		}
 		if err != nil {
 			return lost, err
 		}
@@ -93,7 +98,9 @@ func (c *copier) takePack(p repo.PackEntry, byNumber []*copyFile, keep, complete
 			}
 			for n := range f.holds.within(run{s.Off, s.Off + int64(s.Len)}) {
 				if keep != complete {
-					f.other = append(f.other, n)
+					if err := f.note(n, int64(c.facts.control.BlockSize)); err != nil {
+						return false, err
+					}
 				}
 				if keep {
 					kept.To = append(kept.To, repo.Span{File: f.index, Off: n.from, At: s.At + int(n.from-s.Off), Len: int(n.to - n.from)})
@@ -110,6 +117,27 @@ func (c *copier) takePack(p repo.PackEntry, byNumber []*copyFile, keep, complete
 	}
 	c.ages[p.Day] += bytes
 	return true, c.manifest.AddOlder(out)
+}
+
+// joinAfter is how many runs of a file are noted before they are joined.
+const joinAfter = 1024
+
+var errTooFine = errors.New("it cuts a file into more pieces than there are pages in it")
+
+// note adds to other. Whoever has signed a manifest may name the same bytes again and
+// again, in pieces of one byte: a file's runs never take more memory than one for each
+// page.
+func (f *copyFile) note(n run, page int64) error {
+	f.other = append(f.other, n)
+	if len(f.other) < 2*f.merged+joinAfter {
+		return nil
+	}
+	f.other = union(f.other...)
+	f.merged = len(f.other)
+	if int64(f.merged) > f.size/page+joinAfter {
+		return errTooFine
+	}
+	return nil
 }
 
 // settle takes off the wanted what was kept of a layer.

@@ -9,6 +9,7 @@
 package copier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -179,43 +180,53 @@ type copying struct {
 	Options
 	Result
 
-	packs []repo.PackRef
-	wal   []item
-	size  postgres.SegmentSize
+	wal  []item
+	size postgres.SegmentSize
 
 	mu    sync.Mutex // holds what follows and Result
 	done  int64
 	total int64
 }
 
-// readManifest reads which packs the backup is made of. It is metadata, and the
-// only thing that is opened; the packs themselves stay sealed.
+// readManifest reads what the backup is, and that its manifest is whole. It is metadata,
+// and the only thing that is opened; the packs themselves stay sealed.
 func (c *copying) readManifest(ctx context.Context, label string) error {
-	m, err := c.from.OpenManifest(ctx, label)
+	info, err := c.eachPack(ctx, label, func(p repo.PackRef) error {
+		c.Packs++
+		c.total += p.Size
+		return nil
+	})
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the repository holds no backup %s", label)
 	}
+	c.Info, c.size = info, info.SegSize
+	return err
+}
+
+// eachPack reads the manifest and takes each pack of the backup as it comes: nothing
+// holds all of them, of which whoever signs a manifest says how many they are.
+func (c *copying) eachPack(ctx context.Context, label string, take func(repo.PackRef) error) (repo.Info, error) {
+	m, err := c.from.OpenManifest(ctx, label)
 	if err != nil {
-		return err
+		return repo.Info{}, err
 	}
 	defer m.Close()
-	c.Info, c.size = m.Info, m.Info.SegSize
 	for p, err := range m.Packs() {
 		if err != nil {
-			return err
+			return m.Info, err
 		}
-		c.packs = append(c.packs, p.PackRef)
-		c.total += p.Size
+		if err := take(p.PackRef); err != nil {
+			return m.Info, err
+		}
 	}
-	c.Packs = int64(len(c.packs))
-	return nil
+	return m.Info, nil
 }
 
 // content copies packs and WAL, several at once.
 func (c *copying) content(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(c.Jobs, 1))
-	for _, p := range c.packs {
+	_, err := c.eachPack(gctx, c.Info.Label, func(p repo.PackRef) error {
 		g.Go(func() error {
 			existed, err := c.from.CopyPack(gctx, c.to, p)
 			if err != nil {
@@ -224,11 +235,15 @@ func (c *copying) content(ctx context.Context) error {
 			c.count(existed, p.Size, p.Size)
 			return nil
 		})
-	}
+		return gctx.Err()
+	})
 	for _, w := range c.wal {
+		if err != nil {
+			break
+		}
 		g.Go(func() error { return c.envelopes(gctx, w) })
 	}
-	return g.Wait()
+	return cmp.Or(g.Wait(), err)
 }
 
 // envelopes copies envelopes, one after another.
@@ -257,10 +272,14 @@ func (c *copying) lookAgain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range c.packs {
+	_, err = c.eachPack(ctx, c.Info.Label, func(p repo.PackRef) error {
 		if i, ok := there.Find(p.ID); !ok || there[i].Size != p.Size {
 			return fmt.Errorf("%s was there a moment ago, where it goes, and is gone: run the copy again", repo.PackKey(p.ID))
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	_, err = c.needs(ctx, c.to)
 	if gap, ok := errors.AsType[*GapError](err); ok {

@@ -301,6 +301,9 @@ type FrameEntry struct {
 	To []Span `json:"to"`
 }
 
+// maxDay is in the year 2328: days are kept one by one.
+const maxDay = 1 << 17
+
 // PackEntry is a pack and its frames that are needed, in ascending order.
 type PackEntry struct {
 	PackRef
@@ -332,6 +335,9 @@ func (p PackEntry) Check(files FileSizes) error {
 func (p PackEntry) checkFrames() error {
 	if err := p.PackRef.Check(); err != nil {
 		return err
+	}
+	if p.Day < 0 || p.Day > maxDay {
+		return fmt.Errorf("pack %s was stored on day %d", p.ID, p.Day)
 	}
 	if len(p.Frames) == 0 || len(p.Frames) > packFrames {
 		return fmt.Errorf("pack %s has %d frames, 1 to %d are allowed", p.ID, len(p.Frames), packFrames)

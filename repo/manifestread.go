@@ -28,6 +28,10 @@ func (r *Repo) checkInfo(key, label string, info Info) error {
 	return nil
 }
 
+// ManifestsAtOnce is how many manifests a command has open at a time: one may take all of
+// the memory that a command may.
+const ManifestsAtOnce = 1
+
 // ManifestReader reads a manifest record by record: Info is read at once,
 // then Files, then Packs. It takes at most 256 MiB, whatever somebody has signed.
 type ManifestReader struct {

@@ -40,15 +40,20 @@ func contentsOf(ctx context.Context, r *repo.Repo, info repo.Info) (*Contents, e
 		return nil, err
 	}
 	c := countFiles(l, info)
-	packs := map[string]int64{}
+	packs, err := newPackCheck(ctx, r, m.Info.Packs)
+	if err != nil {
+		return nil, err
+	}
 	for p, err := range m.Packs() {
 		if err != nil {
 			return nil, err
 		}
-		packs[p.ID] = p.Size
+		if err := packs.add(ctx, p.PackRef); err != nil {
+			return nil, err
+		}
 		c.Fetch += fetchSize(p)
 	}
-	return c, checkPacks(ctx, r, packs)
+	return c, packs.finish(ctx)
 }
 
 func countFiles(l *layout, info repo.Info) *Contents {
@@ -86,49 +91,40 @@ func fetchSize(p repo.PackEntry) int64 {
 // packs of the repository may be much longer than that.
 const fewPacks = 64
 
-// checkPacks makes sure that the packs are there, with their sizes.
-// *repo.CorruptError for one that is not.
-func checkPacks(ctx context.Context, r *repo.Repo, packs map[string]int64) error {
-	if len(packs) <= fewPacks {
-		return statPacks(ctx, r, packs)
+// packCheck makes sure that packs are there, with their sizes. It takes memory for the
+// packs that the store lists, whatever number a manifest names.
+type packCheck struct {
+	repo   *repo.Repo
+	few    map[string]int64 // to ask for; nil when they were listed
+	listed repo.PackList
+}
+
+func newPackCheck(ctx context.Context, r *repo.Repo, packs int64) (*packCheck, error) {
+	if packs <= fewPacks {
+		return &packCheck{repo: r, few: map[string]int64{}}, nil
 	}
-	// The names are hashes, so their first digit cuts the listing into equal
-	// parts, which are read side by side.
-	const digits = "0123456789abcdef"
-	found := make([]int, len(digits))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	for i := range digits {
-		prefix := repo.PackKey(digits[i : i+1])
-		g.Go(func() error {
-			for object, err := range r.Store().List(gctx, prefix) {
-				if err != nil {
-					return fmt.Errorf("list packs: %w", err)
-				}
-				size, wanted := packs[object.Key[len(prefix)-1:]]
-				if !wanted {
-					continue
-				}
-				if size != object.Size {
-					return wrongSize(object.Key, object.Size, size)
-				}
-				found[i]++
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	n := 0
-	for _, f := range found {
-		n += f
-	}
-	if n == len(packs) {
+	listed, err := r.ListPacksAtOnce(ctx)
+	return &packCheck{repo: r, listed: listed}, err
+}
+
+// add takes a pack. *repo.CorruptError for one that is not there, or not so large.
+func (c *packCheck) add(ctx context.Context, p repo.PackRef) error {
+	if c.few != nil {
+		c.few[p.ID] = p.Size
 		return nil
 	}
-	return statPacks(ctx, r, packs) // which one it is
+	i, there := c.listed.Find(p.ID)
+	switch {
+	case !there:
+		return statPacks(ctx, c.repo, map[string]int64{p.ID: p.Size}) // it may be younger than the list
+	case c.listed[i].Size != p.Size:
+		return wrongSize(repo.PackKey(p.ID), c.listed[i].Size, p.Size)
+	}
+	return nil
 }
+
+// finish is nil when all are there.
+func (c *packCheck) finish(ctx context.Context) error { return statPacks(ctx, c.repo, c.few) }
 
 func statPacks(ctx context.Context, r *repo.Repo, packs map[string]int64) error {
 	g, gctx := errgroup.WithContext(ctx)

@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 		"lifeboat": func() int {
 			enterFence()
 			enterDrill()
+			defer tellPeak(os.Getenv(peakVariable))
 			cleanEnvironment()
 			ownState()
 			return newApp().run(os.Args[1:])
@@ -36,7 +37,10 @@ func TestMain(m *testing.M) {
 
 // cleanEnvironment takes out the variables of the tests themselves, which
 // Lifeboat would refuse as unknown.
-func cleanEnvironment() { os.Unsetenv("LIFEBOAT_TEST_ROOT") }
+func cleanEnvironment() {
+	os.Unsetenv("LIFEBOAT_TEST_ROOT")
+	os.Unsetenv(peakVariable)
+}
 
 // ownState keeps the tests' programs from the state of the machine that they run on.
 func ownState() {

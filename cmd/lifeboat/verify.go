@@ -315,6 +315,9 @@ func writeFinding(say func(string, ...any), f *check.Finding) {
 		if n := f.FileCount - int64(len(f.Files)); n > 0 {
 			more = fmt.Sprintf(" and %d more", n)
 		}
+		if f.FilesMore {
+			more += ", and perhaps others"
+		}
 		say("  files    %s%s\n", oneLine(strings.Join(f.Files, ", ")), more)
 	}
 	say("  points   %s\n  do       %s\n\n", f.Points, f.Do)

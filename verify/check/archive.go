@@ -96,7 +96,7 @@ func (w *work) known() []*expire.Backup {
 	var all []*expire.Backup
 	for _, b := range w.backups {
 		e := &expire.Backup{Info: b.Info, Broken: expire.LacksWAL(w.indexes[b.System], b.Info)}
-		for _, f := range w.byPack {
+		for _, f := range w.bad.findings {
 			if slices.Contains(f.Backups, b.Label) {
 				e.Broken = errors.New(f.Problem)
 			}

@@ -42,7 +42,8 @@ type Finding struct {
 	Backups   []string `json:"backups"`
 	Files     []string `json:"files,omitempty"`
 	FileCount int64    `json:"file_count"`
-	Points    string   `json:"points"` // which points in time cannot be restored, in words
+	FilesMore bool     `json:"files_more,omitempty"` // there may be more than were counted
+	Points    string   `json:"points"`               // which points in time cannot be restored, in words
 
 	// Of a finding about many objects, of which Object is the first: at most MaxFiles.
 	Objects     []string `json:"objects,omitempty"`
@@ -97,10 +98,11 @@ func (f *Finding) spoil(label string) {
 	}
 }
 
-func (f *Finding) file(path string) {
+// file counts a file that is spoilt, and says whether it is another one.
+func (f *Finding) file(path string) bool {
 	name := shortName(path)
 	if f.counted[name] {
-		return
+		return false
 	}
 	if f.counted == nil {
 		f.counted = map[[16]byte]bool{}
@@ -110,6 +112,7 @@ func (f *Finding) file(path string) {
 	if len(f.Files) < MaxFiles {
 		f.Files = append(f.Files, path)
 	}
+	return true
 }
 
 func sortFindings(all []*Finding) {

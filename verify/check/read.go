@@ -181,12 +181,6 @@ func (rd *reader) openBackup(ctx context.Context, label string) error {
 	return g.Wait()
 }
 
-func (rd *reader) isBad(pack string) bool {
-	rd.mu.Lock()
-	defer rd.mu.Unlock()
-	return rd.byPack[pack] != nil
-}
-
 // fresh are the frames of a pack that were not opened yet. What a later backup
 // still needs of a pack is mostly what an older one needed of it.
 func (rd *reader) fresh(i int, p repo.PackEntry) (first bool, frames []repo.FrameRef) {
@@ -227,11 +221,7 @@ func (rd *reader) damaged(code Code, id string, err error) {
 	if errors.Is(err, repo.ErrMissing) {
 		code = PackMissing // since the listing
 	}
-	f := rd.find(code, repo.PackKey(id), err)
-	f.Points = "none can be restored from these backups"
-	rd.mu.Lock()
-	defer rd.mu.Unlock()
-	rd.byPack[id] = f
+	rd.findPack(code, id, err.Error(), true)
 }
 
 // readArchive reads WAL and block summaries.
@@ -334,7 +324,7 @@ func (w *work) recheck(ctx context.Context) error {
 		}
 	}
 	packs := map[*Finding]bool{}
-	for _, f := range w.byPack {
+	for _, f := range w.bad.findings {
 		packs[f] = true
 	}
 	w.result.Findings = slices.DeleteFunc(w.result.Findings, func(f *Finding) bool {
@@ -349,7 +339,7 @@ func (w *work) recheck(ctx context.Context) error {
 }
 
 func (w *work) blame(ctx context.Context) error {
-	if len(w.byPack) == 0 {
+	if len(w.bad.byID) == 0 {
 		return nil
 	}
 	for _, b := range w.backups {
@@ -364,8 +354,8 @@ func (w *work) blame(ctx context.Context) error {
 			if err != nil {
 				return errors.Join(err, m.Close())
 			}
-			if f := w.byPack[p.ID]; f != nil {
-				w.badPack(f.Code, p, m.Files, b.Label, f.Problem)
+			if f := w.bad.byID[p.ID]; f != nil {
+				w.badPack(f, p, m.Files, b.Label)
 			}
 		}
 		if err := m.Close(); err != nil {

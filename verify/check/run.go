@@ -87,7 +87,7 @@ type work struct {
 	result  *Result
 
 	mu      sync.Mutex
-	byPack  map[string]*Finding
+	bad     badPacks
 	backups []*backup // those that can be read, oldest first
 	indexes map[postgres.SystemID]*wal.Index
 	uses    expire.Uses
@@ -124,7 +124,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (*Result, error) {
 	if err := on.CheckPresent(ctx); err != nil {
 		return nil, fmt.Errorf("check the marker: %w", err)
 	}
-	w := &work{repo: on, options: o, list: list, result: res, byPack: map[string]*Finding{}, live: list.packs.NewSet(), doubted: map[string]bool{}, listedOnly: map[postgres.SystemID]bool{},
+	w := &work{repo: on, options: o, list: list, result: res, bad: newBadPacks(), live: list.packs.NewSet(), doubted: map[string]bool{}, listedOnly: map[postgres.SystemID]bool{},
 		indexes: map[postgres.SystemID]*wal.Index{}, uses: expire.Uses{}}
 	res.Listed = Count{int64(len(list.packs) + len(list.objects)), list.bytes}
 	for _, step := range []func(context.Context) error{w.checkBackups, w.checkSmall, w.checkWAL, w.checkLocks, w.read, w.recheck} {
@@ -163,16 +163,19 @@ func (o Options) filled() Options {
 func (w *work) find(c Code, object string, err error, backups ...string) *Finding {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := &Finding{Code: c, Object: object, Problem: err.Error(), Backups: []string{}, Do: advice(c)}
+	f := w.add(c, object, err.Error())
 	for _, b := range backups {
 		f.spoil(b)
 	}
-	w.result.Findings = append(w.result.Findings, f)
 	return f
 }
 
-// manifestsAtOnce bounds the manifests in memory: one may take 256 MiB.
-const manifestsAtOnce = 1
+// add is find for who holds the lock.
+func (w *work) add(c Code, object, problem string) *Finding {
+	f := &Finding{Code: c, Object: object, Problem: problem, Backups: []string{}, Do: advice(c)}
+	w.result.Findings = append(w.result.Findings, f)
+	return f
+}
 
 // checkBackups opens every manifest and compares its packs with the listing.
 func (w *work) checkBackups(ctx context.Context) error {
@@ -183,7 +186,7 @@ func (w *work) checkBackups(ctx context.Context) error {
 	}
 	w.result.Unknown = append(append(w.result.Unknown, w.list.strange...), others...)
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(manifestsAtOnce)
+	g.SetLimit(repo.ManifestsAtOnce)
 	for _, f := range folders {
 		if f.Committed {
 			g.Go(func() error { return w.checkBackup(gctx, f) })
@@ -257,9 +260,10 @@ func (w *work) readManifest(ctx context.Context, label string) (*backup, error) 
 		i, ok := w.list.packs.Find(p.ID)
 		switch {
 		case !ok:
-			w.badPack(PackMissing, p, m.Files, label, "the pack is missing")
+			w.badPack(w.findPack(PackMissing, p.ID, "the pack is missing", false), p, m.Files, label)
 		case w.list.packs[i].Size != p.Size:
-			w.badPack(PackSize, p, m.Files, label, fmt.Sprintf("it has %d bytes, not %d", w.list.packs[i].Size, p.Size))
+			problem := fmt.Sprintf("it has %d bytes, not %d", w.list.packs[i].Size, p.Size)
+			w.badPack(w.findPack(PackSize, p.ID, problem, true), p, m.Files, label)
 		default:
 			b.packs.Add(i)
 		}
@@ -267,30 +271,11 @@ func (w *work) readManifest(ctx context.Context, label string) (*backup, error) 
 	return b, nil
 }
 
-// badPack notes what a pack that is not there as it was spoils.
-func (w *work) badPack(c Code, p repo.PackEntry, files *repo.Files, label, problem string) {
-	w.mu.Lock()
-	f := w.byPack[p.ID]
-	w.mu.Unlock()
-	if f == nil {
-		f = w.find(c, repo.PackKey(p.ID), errors.New(problem))
-		f.Points = "none can be restored from these backups"
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.byPack[p.ID] = f
-	f.spoil(label)
-	for _, frame := range p.Frames {
-		for _, span := range frame.To {
-			f.file(files.At(span.File).Path)
-		}
-	}
-}
-
 // conclude says of each backup whether a finding spoils it. One of which not all
 // could be checked is neither ok nor damaged.
 func (w *work) conclude(context.Context) {
 	res := w.result
+	w.bad.conclude()
 	sortFindings(res.Findings)
 	slices.Sort(res.Unproven)
 	slices.Sort(res.Unknown)

@@ -26,10 +26,6 @@ type scene struct {
 	sizes   map[string]int64 // bytes of the manifests, by label
 }
 
-// manifestsAtOnce bounds the manifests that are read at a time, each of which
-// holds the names of all files in memory.
-const manifestsAtOnce = 2
-
 // load gathers what the plan needs. What is damaged is noted and is no error; a
 // store that fails is one.
 func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
@@ -69,7 +65,7 @@ func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 // packs are theirs.
 func (s *scene) readBackups(ctx context.Context, r *repo.Repo, folders []repo.Folder, observe func(Event)) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(manifestsAtOnce)
+	g.SetLimit(repo.ManifestsAtOnce)
 	var mu sync.Mutex
 	for _, f := range folders {
 		if !f.Committed {
