@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -19,6 +20,9 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
 )
+
+// memoryAll makes the hostile manifests as large as there may be, instead of a sixteenth.
+var memoryAll = flag.Bool("memory-all", false, "hold every command to its memory with the largest manifests that there may be")
 
 // site is a cluster that is backed up by the program itself: a server whose
 // archive_command it is, a configuration, and a repository.
@@ -94,7 +98,11 @@ func (s *site) exec(t *testing.T, args ...string) (code int, stdout, stderr stri
 
 func runProgram(t *testing.T, dir string, env []string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	limit := 3 * time.Minute
+	if *memoryAll {
+		limit *= 10
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, servertest.Command(t, "lifeboat"), args...)
 	cmd.Env = append(os.Environ(), env...)

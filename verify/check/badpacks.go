@@ -22,6 +22,7 @@ type badPacks struct {
 	alone    map[Code]int        // findings about one pack
 	rest     map[Code]*restOf    // the finding about all others
 	counted  int                 // files, by all of the findings
+	unblamed bool                // one was found while it was read
 }
 
 // restOf is the finding about all packs of a code that have none of their own.

@@ -222,6 +222,9 @@ func (rd *reader) damaged(code Code, id string, err error) {
 		code = PackMissing // since the listing
 	}
 	rd.findPack(code, id, err.Error(), true)
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	rd.bad.unblamed = true
 }
 
 // readArchive reads WAL and block summaries.
@@ -338,8 +341,10 @@ func (w *work) recheck(ctx context.Context) error {
 	return nil
 }
 
+// blame looks in all manifests for the packs that turned out to be damaged as they were
+// read; those that are missing were seen on the way.
 func (w *work) blame(ctx context.Context) error {
-	if len(w.bad.byID) == 0 {
+	if !w.bad.unblamed {
 		return nil
 	}
 	for _, b := range w.backups {
