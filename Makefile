@@ -3,7 +3,9 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-export BUILDFLAGS := -buildvcs=false -trimpath -tags urfave_cli_no_docs
+# The same for builds, tests and checks, so that what one has compiled the next finds.
+export GOFLAGS := $(GOFLAGS) -buildvcs=false -trimpath -tags=urfave_cli_no_docs
+export CGO_ENABLED ?= 0
 
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
@@ -13,7 +15,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## build bin/lifeboat, static, for this machine
-	CGO_ENABLED=0 go build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o bin/lifeboat ./cmd/lifeboat
+	go build -ldflags '$(LDFLAGS)' -o bin/lifeboat ./cmd/lifeboat
 
 demo: ## the whole story on a scratch server and a folder
 	@scripts/packages certs postgresql

@@ -50,7 +50,7 @@ func withProgram() (int, error) {
 		return 0, err
 	}
 	program := filepath.Join(dir, "lifeboat")
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-tags=urfave_cli_no_docs", "-o", program, "../cmd/lifeboat")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../cmd/lifeboat")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("build the program: %w: %s", err, out)

@@ -63,6 +63,7 @@ func (s *sweepSite) aged(t *testing.T) *weekOld {
 // every kept backup passes a check, sometimes with each frame opened; some are
 // restored and started; and the next run ends where an undisturbed one does.
 func TestExpireDiesAnywhere(t *testing.T) {
+	t.Parallel()
 	s := newSweepSite(t)
 	want := content(t, s.Cluster)
 	s.clock = s.clock.Add(-8 * 24 * time.Hour) // labels are a week old too
@@ -148,6 +149,7 @@ var besideEvery = flag.Int64("beside-every", 10, "TestExpireBesideBackup looks a
 // there is a newer one of another host. The backup succeeds, and every backup that is
 // there passes a check that opens each frame.
 func TestExpireBesideBackup(t *testing.T) {
+	t.Parallel()
 	s := newSweepSite(t)
 	began, taken := time.Now(), 0
 	built := 0 // on another
@@ -274,6 +276,7 @@ func (s *sweepSite) startBoth(t *testing.T, when string, store storage.Store, la
 // On a real server with Object Lock nothing that is locked is hidden behind a
 // delete marker: the backup stays, whole and visible, and is told.
 func TestExpireUnderRealObjectLock(t *testing.T) {
+	t.Parallel()
 	s := newSweepSite(t)
 	var labels []string
 	for range 2 {

@@ -37,6 +37,7 @@ func TestFlagValues(t *testing.T) {
 // Two flags of which one would be dropped without a word are a usage error with
 // a hint, of every command that has such a pair.
 func TestContradictions(t *testing.T) {
+	t.Parallel()
 	commands := map[string]*cli.Command{}
 	for c, name := range below("lifeboat", root(newApp())) {
 		commands[name] = c

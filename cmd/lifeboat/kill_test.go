@@ -76,6 +76,7 @@ func measured(run func()) time.Duration {
 // not at all, a restore that was killed cannot be started, and running again
 // succeeds at once.
 func TestKill9(t *testing.T) {
+	t.Parallel()
 	seed := *killSeed
 	if seed == 0 {
 		seed = rand.Uint64()

@@ -27,6 +27,7 @@ var pictures = flag.String("update-picture", "", "a folder that the tests' accou
 //	install -d -m 777 /tmp/pictures
 //	go test ./cmd/lifeboat -run TestReportPicture -update-picture /tmp/pictures
 func TestReportPicture(t *testing.T) {
+	t.Parallel()
 	if *pictures == "" {
 		t.Skip("-update-picture names no folder: the pictures of docs/images stay as they are")
 	}

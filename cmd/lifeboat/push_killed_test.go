@@ -12,6 +12,7 @@ import (
 // Killed at any moment, a push that looks ahead leaves only memories that are
 // true; the backlog drains and restores.
 func TestPushAheadKilled(t *testing.T) {
+	t.Parallel()
 	k := &killer{sweepSite: newSweepSite(t), random: rand.New(rand.NewPCG(rand.Uint64(), 0))}
 	k.run(t, "backup")
 	names := k.pileUp(t, 16)

@@ -51,6 +51,7 @@ func faultSweep(t *testing.T, store storage.Store, every int64, work func(storag
 // TestFaultSweep fails store operations in turn, with -fault-every 1 as in "make soak"
 // each of them. Each time the error surfaces, every backup that is listed restores, and running again succeeds.
 func TestFaultSweep(t *testing.T) {
+	t.Parallel()
 	s := newSweepSite(t)
 	want := content(t, s.Cluster)
 	first, err := s.takeBackup(s.store)

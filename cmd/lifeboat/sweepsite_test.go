@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lifeboat-dr/lifeboat/backup"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -38,44 +36,9 @@ type sweepSite struct {
 	clock time.Time
 }
 
-// memoryRoot is a file system in memory on Linux.
-const memoryRoot = "/dev/shm"
-
-// inMemory puts the folders of a test into memory where there is room: it
-// syncs thousands of times, and what a disk makes of that is not its business.
-// What a test that was killed has left there goes away with the next one.
-func inMemory(t *testing.T) {
-	t.Helper()
-	var fs unix.Statfs_t
-	if unix.Statfs(memoryRoot, &fs) != nil || fs.Bavail*uint64(fs.Bsize) < 2<<30 {
-		t.Logf("%s does not exist or has less than 2 GiB: the test works on the disk, and is slow", memoryRoot)
-		return
-	}
-	old, err := filepath.Glob(memoryRoot + "/lifeboat-test-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range old {
-		if info, err := os.Stat(dir); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
-			_ = os.RemoveAll(dir) // another account's stays
-		}
-	}
-	dir, err := os.MkdirTemp(memoryRoot, "lifeboat-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Setenv("TMPDIR", dir)
-}
-
 // newSweepSite makes one with a table of each kind of content.
 func newSweepSite(t *testing.T) *sweepSite {
 	t.Helper()
-	inMemory(t)
 	s := &sweepSite{known: map[string]bool{}, clock: time.Now()}
 	s.site = newSite(t, siteOptions{server: servertest.Options{
 		WALSegmentSize: 1 << 20, Checksums: true, Settings: map[string]string{"autovacuum": "off", "min_wal_size": "2MB", "max_wal_size": "64MB"},

@@ -32,6 +32,7 @@ func checkStore(t *testing.T, store storage.Store, keys repo.Keys, read bool) (*
 // Each breakage of the drill's selftest that lies in the repository gives its
 // finding, with the backup that it spoils, with an identity and without.
 func TestVerifyFindsEveryDamage(t *testing.T) {
+	t.Parallel()
 	s := newSweepSite(t)
 	label, err := s.takeBackup(s.store)
 	if err != nil {
@@ -191,6 +192,7 @@ func (s *sweepSite) findsSmallDamage(t *testing.T, label string) {
 
 // A store that fails is an error: never ok, and never "missing".
 func TestVerifyWithAFailingStore(t *testing.T) {
+	t.Parallel()
 	s := newSweepSite(t)
 	if _, err := s.takeBackup(s.store); err != nil {
 		t.Fatal(err)
@@ -220,6 +222,7 @@ func TestVerifyWithAFailingStore(t *testing.T) {
 
 // The command as a user meets it: codes, JSON, samples, going on.
 func TestVerifyCommand(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, siteOptions{})
 	s.run(t, "backup")
 	s.flush(t)

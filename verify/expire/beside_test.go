@@ -34,9 +34,6 @@ func removed(t *testing.T, err error) bool {
 // to expires there at each moment of it: the copy is whole, or is none.
 func TestRunBesideACopy(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("long: every operation with another run between; run in full, without the race detector")
-	}
 	source := newWorld(t)
 	old := source.backup(20, 100, "")
 	copied := source.backup(10, 110, old)
@@ -49,10 +46,10 @@ func TestRunBesideACopy(t *testing.T) {
 	}
 	policy := expire.Policy{KeepLast: 1}
 	expired, kept := 0, 0
-	for n := int64(1); ; n++ {
+	for n := range operations() {
 		w := place.fork(t)
 		var beside error
-		h := fault.New(w.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() { beside = w.politely(policy) }})
+		h := fault.New(w.store, fault.Fault{At: int64(n), Mode: fault.Meanwhile, Do: func() { beside = w.politely(policy) }})
 		to, err := source.repo.OpenCopy(t.Context(), h)
 		w.check(err)
 		_, err = copier.Run(t.Context(), source.repo, to, copier.Options{Label: copied, Jobs: 1, Now: func() time.Time { return w.now }, Claim: repo.Claim{Holder: "copy"}})
@@ -77,7 +74,7 @@ func TestRunBesideACopy(t *testing.T) {
 			return
 		}
 	}
-	if expired < 3 || kept < 10 {
+	if expired < 3 / *expireEvery || kept < 10 / *expireEvery {
 		t.Errorf("%d expiries beside the copy removed something, %d waited for it", expired, kept)
 	}
 }
@@ -86,18 +83,15 @@ func TestRunBesideACopy(t *testing.T) {
 // backup is gone, or is there whole.
 func TestRunBesideAReseal(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("long: every operation with another run between; run in full, without the race detector")
-	}
 	first := newWorld(t)
 	first.backup(20, 100, "")
 	first.backup(3, 110, "")
 	policy := expire.Policy{KeepLast: 1}
 	expired, kept := 0, 0
-	for n := int64(1); ; n++ {
+	for n := range operations() {
 		w := first.fork(t)
 		var beside error
-		h := fault.New(w.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() { beside = w.politely(policy) }})
+		h := fault.New(w.store, fault.Fault{At: int64(n), Mode: fault.Meanwhile, Do: func() { beside = w.politely(policy) }})
 		r, err := repo.Open(t.Context(), h, w.keys, "db1")
 		w.check(err)
 		_, err = r.ResealAll(t.Context(), repo.ResealOptions{Now: func() time.Time { return w.now }, Claim: repo.Claim{Holder: "key rotate"}})
@@ -123,7 +117,7 @@ func TestRunBesideAReseal(t *testing.T) {
 			return
 		}
 	}
-	if expired < 3 || kept < 10 {
+	if expired < 3 / *expireEvery || kept < 10 / *expireEvery {
 		t.Errorf("%d expiries beside it removed something, %d waited for it", expired, kept)
 	}
 }
@@ -155,9 +149,9 @@ func TestRunWhereACopyComesFrom(t *testing.T) {
 	copied := first.backup(20, 100, "")
 	first.backup(3, 120, "")
 	told := 0
-	for n := int64(1); ; n++ {
+	for n := range operations() {
 		source := first.fork(t)
-		h := fault.New(source.store, fault.Fault{At: n, Mode: fault.Meanwhile, Do: func() { source.check(source.politely(expire.Policy{KeepLast: 1})) }})
+		h := fault.New(source.store, fault.Fault{At: int64(n), Mode: fault.Meanwhile, Do: func() { source.check(source.politely(expire.Policy{KeepLast: 1})) }})
 		from, err := repo.Open(t.Context(), h, source.keys, "db1")
 		source.check(err)
 		place := source.fork(t) // with nothing but the marker
@@ -183,7 +177,7 @@ func TestRunWhereACopyComesFrom(t *testing.T) {
 			t.Errorf("%s: the copy is there: %t, and said %v", when, there, err)
 		}
 	}
-	if told < 5 {
-		t.Errorf("only %d copies were told that their backup expired", told)
+	if told < 5 / *expireEvery {
+		t.Errorf("%d copies were told that their backup expired", told)
 	}
 }

@@ -3,10 +3,12 @@ package expire_test
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"iter"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -244,6 +246,17 @@ func (w *world) objects() []string {
 func (w *world) sound(when string, p expire.Policy) {
 	w.t.Helper()
 	w.verify(when, p, true)
+}
+
+var expireEvery = flag.Int("expire-every", 5, "tests in which something happens at an operation of an expiry try every n-th, and all with 1")
+
+// operations are those at which a test lets something happen: every n-th, from a random
+// one of the first, until the test ends the loop.
+func operations() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for n := 1 + rand.IntN(*expireEvery); yield(n); n += *expireEvery {
+		}
+	}
 }
 
 // verify checks every object that is left, with read by its content too. An expiry
