@@ -118,7 +118,7 @@ type ForeignError struct {
 }
 
 func (e *ForeignError) Error() string {
-	return fmt.Sprintf("the repository is of %s %q, not of %q", e.What, e.Have, e.Want)
+	return fmt.Sprintf("by its %s the repository is of %s %q, not of %q", MarkerKey, e.What, e.Have, e.Want)
 }
 
 // ConflictError says that an object of this name with other content is

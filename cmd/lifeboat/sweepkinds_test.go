@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
 // sweptKind is a kind of object and how it is attacked.
@@ -18,7 +20,8 @@ type sweptKind struct {
 	name string // as in FORMAT.md
 
 	// free makes names that are free in the repository: -1 is one that sorts first, 0 one
-	// that sorts behind the genuine ones or comes next, and so on. %s is the system.
+	// that sorts behind the genuine ones or comes next, and so on. %s is the system. Nil
+	// where there is one name only.
 	free func(n int) string
 
 	// genuine finds the genuine ones.
@@ -58,7 +61,9 @@ func sweptKinds() []sweptKind {
 		return sweptKind{name, free, regexp.MustCompile("^" + genuine + "$"), unseen, unseen == noPromise || strings.HasPrefix(name, "keys/")}
 	}
 	const label = `[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}`
+	const name = "wal/<system>/<timeline>/<name>"
 	return []sweptKind{
+		kind(repo.MarkerKey, nil, `lifeboat\.json`, ""),
 		kind("systems/<system>", numbered("systems/%d", 7999999999999990000), `systems/[0-9]+`, noTrace),
 		kind("backups/<label>/manifest", labels("backups/%s/manifest"), `backups/`+label+`/manifest`, noTrace),
 		kind("backups/<label>/info", labels("backups/%s/info"), `backups/`+label+`/info`, "the manifest says the same"),
@@ -71,7 +76,12 @@ func sweptKinds() []sweptKind {
 			}
 			return fmt.Sprintf("packs/%056xffffffff", n)
 		}, `packs/[0-9a-f]{64}`, ""),
-		kind("wal/<system>/<timeline>/<name>", numbered("wal/%%s/00000002/0000000200000000%08X", 0xF0), `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{24}`, noTrace),
+		kind(name, numbered("wal/%%s/00000002/0000000200000000%08X", 0xF0), `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{24}`, noTrace),
+		kind(name+", of a timeline history", func(n int) string {
+			return fmt.Sprintf("wal/%%s/%08X/%08X.history", 4+2*n, 4+2*n)
+		}, `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{8}\.history`, ""),
+		kind(name+", of a partial segment", numbered("wal/%%s/00000002/0000000200000000%08X.partial", 0xF0), `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{24}\.partial`, noPromise),
+		kind(name+", of a backup history", numbered("wal/%%s/00000002/0000000200000000%08X.00000028.backup", 0xF0), `wal/.*\.backup`, noPromise),
 		kind("wal/<system>/<timeline>/<segment>.d/<from>-<to>", numbered("wal/%%s/00000002/0000000200000001%08X.d/00000000-00001000", 0xF0), `wal/.*\.d/.*`, noTrace),
 		kind("blocks/<system>/<timeline>/<from>-<to>", func(n int) string {
 			return fmt.Sprintf("blocks/%%s/00000002/%016X-%016X", 0xF0000000+n, 0xF1000000+n)
@@ -95,22 +105,23 @@ func sweptKinds() []sweptKind {
 	}
 }
 
-// The sweep has every kind of object that FORMAT.md names and every prefix of the program,
-// but for the marker, which is there already.
+// The sweep has every kind of object that FORMAT.md names and every prefix of the program.
 func TestSweepUnsignedIsWhole(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile(filepath.Join("..", "..", "repo", "FORMAT.md"))
 	must(t, err)
 	have, tops := map[string]bool{}, map[string]bool{}
 	for _, k := range sweptKinds() {
-		have[k.name] = true
-		top, _, _ := strings.Cut(k.name, "/")
-		tops[top+"/"] = true
+		row, _, _ := strings.Cut(k.name, ", ")
+		have[row] = true
+		if top, _, deep := strings.Cut(k.name, "/"); deep {
+			tops[top+"/"] = true
+		}
 	}
 	_, rest, _ := strings.Cut(string(text), "## Keys of objects")
 	table, _, _ := strings.Cut(rest, "Behind the key")
 	found := 0
-	for _, m := range regexp.MustCompile("`([a-z]+/<[^`]*)`").FindAllStringSubmatch(table, -1) {
+	for _, m := range regexp.MustCompile("`(lifeboat.json|[a-z]+/<[^`]*)`").FindAllStringSubmatch(table, -1) {
 		found++
 		if !have[m[1]] {
 			t.Errorf("the sweep does not attack %s of FORMAT.md", m[1])

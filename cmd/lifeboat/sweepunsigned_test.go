@@ -3,16 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -51,6 +52,9 @@ func putAttacks() map[string]putAttack {
 	at := func(content func(w *swept, k sweptKind, key string) []byte, numbers ...int) putAttack {
 		return func(w *swept, k sweptKind) map[string][]byte {
 			all := map[string][]byte{}
+			if k.free == nil {
+				return nil
+			}
 			for _, n := range numbers {
 				key := strings.ReplaceAll(k.free(n), "%s", w.system)
 				all[key] = content(w, k, key)
@@ -113,6 +117,9 @@ func deleteAttacks() map[string]func(c *sweptCase, k sweptKind, key string) (boo
 			from := other(c.swept, k, key)
 			return from != key, c.put(key, c.read(from))
 		},
+		"one of another repository in its place": func(c *sweptCase, k sweptKind, key string) (bool, error) {
+			return true, c.put(key, c.foreignObject(k, key))
+		},
 	}
 }
 
@@ -169,7 +176,7 @@ func (w *swept) foreignObject(k sweptKind, key string) []byte {
 	}
 	if !ok {
 		key = repo.MarkerKey
-	} else if _, err := w.foreign.CreateEnvelope(context.Background(), key, kind, strings.NewReader("{}"), 2); err != nil {
+	} else if _, err := w.foreign.CreateEnvelope(context.Background(), key, kind, strings.NewReader("{}"), 2); err != nil && !errors.Is(err, fs.ErrExist) {
 		panic(err)
 	}
 	rc, err := w.foreign.Store().Open(context.Background(), key, 0, math.MaxInt32)
@@ -223,6 +230,7 @@ func TestSweepUnsigned(t *testing.T) {
 	}
 	_ = g.Wait()
 	t.Logf("%d cases with %d commands each in %v", n, len(sweptCommands()), time.Since(began).Round(time.Second))
+	t.Run("live", w.runLive)
 }
 
 // sweptAttack is a case: what is done to a copy of the repository.
@@ -230,6 +238,7 @@ type sweptAttack struct {
 	what     string
 	attacked []string // keys
 	unseen   bool     // what is done need not be told, as long as the command ends the same
+	stops    bool     // archiving and backups may stop, by an error about the object
 	attack   func(*sweptCase) error
 }
 
@@ -263,11 +272,11 @@ func (w *swept) cases() (all []sweptAttack) {
 				continue
 			}
 			key := w.newest(k)
-			all = append(all, sweptAttack{k.name + ": " + what, []string{key}, k.silent || k.unseen != "" && (what == "gone" || strings.Contains(what, "genuine")),
-				func(c *sweptCase) error {
-					_, err := deleteAttacks()[what](c, k, key)
-					return err
-				}})
+			unseen := k.silent || k.unseen != "" && (what == "gone" || strings.Contains(what, "genuine"))
+			all = append(all, sweptAttack{k.name + ": " + what, []string{key}, unseen, key == repo.MarkerKey, func(c *sweptCase) error {
+				_, err := deleteAttacks()[what](c, k, key)
+				return err
+			}})
 		}
 	}
 	return all
@@ -279,7 +288,7 @@ func (w *swept) putCase(what string, group []sweptKind) sweptAttack {
 		names = append(names, k.name)
 		maps.Copy(objects, putAttacks()[what](w, k))
 	}
-	return sweptAttack{strings.Join(names, ", ") + ": " + what, slices.Sorted(maps.Keys(objects)), false, func(c *sweptCase) error {
+	return sweptAttack{strings.Join(names, ", ") + ": " + what, slices.Sorted(maps.Keys(objects)), false, false, func(c *sweptCase) error {
 		for key, content := range objects {
 			if err := c.put(key, content); err != nil {
 				return err
@@ -296,10 +305,11 @@ func (w *swept) putCase(what string, group []sweptKind) sweptAttack {
 
 // judge says what is wrong with an outcome, "" for nothing.
 func (s sweptAttack) judge(command []string, want, got outcome) string {
-	archives := command[0] == "wal" && command[1] == "push"
+	line := strings.Join(command, " ")
+	works := strings.HasPrefix(line, "wal push ") || line == "backup of the server"
 	switch {
-	case archives && got.code != 0:
-		return fmt.Sprintf("exits with %d: archiving has stopped", got.code)
+	case works && got.code != 0 && !s.stops:
+		return fmt.Sprintf("exits with %d: archiving has stopped, or backups", got.code)
 	case got.code == want.code && (got.facts == want.facts || s.unseen):
 		return ""
 	case slices.ContainsFunc(s.attacked, func(key string) bool { return strings.Contains(got.text(), nameIn(key)) }):
@@ -347,12 +357,7 @@ func (w *swept) outcomesOf(t *testing.T, name string, attack func(*sweptCase) er
 				args[i] = f
 			}
 		}
-		args = append(args, "--json", "--config", c.config, "--cluster-key", c.clusterKey, "--pgdata", c.pgdata)
-		o := inProcess(filepath.Join(filepath.Dir(c.repository), "lifeboat-state"), args...)
-		debug.SetGCPercent(100) // wal push has set them for its process
-		debug.SetMemoryLimit(math.MaxInt64)
-		o.facts = c.normal(o.stdout)
-		all = append(all, o)
+		all = append(all, c.inProcess(args...))
 		_ = os.Remove(out)
 	}
 	return all
