@@ -161,14 +161,17 @@ func (c candidate) checkOwnWAL() error {
 }
 
 func newPlan(t Target, c candidate, contents *Contents, s *Survey) *Plan {
+	// The record of a switch takes up the rest of its segment, of which slices may hold
+	// no more than the record itself.
+	readTo := min(max(s.End, s.BeforeEnd), c.archive.Reach(c.path, c.info.StartLSN).End)
 	p := &Plan{
 		Backup: c.info, Label: c.info.Label, DataDir: t.DataDir,
 		Point: t.Point, Action: t.Action, Timeline: c.path.Timeline,
 		ConsistentLSN: c.info.StopLSN, ConsistentTime: c.info.StopTime,
 		StopLSN: s.End, StopTime: s.Commit, NewestTime: s.Newest,
 		FetchBytes: contents.Fetch,
-		WAL:        walRange(c, s),
-		allWAL:     t.AllWAL, LastLSN: cmp.Or(s.BeforeLSN, s.Last), archive: c.archive, way: c.path, readTo: max(s.End, s.BeforeEnd),
+		WAL:        walRange(c, s.End, readTo),
+		allWAL:     t.AllWAL, LastLSN: cmp.Or(s.BeforeLSN, s.Last), archive: c.archive, way: c.path, readTo: readTo,
 	}
 	if p.Action == "" && p.Point.Kind != ToEnd {
 		p.Action = Pause
@@ -185,10 +188,10 @@ func newPlan(t Target, c candidate, contents *Contents, s *Survey) *Plan {
 	return p
 }
 
-// walRange counts what recovery will fetch.
-func walRange(c candidate, s *Survey) WALRange {
-	w := WALRange{Begin: c.info.StartLSN, End: s.End}
-	for seg, ok := range c.archive.Segments(c.path, w.Begin, w.End) {
+// walRange counts what recovery to an end will fetch.
+func walRange(c candidate, end, readTo postgres.LSN) WALRange {
+	w := WALRange{Begin: c.info.StartLSN, End: end}
+	for seg, ok := range c.archive.Segments(c.path, w.Begin, min(end, readTo)) {
 		if !ok {
 			break // the survey read it, so it does not come to this
 		}

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -200,7 +201,7 @@ func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, n
 		return "", nil
 	}
 	prefix := repo.WALPrefix(system, name.Timeline)
-	list, junk := r.Store().List(ctx, prefix), 0
+	list, junk, first := r.Store().List(ctx, prefix), 0, ""
 	if s, ok := r.Store().(afterLister); ok && name.Kind == postgres.WALSegment {
 		list = s.ListAfter(ctx, prefix, repo.WALKey(system, name))
 	}
@@ -219,8 +220,9 @@ func laterSegment(ctx context.Context, r *repo.Repo, system postgres.SystemID, n
 			return "", fmt.Errorf("look whether %s is archived: %w", n.Segment, err)
 		}
 		// Anybody can have put it there. What no believed key has signed is no later WAL.
+		first = cmp.Or(first, info.Key)
 		if junk++; junk == mostJunk {
-			return "", fmt.Errorf("the %d objects behind it are not signed by anybody who is believed: \"lifeboat verify\" names them", junk)
+			return "", fmt.Errorf("the %d objects behind it, the first is %s, are not signed by anybody who is believed: \"lifeboat verify\" names them", junk, first)
 		}
 	}
 	return "", nil

@@ -18,7 +18,19 @@ type watched struct {
 	hosts string // directories of state
 }
 
-func (w *watched) repository() string { return filepath.Join(w.dir, "repository") }
+// newWatched makes one; on S3 the test's server keeps the objects as files.
+func newWatched(t *testing.T, onS3 bool) *watched {
+	t.Helper()
+	return &watched{newSite(t, siteOptions{s3: onS3}), filepath.Join(t.TempDir(), "state")}
+}
+
+// repository is the directory in which the objects are files.
+func (w *watched) repository() string {
+	if w.bucket != nil {
+		return filepath.Join(w.bucket.Data, "e2e")
+	}
+	return filepath.Join(w.dir, "repository")
+}
 
 // on runs the program as a host does and expects an exit code.
 func (w *watched) on(t *testing.T, host string, want exitCode, args ...string) (stdout, stderr string) {
@@ -105,78 +117,104 @@ func (w *watched) newest(t *testing.T, dir string, fits func(name string) bool) 
 	return dir + "/" + last
 }
 
+// rolledBack is a site with two backups and a drill, which two hosts have seen.
+type rolledBack struct {
+	*watched
+	taken                       []string
+	system, segment             string // keys under wal/
+	drill, due, verify, reports []string
+	look                        [][]string // commands
+}
+
+func newRolledBack(t *testing.T, onS3 bool) *rolledBack {
+	t.Helper()
+	w := newWatched(t, onS3)
+	r := &rolledBack{watched: w, verify: []string{"verify"}, reports: []string{"report"},
+		drill: []string{"drill", "--level", "quick", "--identity", w.identity, "--staging", t.TempDir()}}
+	r.due = append(slices.Clone(r.drill), "--due", "7d")
+	r.look = [][]string{r.verify, {"backups"}, {"wal", "status"}}
+	for range 2 {
+		w.run(t, "backup")
+		w.flush(t)
+	}
+	r.taken = w.labels(t)
+	r.system = w.newest(t, "wal", func(string) bool { return true })
+	r.segment = w.newest(t, r.system+"/00000001", func(name string) bool { return len(name) == 24 })
+	// Two hosts see it, one of them drills.
+	for _, args := range append(r.look, r.drill, r.due, r.reports) {
+		w.on(t, "drills", exitOK, args...)
+	}
+	w.on(t, "database", exitOK, r.verify...)
+	return r
+}
+
 // A repository from which the newest was removed says so on every host that has seen
 // it, until that is accepted; what expiry on another host removes, what somebody puts
 // who has no key, and a memory that is lost, say nothing.
 func TestRepositoryGoneBack(t *testing.T) {
 	t.Parallel()
-	w := &watched{newSite(t, siteOptions{}), filepath.Join(t.TempDir(), "state")}
-	staging := t.TempDir()
-	drill := []string{"drill", "--level", "quick", "--identity", w.identity, "--staging", staging}
-	due := append(slices.Clone(drill), "--due", "7d")
-	verify, status, backups, report := []string{"verify"}, []string{"wal", "status"}, []string{"backups"}, []string{"report"}
-	for range 2 {
-		w.run(t, "backup")
-		w.flush(t)
-	}
-	labels := w.labels(t)
-	whole := func(name string) bool { return len(name) == 24 }
-	system := w.newest(t, "wal", func(string) bool { return true })
-	segment := w.newest(t, system+"/00000001", whole)
-	look := [][]string{verify, backups, status}
+	w := newRolledBack(t, false)
+	w.rollBack(t)
+	w.rememberNothingElse(t)
+}
 
-	// Two hosts see it, one of them drills.
-	for _, args := range append(look, drill, due, report) {
-		w.on(t, "drills", exitOK, args...)
-	}
-	w.on(t, "database", exitOK, verify...)
+func TestBucketGoneBack(t *testing.T) {
+	t.Parallel()
+	newRolledBack(t, true).rollBack(t)
+}
+
+// rollBack takes away the newest of each kind.
+func (w *rolledBack) rollBack(t *testing.T) {
 	document := w.newest(t, "drills", func(string) bool { return true })
-
 	t.Run("evidence", func(t *testing.T) {
 		back := w.away(t, document)
-		w.goneBack(t, "drills", document, verify, backups, report)
-		w.on(t, t.Name(), exitOK, verify...) // a host that has not seen it
-		w.goneBack(t, "drills", document, due)
+		w.goneBack(t, "drills", document, w.verify, []string{"backups"}, w.reports)
+		w.on(t, "another", exitOK, w.verify...) // a host that has not seen it
+		w.goneBack(t, "drills", document, w.due)
 		back()
-		w.on(t, "drills", exitOK, verify...)
-		w.on(t, "drills", exitOK, drill...)
+		w.on(t, "drills", exitOK, w.verify...)
+		w.on(t, "drills", exitOK, w.drill...)
 	})
 	t.Run("WAL", func(t *testing.T) {
-		back := w.away(t, segment)
-		w.goneBack(t, "drills", segment, append(look, drill)...)
-		w.goneBack(t, "database", segment, look...)
-		w.on(t, t.Name(), exitOK, verify...) // a host that has not seen it
+		back := w.away(t, w.segment)
+		w.goneBack(t, "drills", w.segment, append(w.look, w.drill)...)
+		w.goneBack(t, "database", w.segment, w.look...)
+		w.on(t, "a third", exitOK, w.verify...) // a host that has not seen it
 		back()
 	})
 	t.Run("backup", func(t *testing.T) {
-		manifest := repo.ManifestKey(labels[1])
+		manifest := repo.ManifestKey(w.taken[1])
 		back := w.away(t, manifest)
-		w.goneBack(t, "drills", manifest, append(look, drill)...)
-		w.goneBack(t, "database", manifest, look...)
+		w.goneBack(t, "drills", manifest, append(w.look, w.drill)...)
+		w.goneBack(t, "database", manifest, w.look...)
 		out, _ := w.on(t, "drills", exitMissed, "wal", "status", "--json")
 		var said walStatusReport
 		if err := json.Unmarshal([]byte(out), &said); err != nil || len(said.Gone) != 1 || said.Gone[0].Object != manifest {
 			t.Errorf("%v\n%s", err, out)
 		}
-		w.on(t, t.Name(), exitOK, verify...) // a host that has not seen it
+		w.on(t, "a fourth", exitOK, w.verify...) // a host that has not seen it
 		w.on(t, "drills", exitOK, "verify", "--accept-rollback")
-		w.on(t, "drills", exitOK, verify...)
-		w.goneBack(t, "database", manifest, verify) // which has accepted nothing
+		w.on(t, "drills", exitOK, w.verify...)
+		w.goneBack(t, "database", manifest, w.verify) // which has accepted nothing
 		back()
 		for _, host := range []string{"drills", "database"} {
-			w.on(t, host, exitOK, verify...)
+			w.on(t, host, exitOK, w.verify...)
 		}
 	})
+}
+
+// rememberNothingElse is what is not to be told.
+func (w *rolledBack) rememberNothingElse(t *testing.T) {
 	t.Run("junk", func(t *testing.T) {
 		junk := []string{repo.ManifestKey("99990101T000000Z-000000"), "drills/99990101T000000Z-00000000", "keys/00000001",
-			system + "/00000001/0000000100000000000000F0", system + "/00000099/0000009900000000000000F0"}
+			w.system + "/00000001/0000000100000000000000F0", w.system + "/00000099/0000009900000000000000F0"}
 		for _, key := range junk {
 			w.put(t, key, "lifeboat/1 junk\n")
 		}
-		w.on(t, "drills", exitFailed, verify...)
-		w.on(t, "drills", exitOK, report...)
+		w.on(t, "drills", exitFailed, w.verify...)
+		w.on(t, "drills", exitOK, w.reports...)
 		w.away(t, junk...)
-		for _, args := range append(look, report) {
+		for _, args := range append(w.look, w.reports) {
 			w.on(t, "drills", exitOK, args...)
 		}
 	})
@@ -188,19 +226,19 @@ func TestRepositoryGoneBack(t *testing.T) {
 		if err := os.WriteFile(files[0], []byte("AGE-SECRET-KEY-1"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, stderr := w.on(t, "drills", exitOK, verify...)
+		_, stderr := w.on(t, "drills", exitOK, w.verify...)
 		if strings.Count(stderr, "warning: "+files[0]) != 1 || strings.Contains(stderr, "SECRET") {
 			t.Errorf("%s", stderr)
 		}
-		back := w.away(t, segment)
-		w.goneBack(t, "drills", segment, verify) // remembered again
+		back := w.away(t, w.segment)
+		w.goneBack(t, "drills", w.segment, w.verify) // remembered again
 		if err := os.RemoveAll(filepath.Join(w.hosts, "drills")); err != nil {
 			t.Fatal(err)
 		}
-		w.on(t, "drills", exitOK, verify...)
+		w.on(t, "drills", exitOK, w.verify...)
 		back()
 		w.put(t, "../nowhere", "a file") // where nothing can be written
-		_, stderr = runElsewhere(t, w, filepath.Join(w.dir, "nowhere", "state"))
+		_, stderr = runElsewhere(t, w.watched, filepath.Join(w.dir, "nowhere", "state"))
 		if strings.Count(stderr, "warning: ") != 1 {
 			t.Errorf("%s", stderr)
 		}
@@ -210,7 +248,7 @@ func TestRepositoryGoneBack(t *testing.T) {
 			w.run(t, "backup")
 			w.flush(t)
 		}
-		w.on(t, "drills", exitOK, verify...)
+		w.on(t, "drills", exitOK, w.verify...)
 		w.run(t, "backup")
 		w.flush(t)
 		w.on(t, "expires", exitOK, "expire", "--keep-last", "1")
@@ -218,7 +256,7 @@ func TestRepositoryGoneBack(t *testing.T) {
 			t.Fatalf("expire left %v", left)
 		}
 		for _, host := range []string{"drills", "database"} {
-			for _, args := range look {
+			for _, args := range w.look {
 				w.on(t, host, exitOK, args...)
 			}
 		}
@@ -229,7 +267,7 @@ func TestRepositoryGoneBack(t *testing.T) {
 // is gone, "backups" says so, and the next backup warns and is taken all the same.
 func TestBackupIsRemembered(t *testing.T) {
 	t.Parallel()
-	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	w := newWatched(t, false)
 	for range 2 {
 		w.on(t, "database", exitOK, "backup")
 		w.flush(t)
@@ -250,7 +288,7 @@ func TestBackupIsRemembered(t *testing.T) {
 // A statement on who signs that a host has seen is removed.
 func TestStatementGoneBack(t *testing.T) {
 	t.Parallel()
-	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	w := newWatched(t, false)
 	w.run(t, "backup")
 	w.flush(t)
 	w.run(t, "key", "rotate", "--new-cluster-key")
@@ -271,7 +309,7 @@ func TestStatementGoneBack(t *testing.T) {
 // knows the backup, and a warning names the object.
 func TestFlippedInfo(t *testing.T) {
 	t.Parallel()
-	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	w := newWatched(t, false)
 	w.run(t, "backup")
 	w.flush(t)
 	label := w.labels(t)[0]
@@ -316,7 +354,16 @@ func TestFlippedInfo(t *testing.T) {
 // command line it goes on.
 func TestNewestManifestNotBelieved(t *testing.T) {
 	t.Parallel()
-	w := &watched{newSite(t, siteOptions{}), t.TempDir()}
+	newestNotBelieved(t, newWatched(t, false))
+}
+
+func TestNewestManifestInBucketNotBelieved(t *testing.T) {
+	t.Parallel()
+	newestNotBelieved(t, newWatched(t, true))
+}
+
+func newestNotBelieved(t *testing.T, w *watched) {
+	t.Helper()
 	for range 2 {
 		w.run(t, "backup")
 		w.flush(t)

@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
@@ -43,11 +45,11 @@ func (w *swept) runLive(t *testing.T) {
 		}
 	}
 	for i, one := range w.liveCases() {
-		t.Run(one.what, func(t *testing.T) {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
 			for j, o := range w.live(t, fmt.Sprintf("live-%d", i), one.attack) {
 				if why := one.judge(liveSteps()[j], clean[j], o); why != "" {
-					t.Errorf("%s: %q %s\n%s", one.attacked[0], strings.Join(liveSteps()[j], " "), why, o.text())
+					t.Errorf("%s (%s ...): %q %s\n%s", one.what, one.attacked[0], strings.Join(liveSteps()[j], " "), why, o.text())
 				}
 			}
 		})
@@ -80,7 +82,11 @@ func (w *swept) live(t *testing.T, name string, attack func(*sweptCase) error) [
 	defer l.Stop(t, server.Immediate)
 	archived := l.archives(t)
 	took, label := l.backUp(t)
-	return append(all, archived, took, c.restored(t, "--backup", label))
+	again := took
+	if label != "" {
+		again = c.restored(t, "--backup", label)
+	}
+	return append(all, archived, took, again)
 }
 
 // restored restores, and has a description of what was written as the facts.
@@ -88,20 +94,28 @@ func (c *sweptCase) restored(t *testing.T, flags ...string) outcome {
 	t.Helper()
 	dir := filepath.Join(filepath.Dir(c.repository), "restored")
 	o := c.inProcess(append([]string{"restore", "--to", dir, "--identity", c.identity}, flags...)...)
-	var facts []string
-	for path, what := range treeOf(t, dir) {
-		if base := filepath.Base(path); base == "postgresql.auto.conf" || base == "backup_label" || flags != nil {
-			what = "" // names the case, or is of a server that has started since
-		}
-		facts = append(facts, path+" "+what)
+	_, err := os.Stat(filepath.Join(dir, postgres.ControlPath))
+	if started := err == nil; started != (o.code == 0) {
+		t.Errorf("a restore exits with %d, and that what it wrote can be started is %t", o.code, started)
 	}
-	slices.Sort(facts)
-	o.facts = strings.Join(facts, "\n")
-	if flags != nil {
-		o.facts = fmt.Sprint(len(facts) > 0)
+	if o.facts = ""; o.code == 0 && flags == nil { // a server's that has started since is another
+		o.facts = described(t, dir)
 	}
 	must(t, os.RemoveAll(dir))
 	return o
+}
+
+// described are the files of a restored data directory, but for what names the case.
+func described(t *testing.T, dir string) string {
+	t.Helper()
+	var all []string
+	for path, what := range treeOf(t, dir) {
+		if path != "postgresql.auto.conf" {
+			all = append(all, path+" "+what)
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, "\n")
 }
 
 // drilled runs a drill, whose verdict and checks are the facts.
