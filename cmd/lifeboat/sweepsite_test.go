@@ -114,27 +114,8 @@ func (s *sweepSite) takeBackup(store storage.Store) (label string, err error) {
 	return info.Label, nil
 }
 
-// leasesEnd makes the leases older by the store's clock than a lease lasts. Of what
-// holders that failed have left the newest few stay: each is read by the next holder,
-// and the sweep would never come to its end.
-func (s *sweepSite) leasesEnd() error {
-	rows, err := filepath.Glob(filepath.Join(s.dir, "repository", "leases", "*"))
-	if err != nil {
-		return err
-	}
-	for _, row := range rows {
-		generations, err := os.ReadDir(row)
-		if err != nil {
-			return err
-		}
-		for _, old := range generations[:max(0, len(generations)-3)] {
-			if err := os.Remove(filepath.Join(row, old.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return s.age(repo.LeasesPrefix, 10*time.Minute)
-}
+// leasesEnd makes the leases older by the store's clock than a lease lasts.
+func (s *sweepSite) leasesEnd() error { return s.age(repo.LeasesPrefix, 10*time.Minute) }
 
 // age makes the objects under a prefix, which ends with "/", older by the store's clock.
 func (s *sweepSite) age(prefix string, by time.Duration) error {
