@@ -67,9 +67,7 @@ func (r *run) prepare() error {
 			return fmt.Errorf("make what the server sees: %w", err)
 		}
 	}
-	var err error
-	r.socket, err = r.socketDir()
-	return err
+	return r.makeSockets()
 }
 
 // raiseFence has a helper make the fence that the server will be in. Where it does

@@ -43,7 +43,8 @@ type startRequest struct {
 	Install   server.Install    `json:"install"`
 	DataDir   string            `json:"data_dir"`
 	SocketDir string            `json:"socket_dir"`
-	LogDir    string            `json:"log_dir"` // that the server's account cannot write to
+	DoorDir   string            `json:"door_dir"` // for the socket that programs connect to
+	LogDir    string            `json:"log_dir"`  // that the server's account cannot write to
 	Role      string            `json:"role"`
 	Settings  map[string]string `json:"settings"`
 	Account   *server.Account   `json:"account,omitempty"` // nil: ours
@@ -205,7 +206,10 @@ func (h *helper) answerStart(ctx context.Context, with json.RawMessage) (any, er
 	if h.server, err = server.Start(ctx, q.Install, o); err != nil {
 		return nil, err
 	}
-	return started{h.server.PID()}, giveUpRoot(q.Account)
+	if err := giveUpRoot(q.Account); err != nil {
+		return nil, err
+	}
+	return started{h.server.PID()}, h.openDoor()
 }
 
 func (h *helper) answerPause(ctx context.Context, _ json.RawMessage) (any, error) {
@@ -293,5 +297,5 @@ func (h *helper) log() (serverLog, error) {
 }
 
 func (h *helper) conn() probe.Conn {
-	return probe.Conn{Host: h.want.SocketDir, Port: h.server.Port(), Role: h.want.Role, Env: h.want.Env}
+	return probe.Conn{Host: h.want.DoorDir, Port: h.server.Port(), Dial: h.dial, Role: h.want.Role, Env: h.want.Env}
 }

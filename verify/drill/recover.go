@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -81,7 +82,7 @@ func (r *run) start(ctx context.Context, more map[string]string, tables string) 
 	maps.Copy(settings, more)
 	var s started
 	if err := r.helper.call(ctx, doStart, startRequest{
-		Install: r.install, DataDir: r.plan.DataDir, SocketDir: r.socket, LogDir: r.stage.logs(), Role: r.o.Role, Settings: settings, Account: r.account(),
+		Install: r.install, DataDir: r.plan.DataDir, SocketDir: r.socket, DoorDir: r.door, LogDir: r.stage.logs(), Role: r.o.Role, Settings: settings, Account: r.account(),
 		Env: probe.PlainEnv(r.o.Env), Keep: r.o.Keep, Tables: tables,
 		System: r.plan.Backup.System, Begin: r.plan.WAL.Begin, Stop: r.plan.StopLSN, Stall: r.o.Stall,
 	}, &s); err != nil {
@@ -109,23 +110,32 @@ func (r *run) account() *server.Account {
 	return a
 }
 
-// socketDir makes the folder of the socket. It is in the staging folder, unless
-// its path is longer than a socket's may be.
-func (r *run) socketDir() (string, error) {
-	dir := r.stage.path("socket")
-	if len(dir) > 80 {
-		var err error
-		if dir, err = os.MkdirTemp("", "lifeboat-drill-"); err != nil {
-			return "", err
+// makeSockets makes the directories of the server's socket, and of the one that programs
+// connect to, for the server's account alone. They are in the staging directory, unless
+// their paths are longer than a socket's may be.
+func (r *run) makeSockets() (err error) {
+	base := r.stage.dir
+	if len(r.stage.path("socket")) > 80 {
+		if r.sockets, err = os.MkdirTemp("", "lifeboat-drill-"); err != nil {
+			return err
 		}
-		r.sockets = dir
-	} else if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", err
+		base = r.sockets
+		if err := os.Chmod(base, 0o711); err != nil {
+			return err
+		}
 	}
-	if o := r.plan.Owner; o != nil {
-		return dir, os.Lchown(dir, o.UID, o.GID)
+	r.socket, r.door = filepath.Join(base, "socket"), filepath.Join(base, "door")
+	for _, dir := range []string{r.socket, r.door} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		if o := r.plan.Owner; o != nil {
+			if err := os.Lchown(dir, o.UID, o.GID); err != nil {
+				return err
+			}
+		}
 	}
-	return dir, nil
+	return nil
 }
 
 // recoveryPhases splits the time since the start by what the server logged.

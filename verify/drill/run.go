@@ -86,8 +86,9 @@ type run struct {
 	unfenced string       // why there is no fence; "" with one
 	untried  string       // why no way out of the fence was tried
 	paused   postgres.LSN // where recovery was paused to compare tables; 0 when it was not
-	socket   string       // folder of the socket
-	sockets  string       // folder of the socket, where it is not in the staging folder
+	socket   string       // directory of the server's socket
+	door     string       // directory of the socket that programs connect to
+	sockets  string       // directory of both, where they are not in the staging directory
 	missing  []string     // libraries that are not installed here
 
 	proven bool // all required checks passed

@@ -360,6 +360,14 @@ func (f *Fence) Inside() string {
 	return f.self
 }
 
+// PID is the first process inside, 0 where there is no PID namespace.
+func (f *Fence) PID() int {
+	if f.init == nil {
+		return 0
+	}
+	return f.init.Process.Pid
+}
+
 // File is what another process needs to run programs behind this fence, by
 // Join; nil where there is nothing to join.
 func (f *Fence) File() *os.File { return f.control }

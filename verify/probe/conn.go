@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -35,6 +36,10 @@ type Conn struct {
 	TLS      *tls.Config
 	Lookup   func(ctx context.Context, host string) ([]string, error) // nil: the system's
 
+	// Dial connects in the place of Host and Port, which are then for programs alone; nil:
+	// by these.
+	Dial func(context.Context) (net.Conn, error)
+
 	SSLEnv  []string            // says of TLS to programs what TLS does here: PGSSLMODE and the like
 	Account *syscall.Credential // that programs run as; nil: ours
 	Env     []string            // of this process, for commands
@@ -56,6 +61,9 @@ func (c Conn) Open(ctx context.Context, database string) (*pgx.Conn, error) {
 	cfg.TLSConfig, cfg.Fallbacks = c.TLS, nil
 	if c.Lookup != nil {
 		cfg.LookupFunc = c.Lookup
+	}
+	if c.Dial != nil {
+		cfg.DialFunc = func(ctx context.Context, _, _ string) (net.Conn, error) { return c.Dial(ctx) }
 	}
 	// Limits come from the contexts: one that production sets for its sessions is
 	// restored with the rest, and would end what reads everything.

@@ -13,11 +13,14 @@ import (
 	"time"
 )
 
-// startDrill starts a drill in the background.
-func (h *hostile) startDrill(t *testing.T, args ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
+// startDrill starts a drill in the background, as root or as the account.
+func (h *hostile) startDrill(t *testing.T, asAccount bool, args ...string) (cmd *exec.Cmd, out *bytes.Buffer) {
 	t.Helper()
 	cmd, out = exec.Command(h.program, append([]string{"--config", h.config, "drill", "--identity", h.key, "--staging", h.staging}, args...)...), &bytes.Buffer{}
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
+	if asAccount {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: h.account.UID, Gid: h.account.GID}}
+	}
 	must(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill() })
 	return cmd, out
@@ -60,28 +63,35 @@ func TestDrillEndsWhateverTheServerDoes(t *testing.T) {
 		h.noSecret(t, "the evidence", h.evidence(t))
 		h.cleared(t)
 	}
-	began := time.Now()
-	cmd, out := h.startDrill(t)
-	h.underAttack(t)
-	took := time.Since(began)
-	h.nobodyHasTheKey(t, cmd.Process.Pid)
-	must(t, cmd.Process.Signal(syscall.SIGTERM))
-	ends("SIGTERM", cmd, out, 0, 143)
+	for _, asAccount := range []bool{false, true} { // the account's can signal what is the drill's
+		as := "as root: "
+		if asAccount {
+			as = "without root: "
+			h.asAccount(t)
+		}
+		began := time.Now()
+		cmd, out := h.startDrill(t, asAccount)
+		h.underAttack(t)
+		took := time.Since(began)
+		h.nobodyHasTheKey(t, cmd.Process.Pid)
+		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		ends(as+"SIGTERM", cmd, out, 0, 143)
 
-	limit := 2*took + 2*time.Second // the attack has begun by then
-	cmd, out = h.startDrill(t, "--drill-timeout", limit.Truncate(time.Second).String())
-	h.underAttack(t)
-	ends("the time limit", cmd, out, limit, 4)
+		limit := 2*took + 2*time.Second // the attack has begun by then
+		cmd, out = h.startDrill(t, asAccount, "--drill-timeout", limit.Truncate(time.Second).String())
+		h.underAttack(t)
+		ends(as+"the time limit", cmd, out, limit, 4)
 
-	// After SIGKILL the next drill removes what it left, and no process that a file of
-	// the server's names. What says to keep it was not for the server to write.
-	cmd, _ = h.startDrill(t)
-	h.underAttack(t)
-	must(t, cmd.Process.Kill())
-	_ = cmd.Wait()
-	h.notWritten(t)
-	h.run(t, false, "--config", h.config, "drill", "--identity", h.key, "--staging", h.staging, "--level", "quick")
-	h.cleared(t)
+		// After SIGKILL the next drill removes what it left, and no process that a file of
+		// the server's names. What says to keep it was not for the server to write.
+		cmd, _ = h.startDrill(t, asAccount)
+		h.underAttack(t)
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait()
+		h.notWritten(t)
+		h.run(t, asAccount, "--config", h.config, "drill", "--identity", h.key, "--staging", h.staging, "--level", "quick")
+		h.cleared(t)
+	}
 }
 
 // notWritten fails the test when the library has written what a later drill believes.

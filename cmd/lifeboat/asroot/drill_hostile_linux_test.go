@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,6 +84,16 @@ func (h *hostile) stageIn(t *testing.T, how string) {
 	must(t, os.Mkdir(h.staging, 0o755))
 }
 
+// asAccount gives the account what a drill of its own needs.
+func (h *hostile) asAccount(t *testing.T) {
+	t.Helper()
+	for _, path := range []string{h.key, h.staging, filepath.Join(h.home, "test-drill.key"), filepath.Join(h.home, "repository")} {
+		must(t, filepath.WalkDir(path, func(path string, _ fs.DirEntry, err error) error { // root's drills have written there
+			return errors.Join(err, os.Lchown(path, int(h.account.UID), int(h.account.GID)))
+		}))
+	}
+}
+
 // noSecret fails the test when a text has a secret of the key file in it.
 func (h *hostile) noSecret(t *testing.T, where string, text []byte) {
 	t.Helper()
@@ -148,14 +160,57 @@ func (h *hostile) processes(t *testing.T) []int {
 // a drill reads of a restored server. Nothing of the key is printed or stored.
 func TestDrillFollowsNoLinks(t *testing.T) {
 	h := newHostile(t)
-	for _, level := range []string{"standard", "deep"} {
-		code, stdout, stderr := h.lifeboat(t, false, "--config", h.config, "drill", "--json", "--identity", h.key, "--staging", h.staging, "--level", level)
+	for _, c := range []struct {
+		level     string
+		asAccount bool
+	}{{"standard", false}, {"deep", false}, {"standard", true}} {
+		level := c.level
+		if c.asAccount { // what the server can reach is then the drill's own
+			h.asAccount(t)
+			level = "standard, without root"
+		}
+		code, stdout, stderr := h.lifeboat(t, c.asAccount, "--config", h.config, "drill", "--json", "--identity", h.key, "--staging", h.staging, "--level", c.level)
 		h.noSecret(t, "stdout", []byte(stdout))
 		h.noSecret(t, "stderr", []byte(stderr))
 		h.noSecret(t, "the evidence", h.evidence(t))
 		var d evidence.Drill
-		if err := json.Unmarshal([]byte(stdout), &d); err != nil || d.Fence == nil {
+		if err := json.Unmarshal([]byte(stdout), &d); err != nil || d.Fence == nil || d.Verdict == evidence.Passed {
 			t.Errorf("%s: exit code %d: %v\n%s%s", level, code, err, stdout, stderr)
+		}
+		for _, r := range d.Reasons {
+			if len(r) > 2000 || strings.ContainsAny(r, "\x1b\r\n") {
+				t.Errorf("%s: a reason of %d bytes is not one clean line: %.200q", level, len(r), r)
+			}
+		}
+		h.cleared(t)
+	}
+	h.notLed(t)
+}
+
+// notLed has the library put a link to production's socket in the place of the server's:
+// no check goes there, neither a query nor a program.
+func (h *hostile) notLed(t *testing.T) {
+	t.Helper()
+	h.stageIn(t, "lead")
+	text, err := os.ReadFile(h.config)
+	must(t, err)
+	before, after, found := strings.Cut(string(text), "\ndrill:\n")
+	if !found {
+		t.Fatal("the configuration has no section drill")
+	}
+	must(t, os.WriteFile(h.config, []byte(before+"\ndrill:\n  checks:\n    - name: writes\n      sql: create table drill_was_here (); select true\n"+
+		"    - name: writes by a program\n      command: ["+h.install.Path("psql")+", -Xqc, create table drill_was_there ()]\n"+after), 0o644))
+	for _, asAccount := range []bool{false, true} {
+		if asAccount {
+			h.asAccount(t)
+		}
+		code, stdout, stderr := h.lifeboat(t, asAccount, "--config", h.config, "drill", "--json", "--identity", h.key, "--staging", h.staging)
+		var d evidence.Drill
+		if err := json.Unmarshal([]byte(stdout), &d); err != nil || d.Verdict == evidence.Passed || !strings.Contains(stdout, "is not its own") {
+			t.Errorf("with a link for its socket: exit code %d: %v\n%s%s", code, err, stdout, stderr)
+		}
+		if got := h.sql(t, filepath.Join(h.home, "s"), server.DefaultPort, "select coalesce(string_agg(relname, ' '), '') from pg_class where relname like 'drill_was_%'"); got != "" {
+			t.Errorf("the drill has written to production: %s", got)
 		}
 		h.cleared(t)
 	}
