@@ -64,6 +64,9 @@ type pageView struct {
 	Backups      []evidence.Covered
 	MoreBackups  int
 	Never        int
+	Held         string // layers of the fence
+	Ways         string // how many ways out led where
+	Tried        []way  // the worst first
 	Cleanup      string
 	CleanupState evidence.Verdict
 	Charts       []chart
@@ -101,6 +104,7 @@ func (v *pageView) drill(doc *evidence.Document) {
 			v.ChecksPassed++
 		}
 	}
+	v.fence(d.Fence)
 	v.Cleanup, v.CleanupState = cleanupWords(d), evidence.Unknown
 	if d.Cleanup.Done {
 		v.CleanupState = evidence.Passed
@@ -109,6 +113,43 @@ func (v *pageView) drill(doc *evidence.Document) {
 		v.Coverage, v.Never = c, len(NeverTested(c))
 		v.Backups = c.Backups[:min(maxBackups, len(c.Backups))]
 		v.MoreBackups = len(c.Backups) - len(v.Backups)
+	}
+}
+
+// way is one way out of the fence that was tried.
+type way struct {
+	State      evidence.Verdict // that it stands for
+	Word       string
+	What       string
+	Error, Out string // what the system said inside, and without the fence
+}
+
+// fence says what was tried and what holds.
+func (v *pageView) fence(f *evidence.Fence) {
+	if f == nil {
+		return
+	}
+	var held []string
+	for _, l := range f.Layers {
+		if l.Held {
+			held = append(held, clean(l.Name))
+		}
+	}
+	v.Held = strings.Join(held, ", ")
+	blocked, reached, unknown := f.Ways()
+	if len(f.Tried) > 0 {
+		v.Ways = fmt.Sprintf("%d blocked, %d reached, %d not proven", blocked, reached, unknown)
+	}
+	for _, word := range []struct {
+		outcome, word string
+		state         evidence.Verdict
+	}{{"reached", "reached", evidence.Failed}, {"", "not proven", evidence.Unknown}, {"blocked", "blocked", evidence.Passed}} {
+		for _, a := range f.Tried {
+			known := a.Outcome == "reached" || a.Outcome == "blocked"
+			if a.Outcome == word.outcome || word.outcome == "" && !known {
+				v.Tried = append(v.Tried, way{State: word.state, Word: word.word, What: a.What, Error: a.Error, Out: a.Outside})
+			}
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 	"github.com/lifeboat-dr/lifeboat/verify/report"
 )
 
@@ -251,4 +252,30 @@ func chromium(t *testing.T, browser, folder string, args ...string) []byte {
 		t.Fatalf("chromium: %v\n%s", err, errs.Bytes())
 	}
 	return out
+}
+
+// The page says what holds of the fence, what of it does not, and which ways out led
+// where, the worst first.
+func TestPageFence(t *testing.T) {
+	d := passed(began)
+	d.Fence.Tried = append(d.Fence.Tried, evidence.Attempt{What: "read a file in /dev/shm", Outcome: "reached"})
+	h := history(t, d)
+	text := string(written(t, func(w io.Writer) error { return h.HTML(w, nil) }))
+	last := -1
+	for _, want := range []string{
+		"hold</b> mounts", "missing</b> memory: no bound was asked for", "2 blocked, 1 reached, 1 not proven",
+		"reached</span></td><th scope=\"row\">read a file in /dev/shm", "not proven</span></td><th scope=\"row\">change the root",
+		"operation not permitted; without the fence: operation not permitted", "blocked</span></td><th scope=\"row\">see a process",
+	} {
+		at := strings.Index(text, want)
+		if at <= last {
+			t.Errorf("%q stands at %d, after %d", want, at, last)
+		}
+		last = max(last, at)
+	}
+	d.Fence.Tried = nil
+	h = history(t, d)
+	if text := string(written(t, func(w io.Writer) error { return h.HTML(w, nil) })); !strings.Contains(text, "Nothing was tried") {
+		t.Error("that nothing was tried is not said")
+	}
 }
