@@ -141,7 +141,7 @@ func begin(ctx context.Context, r *repo.Repo, srv *server, label string, o Optio
 	if f.otherStart != "" {
 		o.warn("%s", f.otherStart)
 	}
-	if err := registerSystem(ctx, r, f); err != nil {
+	if err := registerSystem(ctx, r, f, o); err != nil {
 		return f, position{}, err
 	}
 	// Without WAL in the archive no backup can start. Finding that out now
@@ -232,10 +232,17 @@ func (e *ArchivingError) Error() string {
 
 func (e *ArchivingError) Unwrap() error { return e.Err }
 
-// registerSystem notes which PostgreSQL system this cluster is now.
-func registerSystem(ctx context.Context, r *repo.Repo, f facts) error {
+// registerSystem notes which PostgreSQL system this cluster is now. Only the name of that
+// object is ever looked at: that somebody else has stored something there is no reason
+// not to take a backup.
+func registerSystem(ctx context.Context, r *repo.Repo, f facts, o Options) error {
 	note := fmt.Appendf(nil, "{\"system\":%q,\"pg_version\":%d}\n", f.control.SystemID, f.version)
-	if err := r.RegisterSystem(ctx, f.control.SystemID, note); err != nil {
+	err := r.RegisterSystem(ctx, f.control.SystemID, note)
+	if repo.AboutObject(err) {
+		o.warn("the note on system %s is not ours: %v", f.control.SystemID, err)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("register system %s: %w", f.control.SystemID, err)
 	}
 	return nil

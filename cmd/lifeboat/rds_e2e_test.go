@@ -177,3 +177,33 @@ func TestRDSEndToEnd(t *testing.T) {
 		t.Errorf("left on RDS: %v, %v", names, c.Names("eu-west-1"))
 	}
 }
+
+// Evidence that this host has seen is gone: no drill of RDS says that it is not due, none
+// begins, and nothing is restored that costs money.
+func TestRDSEvidenceGoneBack(t *testing.T) {
+	t.Parallel()
+	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{Encrypted: true, Backups: true})
+	c.env = append(c.env, "STATE_DIRECTORY="+t.TempDir())
+	c.must(t, "rds", "heartbeat", "--create")
+	c.must(t, "rds", "snapshot", "--wait")
+	c.must(t, "rds", "drill")
+	documents, err := filepath.Glob(filepath.Join(c.dir, "repository", "drills", "*"))
+	if err != nil || len(documents) != 1 {
+		t.Fatal(documents, err)
+	}
+	document, restored := "drills/"+filepath.Base(documents[0]), len(c.Calls("RestoreDBInstanceFromDBSnapshot"))
+	must(t, os.Rename(documents[0], filepath.Join(c.dir, "away")))
+	for _, flags := range [][]string{{"--due", "7d"}, nil, {"--due", "7d", "--json"}} {
+		code, stdout, stderr := c.exec(t, append([]string{"rds", "drill"}, flags...)...)
+		if exitCode(code) != exitMissed || !strings.Contains(stderr, "gone back: "+document) || !strings.Contains(stderr, "hint: ") || strings.Contains(stdout, "Not due") {
+			t.Errorf("%q: exit code %d\n%s%s", flags, code, stdout, stderr)
+		}
+	}
+	if now := len(c.Calls("RestoreDBInstanceFromDBSnapshot")); restored == 0 || now != restored {
+		t.Errorf("%d restores, %d before", now, restored)
+	}
+	must(t, os.Rename(filepath.Join(c.dir, "away"), documents[0]))
+	if out := c.must(t, "rds", "drill", "--due", "7d"); !strings.HasPrefix(out, "Not due") {
+		t.Errorf("the evidence is back: %s", out)
+	}
+}

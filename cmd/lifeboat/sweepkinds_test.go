@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
@@ -103,6 +104,37 @@ func sweptKinds() []sweptKind {
 			return fmt.Sprintf("leases/backup/%020d", uint64(1<<63)+uint64(n))
 		}, `leases/.*`, noPromise),
 	}
+}
+
+// nextNames are the names under which the commands of the sweep store something themselves.
+func (w *swept) nextNames(k sweptKind) map[string][]byte {
+	junk := []byte("junk\n")
+	switch k.name {
+	case "wal/<system>/<timeline>/<name>":
+		return map[string][]byte{"wal/" + w.system + "/00000002/" + filepath.Base(w.next): junk, "wal/" + w.system + "/00000003/00000003.history": junk}
+	case "keys/<serial>":
+		return map[string][]byte{"keys/00000002": junk, "keys/99999999": junk}
+	case "blocks/<system>/<timeline>/<from>-<to>":
+		return w.nextBlocks()
+	case "pins/<label>/<generation>":
+		return map[string][]byte{"pins/" + w.label + "/000002": junk}
+	}
+	return nil
+}
+
+// nextBlocks are the names of the changed blocks of the segments that come next.
+func (w *swept) nextBlocks() map[string][]byte {
+	const size = 1 << 20
+	next, err := postgres.ParseSegment(filepath.Base(w.next), size)
+	if err != nil {
+		panic(err)
+	}
+	all := map[string][]byte{}
+	for range 16 {
+		all[fmt.Sprintf("blocks/%s/00000002/%016X-%016X", w.system, uint64(next.Start()), uint64(next.End()))] = []byte("junk\n")
+		next = next.Next()
+	}
+	return all
 }
 
 // The sweep has every kind of object that FORMAT.md names and every prefix of the program.

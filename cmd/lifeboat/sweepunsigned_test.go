@@ -84,20 +84,6 @@ func putAttacks() map[string]putAttack {
 	}
 }
 
-// nextNames are the names under which the commands of the sweep store something themselves.
-func (w *swept) nextNames(k sweptKind) map[string][]byte {
-	junk := []byte("junk\n")
-	switch k.name {
-	case "wal/<system>/<timeline>/<name>":
-		return map[string][]byte{"wal/" + w.system + "/00000002/" + filepath.Base(w.next): junk, "wal/" + w.system + "/00000003/00000003.history": junk}
-	case "keys/<serial>":
-		return map[string][]byte{"keys/00000002": junk, "keys/99999999": junk}
-	case "pins/<label>/<generation>":
-		return map[string][]byte{"pins/" + w.label + "/000002": junk}
-	}
-	return nil
-}
-
 // deleteAttacks is what somebody does who can also delete, to one genuine object: false
 // when that is no attack here.
 func deleteAttacks() map[string]func(c *sweptCase, k sweptKind, key string) (bool, error) {

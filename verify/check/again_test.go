@@ -3,6 +3,8 @@ package check_test
 import (
 	"bytes"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,8 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 	"github.com/lifeboat-dr/lifeboat/postgres/waltest"
 	"github.com/lifeboat-dr/lifeboat/repo"
+	"github.com/lifeboat-dr/lifeboat/storage/s3"
+	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
 	"github.com/lifeboat-dr/lifeboat/verify/check"
 )
 
@@ -62,6 +66,41 @@ func TestSinceReadsWhatWasStoredAgain(t *testing.T) {
 	}
 	if res := s.run(again); !slices.Equal(found(res), []string{"pack-damaged " + packs[1]}) {
 		t.Errorf("a pack, and the records stored again: %v", found(res))
+	}
+}
+
+// S3 tells times by the second: what was stored again in the very second in which the check
+// began that read it is read again.
+func TestSinceReadsWhatWasStoredInTheSameSecond(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t, s3test.Options{})
+	store, err := s3.New(t.Context(), s3.Options{Bucket: server.Bucket, Endpoint: server.Endpoint, PathStyle: true, Prefix: "main"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSiteOn(t, store)
+	s.wal(1, 3, 6)
+	_, packs := s.backup(day, 3, 2)
+	stored := func(key string, at time.Time) {
+		t.Helper()
+		s.check(os.Chtimes(filepath.Join(server.Data, "main", filepath.FromSlash(key)), at, at))
+	}
+	for o, err := range store.List(t.Context(), "") {
+		s.check(err)
+		stored(o.Key, time.Now().Add(-time.Minute))
+	}
+	since := time.Now()
+	first := s.run(check.Options{Read: true, Now: time.Now})
+	again := check.Options{Read: true, Now: time.Now, Since: since}
+	if res := s.run(again); len(first.Findings) != 0 || res.Skipped.Objects != first.Read.Objects || first.Read.Objects == 0 {
+		t.Fatalf("unchanged: %v; %+v left out of %+v", found(first), res.Skipped, first.Read)
+	}
+	began, err := store.Stat(t.Context(), strings.TrimSuffix(first.Recorded, "/")+"/part-000001")
+	s.check(err)
+	s.replace(packs[1])
+	stored(packs[1], began.ModTime.Truncate(time.Second))
+	if res := s.run(again); !slices.Equal(found(res), []string{"pack-damaged " + packs[1]}) || res.Skipped.Objects != first.Read.Objects-1 {
+		t.Errorf("%v, %+v left out of %+v", found(res), res.Skipped, first.Read)
 	}
 }
 
