@@ -2,8 +2,10 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -55,14 +57,7 @@ func baseLayer(ctx context.Context, r *repo.Repo, info *repo.Info, ch changes, r
 		if f == nil {
 			return
 		}
-		e.Path = f.path
-		if len(e.ID) > maxID {
-			e.ID = ""
-		}
-		if most := (f.slices() + 1) * sumText; len(e.Sum) > most {
-			e.Sum = strings.Clone(e.Sum[:most])
-		}
-		l.files, l.number = append(l.files, e), append(l.number, i)
+		l.files, l.number = append(l.files, f.older(e)), append(l.number, i)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the base %s: %w", info.Label, err)
@@ -102,6 +97,10 @@ func (c *copier) interrupted(ctx context.Context, base *repo.Info) ([]repo.Part,
 		return nil, err
 	}
 	var out []repo.Part
+	planned := make(map[string]*copyFile, len(c.plan))
+	for _, f := range c.plan {
+		planned[f.path] = f
+	}
 	for _, u := range slices.Backward(open) {
 		if len(out) == resumeMost || base != nil && u.Label <= base.Label {
 			break
@@ -109,7 +108,7 @@ func (c *copier) interrupted(ctx context.Context, base *repo.Info) ([]repo.Part,
 		if u.Label == c.label || !u.Has(repo.PartKey(u.Label, 1)) {
 			continue
 		}
-		p, err := c.joinParts(ctx, u)
+		p, err := c.joinParts(ctx, u, planned)
 		if err != nil {
 			return nil, err
 		}
@@ -129,10 +128,14 @@ func (c *copier) continues(p repo.Part) bool {
 		c.o.Now().Sub(p.StartTime) < resumeWithin && (p.Full || !c.o.Full)
 }
 
-// joinParts makes one part of all that a backup has noted. What cannot be read
-// is left out: it is read from the files again.
-func (c *copier) joinParts(ctx context.Context, u repo.Folder) (all repo.Part, err error) {
+// joinParts makes one part of all that a backup has noted of files of the plan. What cannot
+// be read is left out: it is read from the files again. So is what cannot be needed, or is
+// noted twice: whoever holds the cluster's key says how much there is.
+func (c *copier) joinParts(ctx context.Context, u repo.Folder, planned map[string]*copyFile) (all repo.Part, err error) {
 	known := map[string]int{}
+	bad := map[repo.BadPage]bool{}
+	defer func() { all.BadPages = slices.AppendSeq([]repo.BadPage(nil), maps.Keys(bad)) }()
+	var spans []int64 // that may still come, of each file
 	for n := 1; u.Has(repo.PartKey(u.Label, n)); n++ {
 		p, err := c.repo.Part(ctx, u.Label, n)
 		if unreadable(err) {
@@ -145,27 +148,69 @@ func (c *copier) joinParts(ctx context.Context, u repo.Folder) (all repo.Part, e
 			all = p
 			all.Files, all.Packs, all.BadPages = nil, nil, nil
 		}
-		all.BadPages = append(all.BadPages, p.BadPages...)
+		for _, b := range p.BadPages {
+			if plan := planned[b.Path]; plan != nil {
+				b.Path = plan.path
+				bad[b] = true
+			}
+		}
+		if len(bad) > 2*repo.MaxBadPages { // no more than MaxBadPages are named, again and again
+			break
+		}
 		number := make([]int, len(p.Files))
 		for i, f := range p.Files {
 			at, there := known[f.Path]
-			if !there {
-				at = len(all.Files)
-				known[f.Path] = at
-				all.Files = append(all.Files, f)
+			if plan := planned[f.Path]; !there && plan != nil {
+				at, there = len(all.Files), true
+				known[plan.path] = at
+				all.Files = append(all.Files, plan.older(f))
+				spans = append(spans, plan.size/int64(c.facts.control.BlockSize)+2)
 			}
-			number[i] = at
+			if number[i] = at; !there {
+				number[i] = -1
+			}
 		}
 		for _, e := range p.Packs {
-			for _, f := range e.Frames {
-				for i := range f.To {
-					f.To[i].File = number[f.To[i].File]
-				}
+			if e := needed(e, number, spans); len(e.Frames) > 0 {
+				all.Packs = append(all.Packs, e)
 			}
-			all.Packs = append(all.Packs, e)
 		}
 	}
 	return all, nil
+}
+
+// needed is what a pack holds of files with a number, of each no more spans than there
+// may still come.
+func needed(e repo.PackEntry, number []int, spans []int64) repo.PackEntry {
+	out := repo.PackEntry{PackRef: e.PackRef, Day: e.Day}
+	for _, f := range e.Frames {
+		var to []repo.Span
+		for _, s := range f.To {
+			n := number[s.File]
+			if n < 0 || spans[n] == 0 {
+				continue
+			}
+			spans[n]--
+			s.File = n
+			to = append(to, s)
+		}
+		if len(to) > 0 {
+			out.Frames = append(out.Frames, repo.FrameEntry{FrameRef: f.FrameRef, To: to})
+		}
+	}
+	return out
+}
+
+// older is what a layer says of the file, no more of it than can be compared with.
+func (f *copyFile) older(e repo.FileEntry) repo.FileEntry {
+	e.Path = f.path
+	if len(e.ID) > maxID {
+		e.ID = ""
+	}
+	if most := (f.slices() + 1) * sumText; len(e.Sum) > most {
+		e.Sum = strings.Clone(e.Sum[:most])
+	}
+	return e
 }
 
 // partLayer makes a layer of what an interrupted backup has noted.
@@ -204,7 +249,7 @@ func partLayer(p repo.Part, ch changes) *layer {
 const (
 	partBytes = 32 << 20
 	partMost  = 64 << 30
-	partSpans = 1 << 19 // some 40 bytes each, or a few hundred where each is a file
+	partSpans = 1 << 16 // some 40 bytes each, or a few hundred where each is a file
 )
 
 // spansOf is how many spans a pack holds.
@@ -243,6 +288,9 @@ func (c *copier) notePart(ctx context.Context, atOnce bool) error {
 	}
 
 	err := c.repo.CreatePart(ctx, c.parts+1, c.makePart(packs, bad))
+	if errors.Is(err, repo.ErrPartTooLarge) {
+		return nil // one pack can hold so many small files; they are sent again then
+	}
 	if err == nil {
 		c.parts++
 		return nil

@@ -98,6 +98,39 @@ func TestMoreBadPagesThanAreNamed(t *testing.T) {
 	}
 }
 
+// What nobody can need of a part is not kept: of files that are not there, and of others
+// more than there is.
+func TestPartsAreNotKeptWhole(t *testing.T) {
+	t.Parallel()
+	r := newPartRepo(t)
+	c := newPartCopier(t, r, time.Unix(1800000000, 0))
+	c.plan[0].size = 4 * 8192
+	for n := range 5 {
+		p := c.makePart(nil, []repo.BadPage{{Path: "base/5/16384"}, {Path: "base/5/9"}})
+		p.Files = []repo.FileEntry{{Type: repo.Regular, Path: "base/5/9", Size: 1 << 30}, {Type: repo.Regular, Path: "base/5/16384", Size: 1 << 30}}
+		for file := range 2 {
+			e := packOf(2*n + file)
+			e.Frames = []repo.FrameEntry{{FrameRef: repo.FrameRef{Len: 10, Raw: 8192, Sum: strings.Repeat("0", 32)}}}
+			for i := range 1000 {
+				e.Frames[0].To = append(e.Frames[0].To, repo.Span{File: file, Off: int64(i), Len: 1})
+			}
+			p.Packs = append(p.Packs, e)
+		}
+		if err := r.CreatePart(t.Context(), n+1, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next := newPartCopier(t, r, time.Unix(1800000060, 0))
+	next.plan[0].size = 4 * 8192
+	found, err := next.interrupted(t.Context(), nil)
+	if err != nil || len(found) != 1 || len(found[0].Files) != 1 || len(found[0].Packs) != 1 || len(found[0].BadPages) != 1 {
+		t.Fatalf("%d, %v", len(found), err)
+	}
+	if n := spansOf(found[0].Packs[0]); n != 6 || found[0].Packs[0].ID != packOf(1).ID {
+		t.Errorf("%d spans of a file of 4 pages", n)
+	}
+}
+
 func newPartRepo(t *testing.T) *repo.Repo {
 	t.Helper()
 	key, err := repo.NewClusterKey("test", repo.NewID())
@@ -122,6 +155,8 @@ func newPartCopier(t *testing.T, r *repo.Repo, at time.Time) *copier {
 	t.Cleanup(m.Close)
 	c := &copier{repo: r, manifest: m, label: newLabel(at), source: "these files", start: position{LSN: 0x2000028, Time: at}}
 	c.o.Now = func() time.Time { return at }
+	c.facts.control.BlockSize = 8192
+	c.plan = []*copyFile{{source: source{path: "base/5/16384", size: 1 << 30}}}
 	c.files.add(repo.FileEntry{Type: repo.Regular, Path: "base/5/16384", Size: 1 << 30})
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
@@ -349,15 +350,35 @@ type plainReader struct {
 }
 
 func openSealed(key string, h Header, sealed *spool, readers []age.Identity) (io.ReadCloser, error) {
-	plain, err := age.Decrypt(sealed.Reader(), readers...)
+	head := &headLimit{r: sealed.Reader(), left: maxHead}
+	plain, err := age.Decrypt(head, readers...)
 	if err != nil {
 		return nil, openError(key, err)
 	}
+	head.left = math.MaxInt64 // the payload, which is read as it comes
 	dec, err := zstd.NewReader(plain, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {
 		return nil, &CorruptError{key, "not zstd", err}
 	}
 	return &plainReader{key: key, h: h, dec: dec, sealed: sealed, sum: sha256.New()}, nil
+}
+
+// headLimit ends the reading of an age header that is longer than any has to be: the
+// library holds all of it in memory.
+type headLimit struct {
+	r    io.Reader
+	left int64
+}
+
+var errLongHead = fmt.Errorf("its age header has more than %d bytes", maxHead)
+
+func (h *headLimit) Read(p []byte) (int, error) {
+	if h.left <= 0 {
+		return 0, errLongHead
+	}
+	n, err := h.r.Read(p[:min(int64(len(p)), h.left)])
+	h.left -= int64(n)
+	return n, err
 }
 
 func openError(key string, err error) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -31,9 +32,29 @@ type Part struct {
 	BadPages   []BadPage         `json:"bad_pages,omitempty"` // that the backup has found so far; at most MaxBadPages
 }
 
-const maxPart = 256 << 20 // bytes
+// What a part may hold. One that would hold more is not stored, and one that does is not
+// read: what it notes is sent again. Read it takes some five times its bytes of memory.
+const (
+	maxPart      = 32 << 20 // bytes
+	maxPartSpans = 1 << 20  // and frames and lists
+	maxPartFiles = 1 << 17  // and packs and frames
+	maxPartTexts = 3 << 20
+)
 
-// CreatePart stores the n-th part, from 1 on, of the backup that it names.
+// ErrPartTooLarge means that a part would hold more than is read of one.
+var ErrPartTooLarge = errors.New("the note of what is stored is too large")
+
+// checkPartSize counts what a part holds before it takes a multiple of its text.
+func checkPartSize(text []byte) error {
+	switch {
+	case len(text) > maxPart, bytes.Count(text, []byte("[")) > maxPartSpans, bytes.Count(text, []byte("{")) > maxPartFiles, bytes.Count(text, []byte(`"`)) > 2*maxPartTexts:
+		return ErrPartTooLarge
+	}
+	return nil
+}
+
+// CreatePart stores the n-th part, from 1 on, of the backup that it names. ErrPartTooLarge
+// before anything is stored.
 func (r *Repo) CreatePart(ctx context.Context, n int, p Part) error {
 	if err := CheckLabel(p.Label); err != nil {
 		return err
@@ -42,6 +63,9 @@ func (r *Repo) CreatePart(ctx context.Context, n int, p Part) error {
 	text, err := json.Marshal(p)
 	if err != nil {
 		return fmt.Errorf("encode part: %w", err)
+	}
+	if err := checkPartSize(text); err != nil {
+		return err
 	}
 	if _, err := r.CreateEnvelope(ctx, PartKey(p.Label, n), KindPart, bytes.NewReader(text), int64(len(text))); err != nil {
 		return fmt.Errorf("note what is stored: %w", err)
@@ -60,14 +84,20 @@ func (r *Repo) Part(ctx context.Context, label string, n int) (Part, error) {
 	if err != nil {
 		return p, err
 	}
-	if err := json.Unmarshal(raw, &p); err != nil {
+	if err := checkPartSize(raw); err != nil {
 		return p, &CorruptError{key, "not a part", err}
+	}
+	if err := json.Unmarshal(raw, &p); err != nil {
+		return Part{}, &CorruptError{key, "not a part", err}
 	}
 	if p.Format != Format {
 		return p, &FormatError{key, p.Format}
 	}
 	if p.Label != label {
 		return p, &UntrustedError{key, "it is of another backup"}
+	}
+	if len(p.Recipients) > MaxRecipients {
+		return p, &CorruptError{key, fmt.Sprintf("%d recipients", len(p.Recipients)), nil}
 	}
 	if len(p.BadPages) > MaxBadPages {
 		return p, &CorruptError{key, fmt.Sprintf("%d bad pages", len(p.BadPages)), nil}
