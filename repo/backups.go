@@ -2,11 +2,11 @@ package repo
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -19,6 +19,8 @@ type Backup struct {
 
 	// Err is why the backup cannot be believed or read: AboutObject.
 	Err error
+
+	size int // bytes of its info record
 
 	// InfoErr is what is wrong with the info object beside the manifest. What is
 	// known was read from the manifest then, and the backup is as good as any.
@@ -71,6 +73,7 @@ func (r *Repo) loadEach(ctx context.Context, load func(context.Context, string) 
 		return nil, err
 	}
 	out := make([]Backup, len(labels))
+	var large infoBudget
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(backupsAtOnce)
 	for i, label := range labels {
@@ -79,7 +82,7 @@ func (r *Repo) loadEach(ctx context.Context, load func(context.Context, string) 
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
-			out[i] = b
+			out[i] = large.hold(b)
 			return err
 		})
 	}
@@ -87,6 +90,35 @@ func (r *Repo) loadEach(ctx context.Context, load func(context.Context, string) 
 		return nil, err
 	}
 	return slices.DeleteFunc(out, func(b Backup) bool { return b.Label == "" }), nil
+}
+
+// largeInfo is from how many bytes on an info record is none of those that most backups
+// have, of some thousand bytes; and of such no more are held than mostLarge bytes.
+const (
+	largeInfo = 64 << 10
+	mostLarge = 16 << 20
+)
+
+// infoBudget bounds what the records of all backups take: somebody with a cluster key may
+// have signed any number of the largest.
+type infoBudget struct {
+	mu   sync.Mutex
+	used int
+}
+
+// hold keeps a backup, or instead of what it is an error when there is no room for it.
+func (l *infoBudget) hold(b Backup) Backup {
+	if b.size < largeInfo {
+		return b
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.used+b.size > mostLarge {
+		why := fmt.Sprintf("its info record has %d bytes, and with those of others more than %d", b.size, mostLarge)
+		return Backup{Info: Info{Label: b.Label}, Manifest: b.Manifest, Err: &CorruptError{ManifestKey(b.Label), why, nil}}
+	}
+	l.used += b.size
+	return b
 }
 
 // signedBackup reads the header of a manifest, and whether it is believed.
@@ -114,9 +146,9 @@ func (r *Repo) LoadBackup(ctx context.Context, label string) (Backup, error) {
 	if err != nil || b.Err != nil {
 		return b, err
 	}
-	info, err := r.InfoObject(ctx, label)
+	info, size, err := r.infoObject(ctx, label)
 	if err == nil {
-		b.Info = info
+		b.Info, b.size = info, size
 		return b, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) && !AboutObject(err) {
@@ -125,7 +157,7 @@ func (r *Repo) LoadBackup(ctx context.Context, label string) (Backup, error) {
 	if AboutObject(err) {
 		b.InfoErr = err
 	}
-	if b.Info, err = r.manifestInfo(ctx, label); err != nil {
+	if b.Info, b.size, err = r.manifestInfo(ctx, label); err != nil {
 		b.Info = Info{Label: label}
 		return b.failed(err)
 	}
@@ -156,16 +188,30 @@ func (r *Repo) Info(ctx context.Context, label string) (Info, error) {
 // InfoObject reads the info object alone. It can be there without a manifest; then
 // there is no backup.
 func (r *Repo) InfoObject(ctx context.Context, label string) (Info, error) {
+	info, _, err := r.infoObject(ctx, label)
+	return info, err
+}
+
+func (r *Repo) infoObject(ctx context.Context, label string) (Info, int, error) {
 	if err := CheckLabel(label); err != nil {
-		return Info{}, err
+		return Info{}, 0, err
 	}
-	raw, _, err := r.ReadEnvelope(ctx, InfoKey(label), KindInfo, maxInfo)
+	h, rc, err := r.open(ctx, InfoKey(label), KindInfo, maxInfo)
 	if err != nil {
-		return Info{}, err
+		return Info{}, 0, err
+	}
+	defer rc.Close()
+	if h.Size >= largeInfo {
+		r.large.Lock()
+		defer r.large.Unlock()
+	}
+	raw, err := readPlain(InfoKey(label), h, rc)
+	if err != nil {
+		return Info{}, 0, err
 	}
 	var info Info
-	if err := json.Unmarshal(raw, &info); err != nil {
-		return Info{}, &CorruptError{InfoKey(label), "not an info record", err}
+	if err := parseInfo(raw, &info); err != nil {
+		return Info{}, 0, &CorruptError{InfoKey(label), "not an info record", err}
 	}
-	return info, r.checkInfo(InfoKey(label), label, info)
+	return info, len(raw), r.checkInfo(InfoKey(label), label, info)
 }

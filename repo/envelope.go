@@ -416,13 +416,19 @@ func (r *Repo) ReadEnvelope(ctx context.Context, key string, kind Kind, limit in
 		return nil, h, err
 	}
 	defer rc.Close()
+	out, err := readPlain(key, h, rc)
+	return out, h, err
+}
+
+// readPlain reads all plain bytes of an envelope.
+func readPlain(key string, h Header, rc io.Reader) ([]byte, error) {
 	out := make([]byte, h.Size)
 	if _, err := io.ReadFull(rc, out); err != nil {
-		return nil, h, fmt.Errorf("read %s: %w", key, err)
+		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
 	// The hash is compared at the end, which must be read to.
 	if _, err := io.ReadFull(rc, make([]byte, 1)); err != io.EOF {
-		return nil, h, fmt.Errorf("read %s: %w", key, err)
+		return nil, fmt.Errorf("read %s: %w", key, err)
 	}
-	return out, h, nil
+	return out, nil
 }

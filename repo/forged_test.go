@@ -2,10 +2,14 @@ package repo
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"io"
+	"os"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -106,8 +110,13 @@ func sealPlain(t *testing.T, w *world, plain string) []byte {
 // signed makes an envelope of any body, as a holder of the cluster key can.
 func (w *world) signed(t *testing.T, key string, kind Kind, plain []byte, claim func(*Header)) []byte {
 	t.Helper()
+	return w.signedTo(t, w.writer.metadata, key, kind, plain, claim)
+}
+
+func (w *world) signedTo(t *testing.T, to []age.Recipient, key string, kind Kind, plain []byte, claim func(*Header)) []byte {
+	t.Helper()
 	var b bytes.Buffer
-	a, err := age.Encrypt(&b, w.writer.metadata...)
+	a, err := age.Encrypt(&b, to...)
 	check(t, err)
 	_, err = a.Write(plain)
 	check(t, err)
@@ -150,6 +159,118 @@ func TestSignedLies(t *testing.T) {
 	// What is larger than expected is refused before it is fetched.
 	w.put(t, "x/m", w.signed(t, "x/m", KindManifest, nil, func(h *Header) { h.Size = maxPlain }))
 	mustRefuse(t, w.reader, "x/m", KindManifest, "a huge size")
+}
+
+// A small object of any kind that a holder of the cluster key has signed ends with an
+// error, and takes little memory, whatever it unpacks to and says of itself.
+func TestBombs(t *testing.T) {
+	w := newWorld(t)
+	label := testLabel
+	packs := func(ctx context.Context, r *Repo, key string) error {
+		m, err := r.OpenManifest(ctx, label)
+		if err == nil {
+			m.Close()
+		}
+		return err
+	}
+	stream := func(kind Kind) func(context.Context, *Repo, string) error {
+		return func(ctx context.Context, r *Repo, key string) error {
+			_, rc, err := r.OpenEnvelope(ctx, key, kind)
+			if err == nil {
+				_, err = io.Copy(io.Discard, rc)
+				rc.Close()
+			}
+			return err
+		}
+	}
+	whole := func(kind Kind, limit int64) func(context.Context, *Repo, string) error {
+		return func(ctx context.Context, r *Repo, key string) error {
+			_, _, err := r.ReadEnvelope(ctx, key, kind, limit)
+			return err
+		}
+	}
+	kinds := map[Kind]struct {
+		key   string
+		plain string // what there may be any number of
+		open  func(context.Context, *Repo, string) error
+	}{
+		KindManifest:     {ManifestKey(label), " ", packs},
+		KindInfo:         {InfoKey(label), `"",`, func(ctx context.Context, r *Repo, _ string) error { _, err := r.InfoObject(ctx, label); return err }},
+		KindFingerprints: {FingerprintsKey(label), `{},`, whole(KindFingerprints, 32<<20)},
+		KindAdoption:     {AdoptionKey(label), `"",`, func(ctx context.Context, r *Repo, _ string) error { _, err := r.Adoption(ctx, label); return err }},
+		KindPart:         {PartKey(label, 1), `{},`, func(ctx context.Context, r *Repo, _ string) error { _, err := r.Part(ctx, label, 1); return err }},
+		KindBlocks:       {BlocksKey(1, 1, 1, 2), `{},`, whole(KindBlocks, 16<<20)},
+		KindPin:          {pinKey(label, 1), `"",`, func(ctx context.Context, r *Repo, _ string) error { _, err := r.readPin(ctx, label, 1); return err }},
+		KindCheck:        {"checks/x/summary", `{},`, whole(KindCheck, 8<<20)},
+		KindWAL:          {"wal/1/00000001/000000010000000000000001", "0", stream(KindWAL)},
+		KindSystem:       {SystemKey(1), `{},`, stream(KindSystem)},
+	}
+	for _, k := range allKinds(t) {
+		if _, there := kinds[k]; !there {
+			t.Errorf("no bomb of kind %s", k)
+		}
+	}
+	const expanded, most = 256 << 20, 160 << 20
+	for kind, c := range kinds {
+		var bomb bytes.Buffer
+		z, err := zstd.NewWriter(&bomb, zstd.WithEncoderLevel(zstd.SpeedFastest))
+		check(t, err)
+		piece := bytes.Repeat([]byte(c.plain), 1<<20/len(c.plain))
+		for n := 0; n < expanded; n += len(piece) {
+			_, err = z.Write(piece)
+			check(t, err)
+		}
+		check(t, z.Close())
+		// It says that it is small, or just as large as may be, or what it is.
+		for _, size := range []int64{3, 1 << 20, 32 << 20, expanded, maxPlain} {
+			to := w.writer.metadata
+			if kind == KindWAL {
+				to = w.writer.keys.Recipients
+			}
+			w.put(t, c.key, w.signedTo(t, to, c.key, kind, bomb.Bytes(), func(h *Header) { h.Size = size }))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			err := c.open(t.Context(), w.reader, c.key)
+			runtime.ReadMemStats(&after)
+			if took := after.TotalAlloc - before.TotalAlloc; !refused(err) || took > most {
+				t.Errorf("%s of %d bytes that says %d: %d MiB, %v", kind, bomb.Len(), size, took>>20, err)
+			}
+		}
+	}
+}
+
+// allKinds are the kinds of envelopes, from the source.
+func allKinds(t *testing.T) []Kind {
+	t.Helper()
+	source, err := os.ReadFile("header.go")
+	check(t, err)
+	var out []Kind
+	for _, m := range regexp.MustCompile(`Kind = "([a-z]+)"`).FindAllSubmatch(source, -1) {
+		out = append(out, Kind(m[1]))
+	}
+	if len(out) < 10 {
+		t.Fatalf("%d kinds", len(out))
+	}
+	return out
+}
+
+// An age header that goes on for ever is given up.
+func TestLongAgeHeader(t *testing.T) {
+	w := newWorld(t)
+	var sealed bytes.Buffer
+	sealed.WriteString("age-encryption.org/v1\n")
+	sealed.WriteString("-> x\n")
+	for sealed.Len() < 4<<20 {
+		sealed.WriteString(strings.Repeat("A", 64) + "\n") // one recipient whose line never ends
+	}
+	sum := sha256.Sum256(sealed.Bytes())
+	h := Header{Kind: KindPin, SHA256: strings.Repeat("0", 64), Size: 4 << 20, Sealed: hex.EncodeToString(sum[:]), Host: "evil"}
+	h.sign(*w.cluster.Signing, w.writer.marker.Repository, "x/m")
+	w.put(t, "x/m", append(h.line(), sealed.Bytes()...))
+	_, _, err := w.reader.OpenEnvelope(t.Context(), "x/m", KindPin)
+	if !refused(err) || !errors.Is(err, errLongHead) {
+		t.Errorf("%v", err)
+	}
 }
 
 // A key that is another cluster's is told as such. It stays an error of trust,

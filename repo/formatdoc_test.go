@@ -23,7 +23,7 @@ func TestFormatPage(t *testing.T) {
 		"raw bytes of a frame": FrameSize, "stored bytes of a frame": maxStored, "bytes of a pack": MaxPack,
 		"bytes at which a writer ends a pack": packTarget, "frames of a pack": packFrames, "`head` of a pack, bytes": maxHead,
 		"sum of a frame, bytes": sumSize, "plain bytes of an age chunk": ageChunk, "sealed bytes of an age chunk": ageSealed,
-		"zstd window of an envelope, bytes": maxWindow, "info record, bytes": maxInfo, "other record of a manifest, bytes": maxRecord,
+		"zstd window of an envelope, bytes": maxWindow, "info record, bytes": maxInfo, "strings in an info record, names of fields included": maxInfoTexts, "other record of a manifest, bytes": maxRecord,
 		"file records": maxFiles, "file record, bytes": maxFileRecord, "path of a file record, bytes": maxFilePath, "names of the file records: the last elements of their paths, and each directory that holds something once, bytes": maxNames, "directories that hold something": maxDirs, "spans of a pack record": maxSpans, "bad pages that are named": MaxBadPages, "recipients of data": MaxRecipients,
 		"generation of a pin, digits": pinGens, "pin, bytes": maxPin, "reason of a pin, bytes": MaxPinReason,
 		"marker, bytes": maxMarker, "statement, bytes": maxStatement, "statements that count": maxStatements, "numbers of statements that are read without a signpost": openNumbers, "number of a statement, digits": statementDigits, "key file, bytes": maxKeyFile, "lease record, bytes": maxLease,

@@ -32,6 +32,15 @@ func (r *Repo) checkInfo(key, label string, info Info) error {
 // the memory that a command may.
 const ManifestsAtOnce = 1
 
+// parseInfo reads an info record. What it can hold any number of are lists and maps with
+// strings, which are counted before they take ten times the memory of their text.
+func parseInfo(line []byte, info *Info) error {
+	if bytes.Count(line, []byte(`"`)) > 2*maxInfoTexts {
+		return fmt.Errorf("it has more than %d strings", maxInfoTexts)
+	}
+	return json.Unmarshal(line, info)
+}
+
 // ManifestReader reads a manifest record by record: Info is read at once,
 // then Files, then Packs. It takes at most 256 MiB, whatever somebody has signed.
 type ManifestReader struct {
@@ -66,13 +75,15 @@ func (r *Repo) OpenManifestEach(ctx context.Context, label string, each func(i i
 	return m, nil
 }
 
-// manifestInfo is the info of a manifest, of which no more is read.
-func (r *Repo) manifestInfo(ctx context.Context, label string) (Info, error) {
+// manifestInfo is the info of a manifest, of which no more is read, and its bytes.
+func (r *Repo) manifestInfo(ctx context.Context, label string) (Info, int, error) {
+	r.large.Lock()
+	defer r.large.Unlock()
 	m, err := r.openManifest(ctx, label)
 	if err != nil {
-		return Info{}, err
+		return Info{}, 0, err
 	}
-	return m.Info, m.Close()
+	return m.Info, len(m.line), m.Close()
 }
 
 // openManifest reads up to the file records.
@@ -98,7 +109,7 @@ func newManifestReader(key string, rc io.ReadCloser) *ManifestReader {
 }
 
 func (m *ManifestReader) readInfo(r *Repo, label string) error {
-	if err := m.record(&m.Info); err != nil {
+	if err := m.recordWith(maxInfo, func(line []byte) error { return parseInfo(line, &m.Info) }); err != nil {
 		return err
 	}
 	if err := r.checkInfo(m.key, label, m.Info); err != nil {

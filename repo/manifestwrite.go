@@ -13,7 +13,9 @@ import (
 )
 
 const (
-	maxInfo   = 16 << 20 // bytes of an info record
+	maxInfo      = 2 << 20 // bytes of an info record
+	maxInfoTexts = 1 << 16 // strings in it: each name of a field, and each value that is one
+
 	maxRecord = 32 << 20 // bytes of any other record, its end included
 	maxSpans  = 1 << 20  // of a pack record
 

@@ -52,7 +52,8 @@ type Repo struct {
 	metadata  []age.Recipient                 // who can open metadata
 	readers   []age.Identity                  // all identities, the caller's first
 	slots     slots
-	chunks    sync.Pool // of spools, full-size chunks
+	chunks    sync.Pool  // of spools, full-size chunks
+	large     sync.Mutex // held while one of many objects takes much memory
 }
 
 // Format implements fmt.Formatter: no verb reaches the keys.

@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -266,6 +267,9 @@ func (r *restorer) answerTables(ctx context.Context, with json.RawMessage) (any,
 	}
 	if err != nil {
 		return nil, err
+	}
+	if bytes.Count(raw, []byte("{")) > mostTables {
+		return tablesNoted{Why: fmt.Sprintf("the backup noted more than %d tables", mostTables)}, nil
 	}
 	var set fingerprint.Set
 	if err := json.Unmarshal(raw, &set); err != nil || set.Format != 1 {

@@ -13,8 +13,9 @@ import (
 
 const (
 	tablesCheck     = "tables as at the backup"
-	maxFingerprints = 64 << 20
-	mostNamed       = 5 // tables that differ, in a report
+	maxFingerprints = 32 << 20
+	mostTables      = 1 << 18 // that a backup has noted
+	mostNamed       = 5       // tables that differ, in a report
 	tablesFile      = "tables.json"
 )
 

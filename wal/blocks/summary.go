@@ -18,12 +18,13 @@ type Summary struct {
 	Set      *Set
 }
 
-// What a stored summary may hold at most: plain bytes, and pages in all. A
-// segment of 64 MiB has room for fewer records than that; one of 1 GiB that
-// changes more has no summary.
+// What a stored summary may hold at most: plain bytes, pages in all, and forks and
+// databases. A segment of 64 MiB has room for fewer records than that; one of 1 GiB that
+// changes more has no summary. The counts bound what parsing takes, some seven times the bytes.
 const (
-	maxSummary = 64 << 20
+	maxSummary = 16 << 20
 	maxPages   = 4 << 20
+	maxForks   = 1 << 18
 )
 
 // file is a summary as it stands in the repository; see repo/FORMAT.md.
@@ -87,7 +88,7 @@ func (s Summary) marshal(pages int64, size int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode block summary: %w", err)
 	}
-	if len(text) > size {
+	if len(text) > size || tooMany(text) {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(text))
 	}
 	return text, nil
@@ -110,7 +111,15 @@ func Load(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgr
 	return s, nil
 }
 
+// tooMany counts what a summary lists, before that takes a multiple of its text.
+func tooMany(text []byte) bool {
+	return bytes.Count(text, []byte("{")) > maxForks || bytes.Count(text, []byte("[")) > 3*maxForks
+}
+
 func parse(raw []byte) (Summary, error) {
+	if tooMany(raw) {
+		return Summary{}, ErrTooLarge
+	}
 	var f file
 	if err := json.Unmarshal(raw, &f); err != nil {
 		return Summary{}, err
