@@ -99,11 +99,11 @@ func readBase(ctx context.Context, r *repo.Repo, label string) (info repo.Info, 
 }
 
 // unreadable says whether an object cannot be read, whatever is done: it is
-// damaged, forged, sealed for others, or gone.
+// damaged, forged, of a later format, sealed for others, or gone.
 func unreadable(err error) bool {
 	_, corrupt := errors.AsType[*repo.CorruptError](err)
 	_, untrusted := errors.AsType[*repo.UntrustedError](err)
-	return corrupt || untrusted || errors.Is(err, repo.ErrWrongIdentity) || errors.Is(err, repo.ErrNoIdentity) || errors.Is(err, fs.ErrNotExist)
+	return corrupt || untrusted || repo.LaterFormat(err) || errors.Is(err, repo.ErrWrongIdentity) || errors.Is(err, repo.ErrNoIdentity) || errors.Is(err, fs.ErrNotExist)
 }
 
 // unfit says why a backup cannot be the base; "" when it can.

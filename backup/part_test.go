@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -95,6 +96,20 @@ func TestMoreBadPagesThanAreNamed(t *testing.T) {
 	}
 	if n := partLayer(found[0], changes{}).bad.Pages(); n != repo.MaxBadPages {
 		t.Errorf("%d pages are read again", n)
+	}
+}
+
+// A backup that a later version has made is no base, and keeps nobody from backing up.
+func TestLaterFormatIsNoBase(t *testing.T) {
+	t.Parallel()
+	r := newPartRepo(t)
+	label := newLabel(time.Unix(1800000000, 0))
+	text := fmt.Appendf(nil, `{"format":2,"label":%q}`+"\n", label)
+	if _, err := r.CreateEnvelope(t.Context(), repo.ManifestKey(label), repo.KindManifest, bytes.NewReader(text), int64(len(text))); err != nil {
+		t.Fatal(err)
+	}
+	if _, why, err := readBase(t.Context(), r, label); err != nil || !strings.Contains(why, "format 2") {
+		t.Errorf("%q, %v", why, err)
 	}
 }
 

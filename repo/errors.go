@@ -150,12 +150,20 @@ func (e *LeasedError) Error() string {
 	return fmt.Sprintf("%s is being done by %s (its lease ends %s unless it is renewed)", e.Name, e.Holder, e.Until.UTC().Format(time.RFC3339))
 }
 
+// LaterFormat says whether an error is that a later version of the program has written
+// something. That is no damage: who looks for damage does not know, with this version,
+// whether there is any, and nothing of it may be taken for junk.
+func LaterFormat(err error) bool {
+	_, format := errors.AsType[*FormatError](err)
+	return format
+}
+
 // AboutObject says whether an error is about what is stored, and so not about
-// the store or the way to it: trying again would not help.
+// the store or the way to it: trying again would not help. It is about damage unless it
+// is LaterFormat.
 func AboutObject(err error) bool {
 	_, corrupt := errors.AsType[*CorruptError](err)
 	_, untrusted := errors.AsType[*UntrustedError](err)
-	_, format := errors.AsType[*FormatError](err)
 	_, foreign := errors.AsType[*ForeignError](err)
-	return corrupt || untrusted || format || foreign
+	return corrupt || untrusted || LaterFormat(err) || foreign
 }

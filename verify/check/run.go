@@ -211,11 +211,7 @@ func (w *work) checkBackup(ctx context.Context, f repo.Folder) error {
 		if _, _, err := w.repo.CheckEnvelope(ctx, key, repo.KindManifest); err != nil {
 			return w.spoiled(err, key, f.Label)
 		}
-		w.unprovenOf(f.Label, "backup %s: its manifest cannot be opened: %v", f.Label, err)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.result.Backups = append(w.result.Backups, BackupResult{Label: f.Label})
-		w.sealed = true
+		w.unopened(f.Label, "backup %s: its manifest cannot be opened: %v", f.Label, err)
 		return nil
 	default:
 		return w.spoiled(err, key, f.Label)
@@ -228,10 +224,23 @@ func (w *work) checkBackup(ctx context.Context, f repo.Folder) error {
 	return w.checkBeside(ctx, f, b.Info)
 }
 
+// unopened notes a backup of which it is not known what it is made of.
+func (w *work) unopened(label, format string, args ...any) {
+	w.unprovenOf(label, format, args...)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.result.Backups = append(w.result.Backups, BackupResult{Label: label})
+	w.sealed = true
+}
+
 // spoiled is the finding of a manifest, or the error of a store that failed.
 func (w *work) spoiled(err error, key, label string) error {
 	if !repo.AboutObject(err) {
 		return fmt.Errorf("check %s: %w", key, err)
+	}
+	if repo.LaterFormat(err) {
+		w.unopened(label, "backup %s is not known to this version of Lifeboat: %v", label, err)
+		return nil
 	}
 	code := ManifestDamaged
 	if _, forged := errors.AsType[*repo.UntrustedError](err); forged {

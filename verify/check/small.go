@@ -67,6 +67,9 @@ func (w *work) small(err error, code Code, key string) error {
 	case errors.Is(err, repo.ErrNoIdentity), errors.Is(err, repo.ErrWrongIdentity):
 		w.unproven("%s cannot be opened: %v", key, err)
 		return nil
+	case repo.LaterFormat(err):
+		w.unproven("%s is not known to this version of Lifeboat: %v", key, err)
+		return nil
 	case !repo.AboutObject(err):
 		return fmt.Errorf("check %s: %w", key, err)
 	}

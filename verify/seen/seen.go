@@ -135,7 +135,9 @@ func goneBackup(seen Signed, now []repo.Backup) []Gone {
 	newest := ""
 	for _, b := range now {
 		switch {
-		case b.Label == seen.Name && (b.Err != nil || b.Manifest.SHA256 != seen.SHA256):
+		case b.Label == seen.Name && b.Manifest.SHA256 == seen.SHA256:
+			return nil // the very same, whether or not it can be read
+		case b.Label == seen.Name:
 			return []Gone{{key, "this host has seen another manifest there, of a backup that was the newest"}}
 		case b.Err == nil:
 			newest = b.Label

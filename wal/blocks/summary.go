@@ -102,6 +102,10 @@ func Load(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgr
 		return Summary{}, err
 	}
 	s, err := parse(raw)
+	if later, ok := errors.AsType[*repo.FormatError](err); ok {
+		later.Object = key
+		return Summary{}, later
+	}
 	if err == nil && (s.From != from || s.To != to) {
 		err = fmt.Errorf("it is of %s to %s", s.From, s.To)
 	}
@@ -123,6 +127,9 @@ func parse(raw []byte) (Summary, error) {
 	var f file
 	if err := json.Unmarshal(raw, &f); err != nil {
 		return Summary{}, err
+	}
+	if f.Format > repo.Format {
+		return Summary{}, &repo.FormatError{Have: f.Format}
 	}
 	if f.Format != repo.Format || f.From >= f.To {
 		return Summary{}, fmt.Errorf("format %d, %s to %s", f.Format, f.From, f.To)
