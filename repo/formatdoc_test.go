@@ -25,6 +25,7 @@ func TestFormatPage(t *testing.T) {
 		"sum of a frame, bytes": sumSize, "plain bytes of an age chunk": ageChunk, "sealed bytes of an age chunk": ageSealed,
 		"zstd window of an envelope, bytes": maxWindow, "info record, bytes": maxInfo, "strings in an info record, names of fields included": maxInfoTexts, "other record of a manifest, bytes": maxRecord,
 		"file records": maxFiles, "file record, bytes": maxFileRecord, "path of a file record, bytes": maxFilePath, "names of the file records: the last elements of their paths, and each directory that holds something once, bytes": maxNames, "directories that hold something": maxDirs, "spans of a pack record": maxSpans, "bad pages that are named": MaxBadPages, "recipients of data": MaxRecipients,
+		"note of what a running backup has stored, bytes": maxPart, "lists in it": maxPartSpans, "objects in it": maxPartFiles, "strings in it": maxPartTexts,
 		"generation of a pin, digits": pinGens, "pin, bytes": maxPin, "reason of a pin, bytes": MaxPinReason,
 		"marker, bytes": maxMarker, "statement, bytes": maxStatement, "statements that count": maxStatements, "numbers of statements that are read without a signpost": openNumbers, "number of a statement, digits": statementDigits, "key file, bytes": maxKeyFile, "lease record, bytes": maxLease,
 		"lease, seconds": int64(leaseTTL.Seconds()), "allowed difference of clocks, seconds": int64(leaseSkew.Seconds()), "generation, digits": leaseGens,
