@@ -219,7 +219,7 @@ func (d *drillRun) run(ctx context.Context, r *repo.Repo, restorer *drill.Restor
 		Libraries: drill.Libraries{Listed: len(c.Libraries) > 0, Names: c.Libraries},
 		Conn:      d.primary(), Role: c.Role, Heartbeat: c.Heartbeat,
 		Find: func(major int) (server.Install, error) { return server.Find(major, d.cfg.PGBinDir) },
-		Self: self, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
+		Self: self, Adopt: d.alone, Keep: d.keep, Timeout: c.Timeout, Stall: c.Stall,
 		Env: d.environ, Program: "lifeboat " + version, By: performer(), Key: key, Trusted: trusted, Now: d.now, Began: d.began,
 		GoneBack: goneTexts(d.gone), Observe: d.observe,
 	})

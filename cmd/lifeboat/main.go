@@ -20,7 +20,7 @@ var version = "dev"
 func main() {
 	enterFence()
 	enterDrill()
-	os.Exit(newApp().run(os.Args[1:]))
+	os.Exit(runAlone(os.Args[1:]))
 }
 
 // enterFence does what a drill has started this program once more for: to be a

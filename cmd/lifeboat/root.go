@@ -55,8 +55,16 @@ type app struct {
 	constructors []func(*app) *cli.Command
 	command      string // full name of the command that runs, "" before that is known
 	restorer     bool   // this process holds the recovery identity of a drill
+	alone        bool   // nothing else runs in this process: what its children leave behind may become its own, and be ended
 	done         bool   // the command itself ran and returned nil
 	tellState    sync.Once
+}
+
+// runAlone is a whole process: it runs one command and returns the exit code.
+func runAlone(args []string) int {
+	a := newApp()
+	a.alone = true
+	return a.run(args)
 }
 
 func newApp() *app {

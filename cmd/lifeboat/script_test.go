@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 			defer tellPeak(os.Getenv(peakVariable))
 			cleanEnvironment()
 			ownState()
-			return newApp().run(os.Args[1:])
+			return runAlone(os.Args[1:])
 		},
 		"lifeboat-broken": func() int {
 			cleanEnvironment()

@@ -34,10 +34,16 @@ var (
 	newTimeline = "selected new timeline ID: "
 )
 
+// longestLine is how much of a line is looked at, in bytes: none of the messages has
+// more, and a hostile server may write one without an end.
+const longestLine = 1024
+
+// parseServerLog reads the log. All of it is the server's own word, and a later line
+// takes the place of an earlier one.
 func parseServerLog(text string) serverLog {
 	var l serverLog
 	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
+		line = strings.TrimRight(line[:min(len(line), longestLine)], "\n")
 		if strings.TrimSpace(line) != "" {
 			l.lastLine = line
 		}

@@ -49,6 +49,10 @@ type Options struct {
 	// fence.Enter and HelpArgument to ServeHelper.
 	Self string
 
+	// Adopt says that this process starts nothing beside the drill: what the restored
+	// server leaves behind becomes a child of it when the helper is killed, and is ended.
+	Adopt bool
+
 	Keep    bool          // leave the server running and the folder in place
 	Timeout time.Duration // for the whole drill; 0 is none
 	Stall   time.Duration // recovery that makes no progress for so long hangs; 0 is 5 minutes

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -186,6 +187,9 @@ func (r *run) stopServer() error {
 		return nil
 	}
 	err := r.helper.kill()
+	if r.o.Adopt { // a helper that somebody has killed has ended nothing
+		err = errors.Join(err, server.KillBelow(os.Getpid()))
+	}
 	r.removeCgroups()
 	return err
 }

@@ -106,6 +106,11 @@ func (r *run) begin() {
 
 // perform is the drill, step by step.
 func (r *run) perform(ctx context.Context) error {
+	if r.o.Adopt {
+		if err := adoptOrphans(); err != nil {
+			return err
+		}
+	}
 	if err := r.makeStage(ctx); err != nil {
 		return err
 	}

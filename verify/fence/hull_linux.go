@@ -343,7 +343,11 @@ func (f *Fence) direct(cmd *exec.Cmd) error {
 	if err != nil {
 		return err
 	}
-	f.attributes(plainAttributes(cmd))
+	attr := plainAttributes(cmd)
+	if attr.Pdeathsig != 0 {
+		attr.Pdeathsig = syscall.SIGKILL // what runs inside may ignore all others
+	}
+	f.attributes(attr)
 	args := []string{f.self, Argument, asDirect, text, cmd.Path}
 	if len(cmd.Args) > 0 {
 		args = append(args, cmd.Args[1:]...)
