@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/verify/fence"
 )
 
 // unit is a unit file: values by "Section.Key", in their order.
@@ -102,12 +104,25 @@ func TestDrillUnit(t *testing.T) {
 	for key, value := range map[string]string{
 		"Unit.OnFailure": "lifeboat-notify@%N.service", "Service.SuccessExitStatus": "75", "Service.KillMode": "mixed",
 		"Service.RestrictNamespaces": "user mnt net pid ipc uts cgroup", "Service.SystemCallFilter": "@system-service @mount",
+		"Service.OOMPolicy": "continue",
 	} {
 		if !u.has(key, value) {
 			t.Errorf("%s is %q, want %q", key, u[key], value)
 		}
 	}
-	for _, key := range []string{"Service.PrivateNetwork", "Service.MemoryDenyWriteExecute"} {
+	// By the groups of systemd 252 neither is allowed, and the fence is without both.
+	if !u.has("Service.SystemCallFilter", "seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self") {
+		t.Errorf("the filter keeps the fence's own from it: %q", u["Service.SystemCallFilter"])
+	}
+	readme := read(t, "README.md")
+	_, rows, _ := strings.Cut(readme, "What the fence needs of the unit")
+	rows, _, _ = strings.Cut(rows, "\n\nThe last row")
+	for _, l := range fence.Layers() {
+		if !regexp.MustCompile(`\n\| (\w+, )*` + string(l) + `(, \w+)* \|`).MatchString(rows) {
+			t.Errorf("README.md does not say what layer %s needs of the unit", l)
+		}
+	}
+	for _, key := range []string{"Service.PrivateNetwork", "Service.MemoryDenyWriteExecute", "Service.ProtectProc", "Service.ProtectKernelTunables", "Service.ProtectHostname"} {
 		if u[key] != nil {
 			t.Errorf("%s: a drill cannot work with it", key)
 		}
