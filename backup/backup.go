@@ -111,7 +111,7 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	if o.Fingerprints && facts.standby {
 		o.warn("this backup has no fingerprints of tables: they are taken from a primary")
 	} else if o.Fingerprints {
-		needed = max(needed, fingerprints(ctx, r, srv, label, o))
+		needed = max(needed, fingerprints(ctx, r, srv, c.label, o))
 	}
 	o.observe(Progress{Phase: "wal"})
 	if err := waitArchived(ctx, r, srv, facts, start.Timeline, start.LSN, needed, o); err != nil {
@@ -119,15 +119,40 @@ func Run(ctx context.Context, r *repo.Repo, o Options) (_ *repo.Info, err error)
 	}
 
 	info := facts.info(start, stop)
-	info.Label, info.Host, info.Program = label, o.Host, o.Program
+	info.Label, info.Host, info.Program = c.label, o.Host, o.Program
 	info.Source, info.Base, info.Changes, info.ChangesWhy = c.source, from.base, from.kind, from.why
 	info.Recipients = r.RecipientIDs()
 	c.fill(&info)
-	if err := m.Commit(ctx, &info, c.files.entries); err != nil {
+	if err := c.commit(ctx, &info); err != nil {
 		return nil, err
 	}
 	c.dropParts(ctx)
 	return &info, nil
+}
+
+// commit makes the backup exist. Under another label it has no fingerprints: their name
+// bears the first.
+func (c *copier) commit(ctx context.Context, info *repo.Info) error {
+	return c.named(&info.Label, func() error { return c.manifest.Commit(ctx, info, c.files.entries) })
+}
+
+// labelTries bounds how often another label is tried.
+const labelTries = 3
+
+// named stores something under a label. The lease and what is stored first show it to who
+// can read the bucket: where somebody who is not believed has taken a name under it,
+// another is tried that nobody has seen yet.
+func (c *copier) named(label *string, store func() error) error {
+	err := store()
+	for range labelTries {
+		if !repo.AboutObject(err) {
+			break
+		}
+		c.o.warn("%v: the backup goes on under another label", err)
+		*label = anotherLabel(*label)
+		err = store()
+	}
+	return err
 }
 
 // begin finds out whose files they are, proves that WAL is archived, and starts the
@@ -190,6 +215,13 @@ func newLabel(now time.Time) string {
 	rand.Read(b[1:])
 	b[0] = byte(now.Nanosecond() / (1e9 / 256))
 	return now.UTC().Format("20060102T150405Z") + "-" + hex.EncodeToString(b[:])
+}
+
+// anotherLabel is one of the same moment.
+func anotherLabel(label string) string {
+	var b [2]byte
+	rand.Read(b[:])
+	return label[:len(label)-2*len(b)] + hex.EncodeToString(b[:])
 }
 
 func (o Options) observe(p Progress) {

@@ -208,7 +208,8 @@ func (c *copier) adopt(ctx context.Context, info *repo.Info, parts []repo.Part) 
 	if info != nil {
 		bases = append(bases, info.Label)
 	}
-	if err := c.repo.Adopt(ctx, c.label, repo.Adoption{Bases: bases, Made: c.o.Now().UTC()}); err != nil {
+	err := c.named(&c.label, func() error { return c.repo.Adopt(ctx, c.label, repo.Adoption{Bases: bases, Made: c.o.Now().UTC()}) })
+	if err != nil {
 		return nil, err
 	}
 	if info == nil {
