@@ -134,3 +134,25 @@ func TestProvesFailure(t *testing.T) {
 		}
 	}
 }
+
+// What a hostile server writes into its log takes neither long nor much, and leads to
+// nothing but a wrong position, which is held against the archive's: lines without an end,
+// lines that begin like ones of ours, terminal codes, numbers that are too large.
+func TestServerLogHostile(t *testing.T) {
+	const begin = "2026-01-31 02:00:02.500 UTC [11] LOG:  "
+	huge := begin + "redo done at " + strings.Repeat("F", 48<<20)
+	began := time.Now()
+	l := parseServerLog(recoveryLog + huge + "\n" + strings.Repeat(begin+"x\n", 200000) +
+		begin + "selected new timeline ID: 4294967296\n" + begin + "last completed transaction was at log time never\n" + huge)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if l.last != 0 || l.timeline != 0xffffffff && l.timeline != 0 || !l.ended.IsZero() || len(l.lastLine) > longestLine {
+		t.Errorf("it says %+v", l)
+	}
+	r := recovery{Why: "\x1b[2J" + strings.Repeat("y", 1<<20), Failed: &Failure{Text: strings.Repeat("z\n", 1<<20)}}
+	r.clean()
+	if len(r.Why) > 1000 || strings.ContainsRune(r.Why, 0x1b) || len(r.Failed.Text) > 1000 || strings.ContainsRune(r.Failed.Text, '\n') {
+		t.Errorf("it is not clean: %.80q of %d, %.80q of %d", r.Why, len(r.Why), r.Failed.Text, len(r.Failed.Text))
+	}
+}

@@ -157,6 +157,9 @@ func (r *run) noteTried() {
 	f := r.doc.Fence
 	f.Layers, f.Tried, r.untried = r.raised.Layers, r.tried.Tried, r.tried.Why
 	if !r.fenced() {
+		if slices.ContainsFunc(f.Tried, func(a evidence.Attempt) bool { return a.What == escape.OwnFile && a.Outcome == string(escape.Reached) }) {
+			r.doc.Notes = append(r.doc.Notes, "nothing kept the restored server from files that only this account may read: the recovery key is one if it lies in a file")
+		}
 		return
 	}
 	for _, a := range f.Tried {

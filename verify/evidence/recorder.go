@@ -112,6 +112,9 @@ func (r *Recorder) Conclude(e Ending) {
 	if d.Target.Kind == "end" || d.Target.Kind == "snapshot" { // else the loss is not measured
 		d.RPO.Objective = objective(e.RPO)
 	}
+	if rpo := &d.RPO; e.Failure != "" && rpo.Objective != nil && rpo.Upper == nil && rpo.Reason == "" {
+		rpo.Reason = "the drill ended before the loss could be measured"
+	}
 	d.Measure(e.Took, e.Proven)
 	d.Judge(faults...)
 }

@@ -64,6 +64,7 @@ func TestRecorderConclude(t *testing.T) {
 		{"an error that does not", evidence.Ending{Failure: "no disk"}, nil, true, evidence.Unknown, "check not proven: the drill got to its end: no disk"},
 		{"not removed", evidence.Ending{Left: "the copy"}, []evidence.Check{{Required: true, Verdict: evidence.Passed}}, false, evidence.Failed, "the copy was not removed: "},
 		{"gone back", evidence.Ending{Faults: []string{"gone back"}, Failure: "a gap", Proves: true}, nil, true, evidence.Failed, "gone back"},
+		{"a plan that failed, with an objective", evidence.Ending{RPO: time.Minute, Failure: "a gap", Proves: true}, nil, true, evidence.Failed, "a gap"},
 		{"an objective that nothing was measured for", evidence.Ending{RPO: time.Minute, Proven: true}, []evidence.Check{{Required: true, Verdict: evidence.Passed}}, true, evidence.Unknown, "RPO not proven"},
 	} {
 		r := newRecorder(evidence.Standard)
@@ -71,6 +72,8 @@ func TestRecorderConclude(t *testing.T) {
 		r.Conclude(c.end)
 		if d := r.Drill; d.Verdict != c.verdict || c.reason != "" && (len(d.Reasons) == 0 || d.Reasons[0] != c.reason) {
 			t.Errorf("%s: %s %q", c.name, d.Verdict, d.Reasons)
+		} else if why := "the drill ended before the loss could be measured"; (d.RPO.Reason == why) != (c.end.RPO > 0 && c.end.Failure != "") {
+			t.Errorf("%s: the loss is not known, %q", c.name, d.RPO.Reason)
 		}
 	}
 }

@@ -20,6 +20,9 @@ const (
 	Unknown Outcome = "unknown" // it failed also without the fence
 )
 
+// OwnFile is the attempt to read a file that only the account of who tries may read.
+const OwnFile = "read a file that is the drill's alone"
+
 // Attempt is one road out.
 type Attempt struct {
 	What    string  `json:"what"`

@@ -160,7 +160,7 @@ func roads(t targets) []road {
 		{"read a file by /proc/PID/fd", read(proc + "/fd/3")},
 		{"read a file by its handle", func() error { return byHandle(t) }},
 		{"read a file by a descriptor that was left open", func() error { return inherited(t) }},
-		{"read a file that is the drill's alone", read(filepath.Join(t.Dir, "own"))},
+		{OwnFile, read(filepath.Join(t.Dir, "own"))},
 		{"read a file in /dev/shm", read(t.Shm)},
 		{"connect to a Unix socket", dial("unix", filepath.Join(t.Dir, "socket"))},
 		{"connect to a Unix socket by /proc/PID/cwd", dial("unix", proc+"/cwd/socket-proc")},
