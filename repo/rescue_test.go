@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/lifeboat-dr/lifeboat/storage/file"
 )
 
 // rescueTools puts the age that `make tools` builds before others: the one of
@@ -101,6 +106,109 @@ func plainSums(t *testing.T, folder string) map[string]string {
 		out[e.Name()] = sumOf(b)
 	}
 	return out
+}
+
+// The script refuses each bad manifest of the vectors, signed, before it writes a file; and
+// what unpacks to far more than is signed, without taking the memory for it.
+func TestRescueRefusesHostile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts many programs, and nothing in it races: run in full")
+	}
+	rescueTools(t)
+	cluster, recovery := readKeys(t, filepath.Join(vectorDir, "keys", "cluster.key")), filepath.Join(vectorDir, "keys", "recovery.key")
+	keys := Keys{Cluster: cluster, Recipients: recipientsOf(t, readKeys(t, recovery))}
+	says := map[string]string{
+		"hostile-absolute": "leads out", "hostile-files": "KeyError", "hostile-setuid": "has mode", "hostile-size": "not whole", "hostile-tablespace-dir": "none that a tablespace has",
+		"hostile-tablespace-key": "none that a tablespace has", "hostile-tablespace-name": "none that a tablespace has", "hostile-twice": "twice|has mode",
+		"manifest-count": "files", "manifest-cut": "cut off|not complete", "manifest-foreign": "another backup", "manifest-format-2": "format", "manifest-hole": "not whole",
+		"manifest-link": "of type", "manifest-path": "leads out",
+	}
+	// refuse signs a manifest and has the script read it.
+	refuse := func(name string, plain io.Reader, size int64, want string, change func([]byte) []byte) {
+		root, out := filepath.Join(t.TempDir(), "repository"), filepath.Join(t.TempDir(), "out")
+		store, err := file.Init(root)
+		check(t, err)
+		marker, err := vectorBody("marker")
+		check(t, err)
+		check(t, store.Create(t.Context(), MarkerKey, bytes.NewReader(marker)))
+		r, err := Open(t.Context(), store, keys, "evil")
+		check(t, err)
+		_, err = r.CreateEnvelope(t.Context(), ManifestKey(testLabel), KindManifest, plain, size)
+		check(t, err)
+		path := filepath.Join(root, filepath.FromSlash(ManifestKey(testLabel)))
+		object, err := os.ReadFile(path)
+		check(t, err)
+		check(t, os.WriteFile(path, change(object), 0o600))
+		text, peak := rescuePeak(t, root, recovery, out)
+		if !regexp.MustCompile(want).MatchString(text) || strings.Contains(text, "Traceback") || peak > 128<<20 {
+			t.Errorf("%s: %d MiB, %.500s", name, peak>>20, text)
+		}
+		if entries, _ := os.ReadDir(out); len(entries) > 0 {
+			t.Errorf("%s: %s was made", name, entries[0].Name())
+		}
+	}
+	same := func(b []byte) []byte { return b }
+	bad := 0
+	for _, v := range readVectors(t) {
+		if v.head["what"] != "manifest" || v.head["expect"] == "ok" {
+			continue
+		}
+		bad++
+		if says[v.name] == "" {
+			t.Errorf("%s: what must the script say?", v.name)
+			continue
+		}
+		refuse(v.name, bytes.NewReader(v.body), int64(len(v.body)), says[v.name], same)
+	}
+	if bad < 10 {
+		t.Errorf("%d bad manifests", bad)
+	}
+	const huge = 256 << 20
+	refuse("a record that never ends", io.LimitReader(blanks{}, huge), huge, "too long", same)
+	refuse("a bomb", io.LimitReader(blanks{}, huge), huge, "there are more than 1000", func(object []byte) []byte {
+		h, n, err := parseHeader(object)
+		check(t, err)
+		h.Size = 1000
+		h.sign(*cluster.Signing, readKeys(t, recovery).Repository, ManifestKey(testLabel))
+		return append(h.line(), object[n:]...)
+	})
+}
+
+// blanks reads as blanks for ever.
+type blanks struct{}
+
+func (blanks) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+func vectorBody(name string) ([]byte, error) {
+	raw, err := os.ReadFile(filepath.Join(vectorDir, name+".vector"))
+	_, body, _ := bytes.Cut(raw, []byte("\n\n"))
+	return body, err
+}
+
+// rescuePeak runs the script, which must fail, and returns what it printed, and how many
+// bytes of memory it took at most.
+func rescuePeak(t *testing.T, repository, key, out string) (text string, peak int64) {
+	t.Helper()
+	const program = `import atexit, re, runpy, sys
+atexit.register(lambda: print("peak", re.search("VmHWM:\\s*([0-9]+)", open("/proc/self/status").read()).group(1)))
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")`
+	cmd := exec.CommandContext(t.Context(), "python3", "-c", program, "../testdata/rescue/rescue.py", repository, key, out)
+	raw, err := cmd.CombinedOutput()
+	if err == nil {
+		t.Errorf("the script exits with 0: %s", raw)
+	}
+	_, after, _ := strings.Cut(string(raw), "peak ")
+	kib, err := strconv.ParseInt(strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]), 10, 64)
+	if err != nil {
+		t.Errorf("%v: %s", err, raw)
+	}
+	return string(raw), kib << 10
 }
 
 // TestRescueRefuses: the script holds to the signatures and the sums.

@@ -13,8 +13,11 @@ AGE-SECRET-KEY-PQ-) and zstd. With openssl 3 it checks the signatures as well;
 without, it says so. Every byte is compared with the sums that are signed.
 repo/FORMAT.md describes what it reads.
 """
+import array
 import base64
+import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -22,6 +25,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+
+# What a reader takes at most; see "Limits" in repo/FORMAT.md. Who has taken a cluster's
+# key signs whatever they like.
+MAX_WAL = 1 << 30
+MAX_INFO, MAX_FILE, MAX_PACK = 2 << 20, 8 << 20, 32 << 20  # bytes of a record
+MAX_FILES, MAX_FRAMES, MAX_RAW = 3500000, 4096, 1 << 20
 
 
 def fail(text):
@@ -33,6 +42,33 @@ def run(command, data):
     if done.returncode != 0:
         raise ValueError(command[0] + ": " + done.stderr.decode(errors="replace").strip())
     return done.stdout
+
+
+def unzstd(data, size, sink):
+    """Writes what data decompresses to into sink, which must be size bytes, and returns their
+    SHA-256. It stops where there are more."""
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as errors:
+        source.write(data)
+        source.seek(0)
+        tool = subprocess.Popen(["zstd", "-d", "-q", "-c", "-M8MiB"], stdin=source, stdout=subprocess.PIPE, stderr=errors)
+        total, digest = 0, hashlib.sha256()
+        while total <= size:
+            piece = tool.stdout.read(min(1 << 20, size + 1 - total))
+            if not piece:
+                break
+            total += len(piece)
+            digest.update(piece)
+            if total <= size:
+                sink.write(piece)
+        tool.stdout.close()
+        if total > size:
+            tool.kill()
+        if tool.wait() != 0 and total <= size:
+            errors.seek(0)
+            raise ValueError("zstd: " + errors.read(1000).decode(errors="replace").strip())
+        if total != size:
+            raise ValueError("the plain bytes are not the signed ones: there are %s than %d" % ("more" if total > size else "fewer", size))
+        return digest.hexdigest()
 
 
 def sha256(data):
@@ -118,8 +154,8 @@ class Repository:
     def age(self, sealed):
         return run(["age", "--decrypt", "--identity", self.keyfile], sealed)
 
-    def envelope(self, key, kind):
-        """The plain bytes of any object that is not a pack."""
+    def envelope(self, key, kind, sink, most=1 << 40):
+        """Writes the plain bytes of any object that is not a pack into sink."""
         if not self.exists(key) and self.exists(key + ".next"):
             key += ".next"  # it was just being sealed anew
         data = self.read(key)
@@ -135,10 +171,11 @@ class Repository:
             fail("%s is of kind %s, not %s" % (key, head["kind"], kind))
         if sha256(sealed) != head["sealed"]:
             fail("%s: the sealed bytes are not the signed ones" % key)
-        plain = run(["zstd", "-d", "-q", "-c"], self.age(sealed))
-        if sha256(plain) != head["sha256"] or len(plain) != int(head["size"]):
+        if int(head["size"]) > most:
+            fail("%s is said to hold %s bytes" % (key, head["size"]))
+        if unzstd(self.age(sealed), int(head["size"]), sink) != head["sha256"]:
             fail("%s: the plain bytes are not the signed ones" % key)
-        return plain
+        return sink
 
     def pack(self, entry):
         """The frames of a pack, one after another, not decompressed yet."""
@@ -160,53 +197,127 @@ def path_of(record):
     return path
 
 
+class Manifest:
+    """The records of a manifest, in a file. All of them are checked before anything is
+    written; of each file record only where it stands and its size are held."""
+
+    def __init__(self, repo, label):
+        self.file = repo.envelope("backups/%s/manifest" % label, "manifest", tempfile.TemporaryFile())
+        self.file.seek(0)
+        self.info = self.record(MAX_INFO)
+        if self.info["format"] != 1:
+            fail("this script knows format 1, the manifest is of format %r" % self.info["format"])
+        if self.info["label"] != label or self.info["repository"] != repo.marker["repository"]:
+            fail("the manifest is of another backup")
+        if not 0 <= self.info["files"] <= MAX_FILES:
+            fail("the manifest has %d files" % self.info["files"])
+        self.spaces = {b"%d" % space["oid"] for space in self.info.get("tablespaces", [])}
+        self.at, self.size, self.filled = array.array("Q"), array.array("q"), array.array("Q")
+        self.check_files()
+        self.packs_at = self.file.tell()
+        self.check_packs()
+
+    def record(self, most):
+        line = self.file.readline(most + 1)
+        if len(line) > most or not line.endswith(b"\n"):
+            fail("a record of the manifest is too long, or cut off")
+        return json.loads(line)
+
+    def check_files(self):
+        seen = set()
+        for _ in range(self.info["files"]):
+            self.at.append(self.file.tell())
+            record = self.record(MAX_FILE)
+            path, mode, size = path_of(record), record["mode"], record.get("size", 0)
+            if record["type"] not in ("file", "dir"):
+                fail("a file record of type %r" % record["type"])
+            if path.startswith(b"pg_tblspc/") and path.split(b"/")[1] not in self.spaces:
+                fail("the path %r is in no tablespace of the backup" % path)
+            if not 0 <= mode <= 0o777 or not 0 <= size < 1 << 63 or record["type"] == "dir" and size:
+                fail("%r has mode %o and size %d" % (path, mode, size))
+            if hash(path) in seen:
+                fail("%r is there twice" % path)
+            seen.add(hash(path))
+            self.size.append(size if record["type"] == "file" else -1)
+        self.filled.extend([0] * len(self.size))
+
+    def check_packs(self):
+        """The spans must fill each byte once: what their ends and begins leave, as hashes, is
+        the end and the begin of the file."""
+        salt = os.urandom(8)
+
+        def point(off):
+            return hash((salt, off)) & 0xFFFFFFFFFFFFFFFF
+        for entry in self.packs():
+            if not re.fullmatch("[0-9a-f]{64}", entry["pack"]) or not 1 <= len(entry["frames"]) <= MAX_FRAMES:
+                fail("a pack record is not valid")
+            for frame in entry["frames"]:
+                if not 0 < frame["raw"] <= MAX_RAW or frame["at"] < 0 or not 0 < frame["len"] <= MAX_RAW + 1024:
+                    fail("pack %s: the frame at %d is not valid" % (entry["pack"], frame["at"]))
+                for number, off, at, length in frame["to"]:
+                    if not 0 <= number < len(self.size) or length <= 0 or off < 0 or off + length > self.size[number] or at < 0 or at + length > frame["raw"]:
+                        fail("pack %s: a span of the frame at %d fits no file" % (entry["pack"], frame["at"]))
+                    self.filled[number] = (self.filled[number] + point(off + length) - point(off)) & 0xFFFFFFFFFFFFFFFF
+        end = self.record(MAX_INFO)
+        if not end.get("end") or end["files"] != self.info["files"] or end["packs"] != self.info["packs"] or self.file.read(1):
+            fail("the manifest is not complete")
+        for number, size in enumerate(self.size):
+            if self.filled[number] != (point(max(size, 0)) - point(0)) & 0xFFFFFFFFFFFFFFFF:
+                fail("%r is not whole: packs do not fill each of its %d bytes once" % (self.path(number), size))
+
+    def files(self):
+        for at in self.at:
+            self.file.seek(at)
+            record = self.record(MAX_FILE)
+            yield path_of(record), record
+
+    def packs(self):
+        self.file.seek(self.packs_at)
+        for _ in range(self.info["packs"]):
+            entry = self.record(MAX_PACK)
+            at = self.file.tell()
+            yield entry
+            self.file.seek(at)
+
+    @functools.lru_cache(maxsize=4096)
+    def path(self, number):
+        self.file.seek(self.at[number])
+        return path_of(self.record(MAX_FILE))
+
+
 def restore(repo, label, out):
-    lines = repo.envelope("backups/%s/manifest" % label, "manifest").decode().split("\n")
-    info = json.loads(lines[0])
-    if info["label"] != label or info["repository"] != repo.marker["repository"]:
-        fail("the manifest is of another backup")
-    end = json.loads(lines[1 + info["files"] + info["packs"]])
-    if not end.get("end") or len(lines) != info["files"] + info["packs"] + 3:
-        fail("the manifest is not complete")
+    manifest = Manifest(repo, label)
+    info = manifest.info
     data = os.path.join(out, "data").encode()
     os.mkdir(data, 0o700)
     os.mkdir(os.path.join(data, b"pg_tblspc"), 0o700)
     for space in info.get("tablespaces", []):
         if not space.get("in_place"):
-            folder = os.path.abspath(os.path.join(out, "tablespaces", str(space["oid"]))).encode()
+            folder = os.path.abspath(os.path.join(out, "tablespaces", "%d" % space["oid"])).encode()
             os.makedirs(folder, 0o700)
-            os.symlink(folder, os.path.join(data, b"pg_tblspc", str(space["oid"]).encode()))
-    files, filled = [], []
-    for record in map(json.loads, lines[1:1 + info["files"]]):
-        path = os.path.join(data, path_of(record))
+            os.symlink(folder, os.path.join(data, b"pg_tblspc", b"%d" % space["oid"]))
+    for path, record in manifest.files():
+        path = os.path.join(data, path)
         if record["type"] == "dir":
             os.makedirs(path, 0o700, exist_ok=True)
-        elif record["type"] == "file":
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            with open(path, "xb") as f:
-                f.truncate(record.get("size", 0))
-            os.chmod(path, record["mode"])
-        else:
-            fail("a file record of type %r" % record["type"])
-        files.append((path, record))
-        filled.append(0)
-    for entry in map(json.loads, lines[1 + info["files"]:1 + info["files"] + info["packs"]]):
+            continue
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        with open(path, "xb") as f:
+            f.truncate(record.get("size", 0))
+        os.chmod(path, record["mode"] & ~0o002)
+    for entry in manifest.packs():
         stored = repo.pack(entry)
         for frame in entry["frames"]:
             piece = stored[frame["at"]:frame["at"] + frame["len"]]
             if hashlib.sha256(piece).hexdigest()[:32] != frame["sum"]:
                 fail("pack %s: the frame at %d is not the signed one" % (entry["pack"], frame["at"]))
-            raw = run(["zstd", "-d", "-q", "-c"], piece)
-            if len(raw) != frame["raw"]:
-                fail("pack %s: the frame at %d has another size" % (entry["pack"], frame["at"]))
+            raw = io.BytesIO()
+            unzstd(piece, frame["raw"], raw)
+            raw = raw.getvalue()
             for number, off, at, length in frame["to"]:
-                with open(files[number][0], "r+b") as f:
+                with open(os.path.join(data, manifest.path(number)), "r+b") as f:
                     f.seek(off)
                     f.write(raw[at:at + length])
-                filled[number] += length
-    for (path, record), n in zip(files, filled):
-        if n != record.get("size", 0):
-            fail("%r is not whole: %d bytes of %d" % (path, n, record.get("size", 0)))
     # No tablespace_map: it would make PostgreSQL link the tablespaces to where
     # they were. They are linked to OUT/tablespaces above instead.
     with open(os.path.join(data, b"backup_label"), "x") as f:
@@ -227,7 +338,7 @@ def rescue_wal(repo, system, out):
         if key.count("/") != 3 or not re.fullmatch(r"[0-9A-F]{8}\.history|[0-9A-F]{24}(\.partial|\.[0-9A-F]{8}\.backup)?", name):
             continue
         with open(os.path.join(folder, name), "xb") as f:
-            f.write(repo.envelope(key, "wal"))
+            repo.envelope(key, "wal", f, MAX_WAL)
         count += 1
     for name, parts in slices.items():
         if not os.path.exists(os.path.join(folder, name)):
@@ -242,10 +353,12 @@ def rescue_slices(repo, folder, name, parts):
         if begin > len(data):
             break  # a hole: what comes after it is of no use
         if end > len(data):
-            data += repo.envelope(key, "wal")[len(data) - begin:]
+            data += repo.envelope(key, "wal", io.BytesIO(), MAX_WAL).getvalue()[len(data) - begin:]
     if len(data) < 40:
         return 0
     size = int.from_bytes(data[32:36], "little")  # xlp_seg_size of its first page
+    if not len(data) <= size <= MAX_WAL:
+        fail("the segment %s is said to have %d bytes" % (name, size))
     with open(os.path.join(folder, name), "xb") as f:
         f.write(data + bytes(size - len(data)))
     return 1
