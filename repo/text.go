@@ -64,9 +64,22 @@ func cleanText(s string) string {
 		s = s[:200]
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\ufffd' {
+		if Steers(r) || r == '\ufffd' {
 			return '?'
 		}
 		return r
 	}, s)
+}
+
+// Steers says whether a character does something to a terminal instead of being shown on
+// it: a control character (ECMA-48), or one that changes the order in which others are
+// shown (Unicode's Bidi_Control) or ends a line.
+func Steers(r rune) bool {
+	switch {
+	case r < ' ', r >= 0x7f && r < 0xa0:
+		return true
+	case r == 0x61c, r == 0x200e, r == 0x200f, r >= 0x2028 && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+		return true
+	}
+	return false
 }

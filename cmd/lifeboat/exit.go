@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lifeboat-dr/lifeboat/repo"
 	"github.com/lifeboat-dr/lifeboat/verify/drill"
 )
 
@@ -205,7 +206,7 @@ func oneLine(s string) string {
 		parts[i] = strings.TrimSpace(p)
 	}
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if repo.Steers(r) {
 			return ' '
 		}
 		return r

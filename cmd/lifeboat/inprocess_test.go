@@ -29,7 +29,7 @@ func (o outcome) text() string { return o.stdout + o.stderr }
 func inProcess(state string, args ...string) outcome {
 	var out, errs bytes.Buffer
 	a := newApp()
-	a.ui = &ui{stdout: redactor{&out}, stderr: redactor{&errs}, secrets: &out, width: func() int { return 80 }}
+	a.ui = &ui{stdout: cleaner{w: &out}, stderr: cleaner{w: &errs, bar: true}, secrets: &out, width: func() int { return 80 }}
 	a.environ = []string{"STATE_DIRECTORY=" + state, "HOME=" + state, "PATH=" + os.Getenv("PATH")}
 	code := a.run(args)
 	return outcome{code: code, stdout: out.String(), stderr: errs.String()}

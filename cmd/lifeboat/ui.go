@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/lifeboat-dr/lifeboat/repo"
 	"golang.org/x/term"
 )
 
@@ -20,7 +19,7 @@ import (
 // and not with NO_COLOR. An error is one line of what failed and one hint line
 // of what to do next, always with the same prefix, so that logs can be searched.
 type ui struct {
-	stdout, stderr io.Writer // take out what looks like a secret key
+	stdout, stderr io.Writer // cleaners
 	secrets        io.Writer // stdout for keygen, whose result is one
 	json, quiet    bool
 	terminal       bool // stderr is one
@@ -33,19 +32,9 @@ type ui struct {
 	printed  bool       // a JSON document is out
 }
 
-// redactor takes secret keys out of what is printed: the last line of defence.
-type redactor struct{ w io.Writer }
-
-func (r redactor) Write(p []byte) (int, error) {
-	if _, err := r.w.Write(repo.WithoutSecrets(p)); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
 func newUI(stdout, stderr *os.File) *ui {
 	fd := int(stderr.Fd())
-	u := &ui{stdout: redactor{stdout}, stderr: redactor{stderr}, secrets: stdout, terminal: term.IsTerminal(fd)}
+	u := &ui{stdout: cleaner{w: stdout}, stderr: cleaner{w: stderr, bar: true}, secrets: stdout, terminal: term.IsTerminal(fd)}
 	u.colour = u.terminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	u.colourOut = u.colour && term.IsTerminal(int(stdout.Fd()))
 	u.width = func() int {
