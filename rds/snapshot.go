@@ -13,7 +13,7 @@ import (
 type SnapshotOptions struct {
 	Source  Source
 	CopyTo  []Region // none: no copy
-	Wait    bool     // until it is available and verified; with copies it always does
+	Wait    bool     // until it is available and compared with the source; with copies it always does
 	Attempt string   // id of this run
 	Waiting Waiting
 }

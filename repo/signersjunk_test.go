@@ -129,6 +129,21 @@ func TestLaterStatement(t *testing.T) {
 	}
 }
 
+// A statement of a later format that names a signer who is believed, and that somebody else
+// has signed, decides nothing either.
+func TestForgedLaterStatement(t *testing.T) {
+	w := newWorld(t)
+	stranger, err := NewClusterKey("shop", w.cluster.Repository)
+	check(t, err)
+	s := Statement{Format: 2, Repository: w.cluster.Repository, Cluster: "shop", Number: 1, Made: testTime, Signer: w.cluster.Signing.Public().String()}
+	w.put(t, statementKey(1), s.marshal(*stranger.Signing))
+	for who, keys := range map[string]Keys{"reader": w.readerKeys(), "writer": w.writerKeys(t)} {
+		if _, err := Open(t.Context(), w.store, keys, "x"); err != nil {
+			t.Errorf("%s: %v", who, err)
+		}
+	}
+}
+
 // Tens of thousands of objects, a million with LIFEBOAT_SOAK, under every number that comes next: keys are rotated and retired,
 // and no reader opens more than the first thousand.
 func TestCountlessStatements(t *testing.T) {

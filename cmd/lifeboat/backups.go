@@ -24,7 +24,7 @@ import (
 func backupsCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:  "backups",
-		Usage: "list the backups that exist, how well each is proven, and how far it reaches",
+		Usage: "list the backups that exist, how well each was checked, and how far it reaches",
 		Description: `
 Lists every committed backup, the oldest first. Needs the cluster key or an
 identity, because what a backup holds is sealed.

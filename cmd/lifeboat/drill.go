@@ -27,7 +27,7 @@ func drillCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:        "drill",
 		Subcommands: []*cli.Command{selftestCommand(a)},
-		Usage:       "restore into staging, prove the data, report the RPO and RTO achieved",
+		Usage:       "restore into staging, check the data, report the RPO and RTO achieved",
 		Description: `
 Restores the newest backup and its WAL into a folder of its own, starts the
 server fenced off from network and files, checks the data, measures what would

@@ -22,7 +22,7 @@ func expireCommand(a *app) *cli.Command {
 		Description: `
 Prints what goes, what stays and why, and what can be restored before and after.
 A backup stays when any rule of the policy keeps it (expire.keep_last and the
-others), while it is pinned, and when it is the newest that is proven restorable.
+others), while it is pinned, and when it is the newest that is found restorable.
 WAL that a kept backup needs stays, and so does all that a running backup uses.
 
 Where there are several repositories each is expired by the same policy.

@@ -19,7 +19,7 @@ import (
 func rdsDrill(a *app) *cli.Command {
 	return &cli.Command{
 		Name:  "drill",
-		Usage: "restore into staging, prove the data, report RPO and RTO",
+		Usage: "restore into staging, check the data, report RPO and RTO",
 		Description: `
 Restores into a private instance or cluster, checks it by SQL, measures when it
 was available, when the checks had passed and, with --level deep, when every block

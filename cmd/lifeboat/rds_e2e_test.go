@@ -112,7 +112,7 @@ func TestRDSEndToEnd(t *testing.T) {
 	t.Parallel()
 	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{Encrypted: true, MultiAZ: true, Protected: true, Backups: true})
 	c.must(t, "rds", "heartbeat", "--create")
-	if out := c.must(t, "rds", "snapshot", "--copy-to", "all"); !strings.Contains(out, "available and verified") || !strings.Contains(out, "Copy in eu-west-1") {
+	if out := c.must(t, "rds", "snapshot", "--copy-to", "all"); !strings.Contains(out, "available, and compared with the source") || !strings.Contains(out, "Copy in eu-west-1") {
 		t.Errorf("snapshot says\n%s", out)
 	}
 	// What one has proven at home, the other does not prove elsewhere: it is due.

@@ -128,7 +128,7 @@ func TestRDSInterruptedWait(t *testing.T) {
 	if code != 1 || !strings.Contains(stderr, "is still creating") || !strings.Contains(stderr, "run the command again") {
 		t.Errorf("code %d: %s", code, stderr)
 	}
-	if out := c.must(t, "rds", "snapshot", "--wait"); !strings.Contains(out, "taken up, available and verified") || len(c.SnapshotNames("eu-central-1")) != 1 {
+	if out := c.must(t, "rds", "snapshot", "--wait"); !strings.Contains(out, "taken up, available, and compared with the source") || len(c.SnapshotNames("eu-central-1")) != 1 {
 		t.Errorf("%s; %v", out, c.SnapshotNames("eu-central-1"))
 	}
 }

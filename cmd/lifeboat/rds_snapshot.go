@@ -46,7 +46,7 @@ is refused before anything is made when there is none.`,
 		Flags: append(rdsFlags(
 			&cli.StringSliceFlag{Name: "copy-to", Usage: "copy it to `REGION`; can be repeated; all: to every region of dr"},
 			&cli.StringFlag{Name: "kms-key", Usage: "`ARN` of the KMS key in that region, instead of the configured one"},
-			&cli.BoolFlag{Name: "wait", Usage: "wait until it is available and verified"},
+			&cli.BoolFlag{Name: "wait", Usage: "wait until it is available, and compared with the source"},
 		), configFlags("rds.timeout")...),
 		Action: func(c *cli.Context) error {
 			r, err := a.newRDS(c)
@@ -99,15 +99,15 @@ func (r rdsSnapshotReport) write(w io.Writer) {
 	how := "begun"
 	switch {
 	case r.Verified && r.Resumed:
-		how = "taken up, available and verified"
+		how = "taken up, available, and compared with the source"
 	case r.Verified:
-		how = "available and verified"
+		how = "available, and compared with the source"
 	case r.Resumed:
 		how = "in the making already"
 	}
 	_, _ = fmt.Fprintf(w, "Snapshot %s of %s in %s: %s\n", r.Snapshot, r.Source, r.Region, how)
 	for _, c := range r.Copies {
-		_, _ = fmt.Fprintf(w, "Copy in %s: available and verified\n", c.Region)
+		_, _ = fmt.Fprintf(w, "Copy in %s: available, and compared with the source\n", c.Region)
 	}
 }
 

@@ -295,7 +295,7 @@ func (v *verifyReport) write(w io.Writer) {
 	if open != "" {
 		say("neither ok nor damaged, as not all of them could be checked: %s\n", open[2:])
 	}
-	say("checked: %s, of which %d ok; %s listed (%s)\n", plural(len(v.Backups), "backup"), good, plural(int(v.Listed.Objects), "object"), sizeText(v.Listed.Bytes))
+	say("checked: %s, %d without a finding; %s listed (%s)\n", plural(len(v.Backups), "backup"), good, plural(int(v.Listed.Objects), "object"), sizeText(v.Listed.Bytes))
 	v.writeLocks(say)
 	v.writeRead(say)
 	if len(v.Findings) == 0 && len(v.Unproven) == 0 {

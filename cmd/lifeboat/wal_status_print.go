@@ -43,7 +43,7 @@ func (s *systemReport) write(w io.Writer) {
 }
 
 func (s *systemReport) writeWindows(w io.Writer) {
-	_, _ = fmt.Fprintln(w, "\nCan be restored")
+	_, _ = fmt.Fprintln(w, "\nCan be restored, as far as the WAL goes (\"lifeboat verify\" looks at the packs)")
 	if len(s.Windows) == 0 {
 		text := "nothing"
 		if slices.ContainsFunc(s.Unusable, unusableReport.unjudged) {

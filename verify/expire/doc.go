@@ -9,7 +9,7 @@
 //
 // These hold always, and tests hold the plan to them:
 //
-//   - The newest backup that is proven restorable stays, on each line of
+//   - The newest backup that is found restorable stays, on each line of
 //     history. When none can be proven, nothing goes.
 //   - Counting goes by time. Timelines that followed one another, systems as
 //     well, are counted as one; timelines that were in use at the same time

@@ -37,7 +37,7 @@ func (w *world) raw(key string) string {
 	return string(raw)
 }
 
-// A backup whose WAL is something else is not proven restorable: the newest that is
+// A backup whose WAL is something else is not found restorable: the newest that is
 // stays, with all WAL after it.
 func TestRunOverJunk(t *testing.T) {
 	t.Parallel()

@@ -117,7 +117,7 @@ func reason(s string) string {
 	return ": " + s
 }
 
-// keepNewest keeps the newest backup of a line that is proven restorable, and
+// keepNewest keeps the newest backup of a line that is found restorable, and
 // the damaged ones after it: none is the last that somebody could make use of.
 func keepNewest(l line) {
 	for _, d := range l.backups {
@@ -125,7 +125,7 @@ func keepNewest(l line) {
 			d.keep(!l.over, "the newest that is restorable")
 			return
 		}
-		d.keep(!l.over, "not proven restorable, and newer than any that is")
+		d.keep(!l.over, "not found restorable, and newer than any that is")
 	}
 }
 
@@ -142,7 +142,7 @@ func keepWindow(l line, window time.Duration, now time.Time) {
 			continue
 		}
 		if !d.restorable() {
-			d.keep(false, "not proven restorable, and newer than the backup with which the window begins")
+			d.keep(false, "not found restorable, and newer than the backup with which the window begins")
 			continue
 		}
 		d.keep(true, "the window of %s begins with it", days(window))

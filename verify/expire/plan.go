@@ -39,9 +39,9 @@ const (
 	sourceAge = 30 * 24 * time.Hour
 )
 
-// ErrNoneRestorable means that no backup could be proven restorable, so none is
+// ErrNoneRestorable means that no backup could be found restorable, so none is
 // removed.
-var ErrNoneRestorable = errors.New("no backup is proven restorable, so nothing is removed")
+var ErrNoneRestorable = errors.New("no backup is found restorable, so nothing is removed")
 
 // Plan says what goes and what stays. Objects are chosen by its rules, of which
 // there are few, and not one by one.
@@ -68,9 +68,9 @@ func NewPlan(in Input) (*Plan, error) {
 	}
 	if !proven {
 		for _, d := range p.Decisions {
-			d.keep(true, "no backup is proven restorable")
+			d.keep(true, "no backup is found restorable")
 		}
-		p.Unswept = "no backup is proven restorable"
+		p.Unswept = "no backup is found restorable"
 	}
 	p.decideWAL(in)
 	if !proven && len(in.Backups) > 0 {

@@ -141,7 +141,7 @@ func TestNothingIsGuessed(t *testing.T) {
 	}
 }
 
-// Where no backup is proven restorable nothing goes, not even WAL or packs.
+// Where no backup is found restorable nothing goes, not even WAL or packs.
 func TestNoneRestorable(t *testing.T) {
 	t.Parallel()
 	all := daily(3, 1)

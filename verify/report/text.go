@@ -333,7 +333,7 @@ func cleanupWords(d *evidence.Drill) string {
 func coverageWords(c *evidence.Coverage) string {
 	s := fmt.Sprintf("%s, %d never tested", count(len(c.Backups), "in the repository", "in the repository"), len(NeverTested(c)))
 	if !c.From.IsZero() {
-		s += fmt.Sprintf("; any time from %s to %s can be restored", utc(c.From), utc(c.To))
+		s += fmt.Sprintf("; WAL is archived for any time from %s to %s", utc(c.From), utc(c.To))
 	}
 	return s
 }
