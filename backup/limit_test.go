@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,7 +20,8 @@ func TestTooMuchIsRefusedAtTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	tr.folders = append(tr.folders, repo.FileEntry{Type: repo.Dir, Path: "one/more", Mode: 0o700})
-	if err := tr.check(); err == nil || !strings.Contains(err.Error(), "cannot be backed up: more than 262144 directories") {
+	err := tr.check()
+	if _, told := errors.AsType[*TooManyFilesError](err); !told || !strings.Contains(err.Error(), "cannot be backed up: more than 262144 directories") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -28,7 +28,19 @@ func TestTablespaces(t *testing.T) {
 	// What another cluster keeps in the same place is not ours.
 	check(t, os.Mkdir(filepath.Join(outside, "PG_9.6_201608131"), 0o700))
 	check(t, os.WriteFile(filepath.Join(outside, "PG_9.6_201608131", "1"), []byte("x"), 0o600))
-	info := b.run(t)
+	// Nor is what somebody has put among its files, which no restore writes.
+	var warned []string
+	for _, table := range []string{"o", "i"} {
+		dir := filepath.Dir(filepath.Join(b.DataDir(), b.QueryString(t, "select pg_relation_filepath('"+table+"')")))
+		check(t, os.WriteFile(filepath.Join(dir, "authorized_keys"), []byte("x"), 0o600))
+	}
+	o := b.options()
+	o.Warn = func(s string) { warned = append(warned, s) }
+	info, err := backup.Run(t.Context(), b.repo, o)
+	check(t, err)
+	if len(warned) != 2 || !strings.Contains(warned[0], "authorized_keys: it lies in the directory of a tablespace") {
+		t.Errorf("%q", warned)
+	}
 
 	if len(info.Tablespaces) != 2 {
 		t.Fatalf("tablespaces: %+v", info.Tablespaces)
@@ -46,8 +58,8 @@ func TestTablespaces(t *testing.T) {
 		}
 	}
 	for path := range got {
-		if strings.Contains(path, "PG_9.6") {
-			t.Errorf("%s is another cluster's", path)
+		if strings.Contains(path, "PG_9.6") || strings.Contains(path, "authorized_keys") {
+			t.Errorf("%s is not this cluster's", path)
 		}
 	}
 	if !strings.Contains(info.TablespaceMap, outside) {

@@ -217,6 +217,10 @@ func (w *walker) knows(p string) bool {
 }
 
 func (w *walker) file(from, p string, fi fs.FileInfo) {
+	if strings.HasPrefix(p, "pg_tblspc/") && !postgres.TablespaceFile(p) {
+		w.warn("left out %s: it lies in the directory of a tablespace, and is no file of PostgreSQL's; no restore would write it", p)
+		return
+	}
 	s := source{path: p, from: from, size: fi.Size(), mode: fi.Mode().Perm(), mtime: fi.ModTime(), id: fileID(from)}
 	if p == controlPath {
 		w.control = s
@@ -252,8 +256,17 @@ func (w *walker) outsideConfig(root string) {
 	}
 }
 
-// check refuses what no manifest can hold, before anything is copied. What a backup
-// leaves out later only makes the list shorter.
+// TooManyFilesError says that the data directory holds more than a manifest can.
+type TooManyFilesError struct{ Err error }
+
+func (e *TooManyFilesError) Error() string {
+	return fmt.Sprintf("the data directory cannot be backed up: %v", e.Err)
+}
+
+func (e *TooManyFilesError) Unwrap() error { return e.Err }
+
+// check refuses what no manifest can hold, before anything is copied: *TooManyFilesError.
+// What a backup leaves out later only makes the list shorter.
 func (t *tree) check() error {
 	n := len(t.folders) + len(t.files) + 1
 	_, err := repo.NewFiles(n, func(yield func(repo.FileEntry) bool) {
@@ -270,7 +283,7 @@ func (t *tree) check() error {
 		yield(t.control.entry(t.control.size))
 	})
 	if err != nil {
-		return fmt.Errorf("the data directory cannot be backed up: %w", err)
+		return &TooManyFilesError{err}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -66,6 +67,11 @@ func countFiles(l *layout, info repo.Info) *Contents {
 	c := &Contents{Bytes: make([]int64, n), Files: make([]int64, n), HasConf: l.has(mainConf), Standby: l.has("standby.signal")}
 	for i := range l.count() {
 		f := l.target(i)
+		if f.name != "" && f.skip && strings.HasPrefix(f.path, "pg_tblspc/") {
+			if c.Strays++; c.Strays == 1 {
+				c.Stray = f.path
+			}
+		}
 		if f.name == "" || f.skip {
 			continue // a folder, or a file that is left out
 		}

@@ -48,6 +48,9 @@ type Contents struct {
 
 	HasConf bool // postgresql.conf lay in the data directory
 	Standby bool // standby.signal was there
+
+	Strays int64  // files in tablespaces that are not PostgreSQL's, and are not written
+	Stray  string // the first of them
 }
 
 // Survey is what reading the WAL from a backup's start showed: as much of it

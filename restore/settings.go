@@ -160,6 +160,9 @@ func (p *Plan) addNotes(t Target, c *Contents) {
 	if c.Standby {
 		note("the backup holds a standby.signal; it is left out, so this will be no standby")
 	}
+	if c.Strays > 0 {
+		note("%d files in the directories of tablespaces are not PostgreSQL's and are left out, the first is %.200q", c.Strays, c.Stray)
+	}
 	if !c.HasConf {
 		note("the configuration lay outside of the data directory, so a minimal %s is written", mainConf)
 	}

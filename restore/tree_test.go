@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/lifeboat-dr/lifeboat/repo"
@@ -104,7 +106,13 @@ func TestLayoutPlaces(t *testing.T) {
 			t.Errorf("%s goes to %+v, want %+v", got.path, got, want)
 		}
 	}
-	// What is not PostgreSQL's in a tablespace is not written.
+	// What is not PostgreSQL's in a tablespace is not written, and the plan says so.
+	c := countFiles(l, repo.Info{Tablespaces: []repo.Tablespace{{OID: 16400, Path: "/a"}, {OID: 16401, InPlace: true}, {OID: 16402, Path: "/b"}}})
+	p := &Plan{}
+	p.addNotes(Target{KeepArchiving: true}, c)
+	if c.Strays != 2 || !strings.Contains(strings.Join(p.Notes, ";"), `2 files in the directories of tablespaces are not PostgreSQL's and are left out, the first is "pg_tblspc/16400/`+in+`/5/authorized_keys"`) {
+		t.Errorf("%+v, %q", c, p.Notes)
+	}
 	for _, i := range []int{13, 14} {
 		if got := l.target(i); !got.skip {
 			t.Errorf("%s is written", got.path)
@@ -129,5 +137,50 @@ func TestApplyRefusesUnsafeManifest(t *testing.T) {
 	}
 	if got := names(t, p.DataDir); len(got) != 0 {
 		t.Errorf("written: %v", got)
+	}
+}
+
+// A restored file is written by nobody else than its owner and its group, and runs as no
+// other account, whatever a manifest says; and a directory is open to the group only where
+// initdb --allow-group-access has made it so.
+func TestModes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		asked   uint32
+		written fs.FileMode
+		refused bool
+	}{
+		{0o600, 0o600, false}, {0o640, 0o640, false}, {0o660, 0o660, false}, {0o644, 0o644, false}, {0o755, 0o755, false},
+		{0o666, 0o664, false}, {0o777, 0o775, false}, {0o602, 0o600, false}, {0o002, 0, false},
+		{0o4755, 0, true}, {0o2755, 0, true}, {0o1777, 0, true}, {1 << 31, 0, true}, {uint32(fs.ModeSetuid) | 0o755, 0, true},
+	} {
+		for _, kind := range []repo.FileType{repo.Regular, repo.Dir} {
+			entry := repo.FileEntry{Type: kind, Path: "x", Mode: c.asked}
+			l, err := layoutOf([]repo.FileEntry{{Type: repo.Dir, Path: "global", Mode: 0o700}, {Type: repo.Regular, Path: "global/pg_control", Mode: 0o600}, entry}, nil)
+			if (err != nil) != c.refused {
+				t.Errorf("%s with mode %o: %v", kind, c.asked, err)
+			}
+			if err != nil {
+				continue
+			}
+			got := l.target(2).mode
+			if kind == repo.Dir {
+				for f := range l.folders() {
+					if f.name == "x" {
+						got = f.mode
+					}
+				}
+			}
+			if got != c.written {
+				t.Errorf("%s with mode %o is written with %o, want %o", kind, c.asked, got, c.written)
+			}
+		}
+	}
+	for asked, want := range map[uint32]fs.FileMode{0o600: 0o700, 0o640: 0o750, 0o604: 0o700, 0o660: 0o750, 0o777: 0o750} {
+		l, err := layoutOf([]repo.FileEntry{{Type: repo.Dir, Path: "global", Mode: 0o777}, {Type: repo.Regular, Path: "global/pg_control", Mode: 0o600},
+			{Type: repo.Regular, Path: "PG_VERSION", Mode: asked}}, nil)
+		if err != nil || l.rootMode() != want {
+			t.Errorf("with PG_VERSION of %o: %v", asked, err)
+		}
 	}
 }

@@ -99,6 +99,9 @@ func failures() []failure {
 		{as(func(e *backup.LostTablespaceError) string {
 			return "see that its disk is mounted and that this account may read it: without these files there would be no backup of what is in it"
 		}), exitFailed},
+		{as(func(e *backup.TooManyFilesError) string {
+			return "nothing was copied; look in the data directory for a directory that is not PostgreSQL's, such as of an application, and move it elsewhere; the limits are in repo/FORMAT.md"
+		}), exitFailed},
 		{as(func(e *backup.MismatchError) string {
 			return "conn must lead to the server that runs on pgdata, not to another one of its cluster: \"lifeboat config\" prints what counts"
 		}), exitFailed},
