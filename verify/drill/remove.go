@@ -57,8 +57,13 @@ const namesAtOnce = 1024
 
 // empty removes all that is in a directory but the marker.
 func (r *remover) empty(ctx context.Context, dir string) error {
+	at, err := r.root.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
 	for {
-		names, err := r.names(dir)
+		names, err := names(at, dir == ".")
 		if err != nil || len(names) == 0 {
 			return err
 		}
@@ -66,16 +71,17 @@ func (r *remover) empty(ctx context.Context, dir string) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if err := r.remove(ctx, dir, name); err != nil {
+			if err := r.remove(ctx, at, dir, name); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// names are some of a directory's, none when there are none.
-func (r *remover) names(dir string) ([]string, error) {
-	f, err := r.root.Open(dir)
+// names are some of a directory's, none when there are none; at the top the marker alone
+// is none.
+func names(at *os.Root, top bool) ([]string, error) {
+	f, err := at.Open(".")
 	if err != nil {
 		return nil, err
 	}
@@ -88,30 +94,30 @@ func (r *remover) names(dir string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if len(names) == 1 && dir == "." && names[0] == markerName {
+		if len(names) == 1 && top && names[0] == markerName {
 			continue
 		}
 		return names, nil
 	}
 }
 
-// remove removes one entry of a directory, or moves it to the top.
-func (r *remover) remove(ctx context.Context, dir, name string) error {
+// remove removes one entry of a directory, which is open at, or moves it to the top.
+func (r *remover) remove(ctx context.Context, at *os.Root, dir, name string) error {
 	path := filepath.Join(dir, name)
 	if path == markerName {
 		return nil
 	}
-	err := r.root.Remove(path)
+	err := at.Remove(name)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	info, statErr := r.root.Lstat(path)
+	info, statErr := at.Lstat(name)
 	if statErr != nil || !info.IsDir() {
 		return err
 	}
 	// It takes the right to write to a directory to give it another parent, and to read
 	// it to list it.
-	if err := r.root.Chmod(path, 0o700); err != nil {
+	if err := at.Chmod(name, 0o700); err != nil {
 		return err
 	}
 	if dir != "." {
@@ -121,7 +127,7 @@ func (r *remover) remove(ctx context.Context, dir, name string) error {
 	if err := r.empty(ctx, path); err != nil {
 		return err
 	}
-	err = r.root.Remove(path)
+	err = at.Remove(name)
 	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
 		return nil // it is listed again
 	}
