@@ -108,7 +108,7 @@ func (ix *Index) heldFor(b repo.Info, seg postgres.Segment) (held bool, doubt er
 		}
 		h, err := ix.History(tl)
 		if err == nil && tl > 1 && !ix.HasHistory(tl) {
-			err = fmt.Errorf("timeline %s: %w", tl, ErrNoHistory)
+			err = noHistory(tl)
 		}
 		if tl == b.Timeline || err == nil && h.Contains(b.Timeline, b.StopLSN) {
 			return true, nil

@@ -87,6 +87,11 @@ func (e *NotAncestorError) Error() string {
 // archive. PostgreSQL refuses such a target (validateRecoveryParameters).
 var ErrNoHistory = errors.New("its history file is not in the archive")
 
+// noHistory names the file.
+func noHistory(tl postgres.Timeline) error {
+	return fmt.Errorf("timeline %s, %s: %w", tl, tl.HistoryName(), ErrNoHistory)
+}
+
 // Path is the way from a point, lsn on timeline tl, to the target. For a
 // backup, give its stop LSN: recovery must get there on the backup's own
 // timeline before it can turn to another. *NotAncestorError when the target
@@ -104,7 +109,7 @@ func (ix *Index) Path(target TimelineTarget, tl postgres.Timeline, lsn postgres.
 
 func (ix *Index) pathTo(target, tl postgres.Timeline, lsn postgres.LSN) (Path, error) {
 	if target > 1 && target != tl && !ix.HasHistory(target) {
-		return Path{}, fmt.Errorf("timeline %s: %w", target, ErrNoHistory)
+		return Path{}, noHistory(target)
 	}
 	h, err := ix.History(target)
 	if err != nil {
@@ -130,7 +135,7 @@ func (ix *Index) latest(tl postgres.Timeline, lsn postgres.LSN) (Path, error) {
 			// PostgreSQL would end on an older timeline, and without a word leave
 			// out what was committed on this one.
 			if _, used := ix.Newest(candidate); used {
-				return Path{}, fmt.Errorf("timeline %s: %w, although WAL of it is", candidate, ErrNoHistory)
+				return Path{}, fmt.Errorf("%w, although WAL of it is", noHistory(candidate))
 			}
 			continue
 		}

@@ -53,6 +53,7 @@ func labels(form string) func(int) string {
 
 const (
 	noTrace   = "what is gone cannot be told from what never was: the host's memory tells, TestRepositoryGoneBack of cmd/lifeboat and verify/seen"
+	noWay     = "what can be restored on that timeline is unknown then; wal status names the file, and a restore refuses"
 	noPromise = "nobody is promised that it is there: it makes work shorter, or is a note for people"
 )
 
@@ -80,7 +81,7 @@ func sweptKinds() []sweptKind {
 		kind(name, numbered("wal/%%s/00000002/0000000200000000%08X", 0xF0), `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{24}`, noTrace),
 		kind(name+", of a timeline history", func(n int) string {
 			return fmt.Sprintf("wal/%%s/%08X/%08X.history", 4+2*n, 4+2*n)
-		}, `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{8}\.history`, ""),
+		}, `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{8}\.history`, noWay),
 		kind(name+", of a partial segment", numbered("wal/%%s/00000002/0000000200000000%08X.partial", 0xF0), `wal/[0-9]+/[0-9A-F]{8}/[0-9A-F]{24}\.partial`, noPromise),
 		kind(name+", of a backup history", numbered("wal/%%s/00000002/0000000200000000%08X.00000028.backup", 0xF0), `wal/.*\.backup`, noPromise),
 		kind("wal/<system>/<timeline>/<segment>.d/<from>-<to>", numbered("wal/%%s/00000002/0000000200000001%08X.d/00000000-00001000", 0xF0), `wal/.*\.d/.*`, noTrace),
