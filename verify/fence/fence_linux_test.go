@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -96,6 +97,7 @@ ls "`+base+`"
 ls -d /home /root /var /etc/shadow /etc/ssl 2>/dev/null
 grep CapEff /proc/self/status
 grep NoNewPrivs /proc/self/status
+[ -e /proc/self ] && [ -e "/proc/`+strconv.Itoa(os.Getpid())+`" ] && echo the host has a process here
 id -u
 head -c 4 /dev/zero | wc -c`)
 	uid := os.Geteuid()
