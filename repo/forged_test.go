@@ -302,3 +302,20 @@ func TestOtherKey(t *testing.T) {
 		}
 	}
 }
+
+// What a note or an info record lists is counted before it is parsed.
+func TestCountedBeforeParsed(t *testing.T) {
+	w := newWorld(t)
+	store := func(key string, kind Kind, text string) {
+		_, err := w.writer.CreateEnvelope(t.Context(), key, kind, strings.NewReader(text), int64(len(text)))
+		check(t, err)
+	}
+	store(PartKey(testLabel, 1), KindPart, `{"files":[`+strings.Repeat("{},", maxPartFiles)+"{}]}")
+	if _, err := w.reader.Part(t.Context(), testLabel, 1); !errors.Is(err, ErrPartTooLarge) {
+		t.Errorf("a note: %v", err)
+	}
+	store(InfoKey(testLabel), KindInfo, `{"recipients":[`+strings.Repeat(`"",`, maxInfoTexts)+`""]}`)
+	if _, err := w.reader.InfoObject(t.Context(), testLabel); err == nil || !strings.Contains(err.Error(), "strings") {
+		t.Errorf("an info record: %v", err)
+	}
+}
