@@ -17,7 +17,7 @@ help: ## list the targets
 build: ## build bin/lifeboat, static, for this machine
 	go build -ldflags '$(LDFLAGS)' -o bin/lifeboat ./cmd/lifeboat
 
-demo: ## the whole story on a scratch server and a folder
+demo: ## the whole story on a scratch server and a directory
 	@scripts/packages certs postgresql
 	@$(MAKE) --no-print-directory build
 	bin/lifeboat demo

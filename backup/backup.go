@@ -27,7 +27,7 @@ type Options struct {
 	Jobs         int           // workers; at least 1
 	Full         bool          // refer to no older backup
 	Scan         bool          // believe no summary: look at every page
-	MaxPackAge   time.Duration // packs of older backups are made anew before they are older; 0 for never
+	MaxPackAge   time.Duration // packs of older backups are made again before they are older; 0 for never
 	Level        repo.Level
 	Fingerprints bool                      // note what is in the tables, for drills
 	WALTimeout   time.Duration             // how long to wait for WAL in the archive, each time

@@ -116,7 +116,7 @@ func unfit(b repo.Info, f facts, source string, recipients []string, start posit
 	case b.System != f.control.SystemID, b.BlockSize != int(f.control.BlockSize), b.Catalog != f.control.CatalogVersion:
 		return "the cluster is another"
 	case b.Checksums != f.checksums():
-		// pg_checksums writes every page anew, and tells neither WAL nor LSNs.
+		// pg_checksums writes every page again, and tells neither WAL nor LSNs.
 		return "page checksums have been switched on or off since"
 	case !openedBy(b.Recipients, recipients):
 		return "the packs cannot be opened by every recipient of today"
@@ -273,7 +273,7 @@ func (c *copier) takeOverAll(ctx context.Context, layers []*layer, packs int64) 
 			return err
 		}
 		if lost > 0 {
-			c.o.warn("%d packs of backup %s are not in the repository, or not whole: what was in them is read anew; "+
+			c.o.warn("%d packs of backup %s are not in the repository, or not whole: what was in them is read again; "+
 				"\"lifeboat verify\" tells which backups are damaged", lost, l.label)
 		}
 	}

@@ -19,9 +19,9 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
-// What was in packs that the store has lost, or holds cut off, is read anew:
+// What was in packs that the store has lost, or holds cut off, is read again:
 // the next backup is whole again.
-func TestLostPacksAreReadAnew(t *testing.T) {
+func TestLostPacksAreReadAgain(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("writes and seals much: run in full, without the race detector")
@@ -42,7 +42,7 @@ func TestLostPacksAreReadAnew(t *testing.T) {
 	info, err := backup.Run(context.Background(), b.repo, o)
 	check(t, err)
 	if info.Base == "" || info.ChangedBytes < 1<<20 || len(warned) != 1 || !strings.Contains(warned[0], "2 packs") {
-		t.Errorf("base %q, %d bytes anew, %q", info.Base, info.ChangedBytes, warned)
+		t.Errorf("base %q, %d bytes again, %q", info.Base, info.ChangedBytes, warned)
 	}
 	b.checkContents(t, "without two packs", info, b.onDisk(t))
 }
@@ -105,7 +105,7 @@ func TestNoBase(t *testing.T) {
 	check(t, os.Truncate(filepath.Join(b.root, repo.ManifestKey(info.Label)), 2000))
 	full("a damaged manifest", "cannot be read", r, b.options())
 
-	// The same cluster in another folder, as a restore or a copy makes it.
+	// The same cluster in another directory, as a restore or a copy makes it.
 	b.Stop(t, server.Fast)
 	dir := b.CopyData(t)
 	c := servertest.Open(t, dir, servertest.Options{})

@@ -156,7 +156,7 @@ func (s *server) readSummaries(ctx context.Context, chain []walSummary) (*blocks
 			f := blocks.Fork{RelFile: postgres.RelFile{Tablespace: uint32(tablespace), Database: uint32(database), Number: uint32(number)}, Fork: postgres.Fork(fork)}
 			switch {
 			case number == 0: // all of a database (SummarizeDbaseRecord in postmaster/walsummarizer.c)
-				set.ReplaceFolder(blocks.Folder{Tablespace: f.Tablespace, Database: f.Database})
+				set.ReplaceDir(blocks.Directory{Tablespace: f.Tablespace, Database: f.Database})
 			case limit:
 				set.Cut(f, uint32(block))
 			default:

@@ -143,7 +143,7 @@ func fakeLSN(lsn postgres.LSN) bool { return lsn <= 1 }
 
 // scanPages reads pages and looks at their LSNs. Every change of a page since
 // the layer began has left an LSN that is not before it, but for one: see
-// visibilityMap. A page without one may have been made anew after its file was
+// visibilityMap. A page without one may have been made again after its file was
 // cut off.
 func (c *comparer) scanPages(f *copyFile, look runs) (changed runs, err error) {
 	file, err := os.Open(f.from)

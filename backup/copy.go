@@ -94,7 +94,7 @@ type copier struct {
 func newCopier(r *repo.Repo, m *repo.ManifestWriter, t *tree, f facts, label string, start position, o Options) *copier {
 	c := &copier{repo: r, manifest: m, tree: t, facts: f, label: label, start: start, source: sourceID(o.DataDir, o.Host), o: o, day: dayOf(o.Now()), ages: map[int]int64{}}
 	c.buffers = repo.NewPackBuffers(o.Jobs + storing)
-	c.files.entries = append(c.files.entries, t.folders...)
+	c.files.entries = append(c.files.entries, t.directories...)
 	c.plan = make([]*copyFile, len(t.files))
 	for i, s := range t.files {
 		c.plan[i] = &copyFile{source: s, index: -1, want: whole(s.size)}

@@ -131,7 +131,7 @@ func (c *copier) continues(p repo.Part) bool {
 // joinParts makes one part of all that a backup has noted of files of the plan. What cannot
 // be read is left out: it is read from the files again. So is what cannot be needed, or is
 // noted twice: whoever holds the cluster's key says how much there is.
-func (c *copier) joinParts(ctx context.Context, u repo.Folder, planned map[string]*copyFile) (all repo.Part, err error) {
+func (c *copier) joinParts(ctx context.Context, u repo.Directory, planned map[string]*copyFile) (all repo.Part, err error) {
 	known := map[string]int{}
 	bad := map[repo.BadPage]bool{}
 	defer func() { all.BadPages = slices.AppendSeq([]repo.BadPage(nil), maps.Keys(bad)) }()

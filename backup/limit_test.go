@@ -14,12 +14,12 @@ func TestTooMuchIsRefusedAtTheStart(t *testing.T) {
 	t.Parallel()
 	tr := &tree{control: source{path: controlPath, size: 8192, mode: 0o600}}
 	for i := range 1<<18 - 1 {
-		tr.folders = append(tr.folders, repo.FileEntry{Type: repo.Dir, Path: strconv.Itoa(i) + "/x", Mode: 0o700})
+		tr.directories = append(tr.directories, repo.FileEntry{Type: repo.Dir, Path: strconv.Itoa(i) + "/x", Mode: 0o700})
 	}
 	if err := tr.check(); err != nil {
 		t.Fatal(err)
 	}
-	tr.folders = append(tr.folders, repo.FileEntry{Type: repo.Dir, Path: "one/more", Mode: 0o700})
+	tr.directories = append(tr.directories, repo.FileEntry{Type: repo.Dir, Path: "one/more", Mode: 0o700})
 	err := tr.check()
 	if _, told := errors.AsType[*TooManyFilesError](err); !told || !strings.Contains(err.Error(), "cannot be backed up: more than 262144 directories") {
 		t.Errorf("error %v", err)

@@ -86,9 +86,9 @@ func TestLostTablespace(t *testing.T) {
 	}
 	check(t, backup.CheckTablespaces(context.Background(), b.ConnString(), []repo.Tablespace{{OID: 1, Path: "/dropped"}}, nil)) // dropped since it was listed
 	check(t, os.Rename(outside, away))
-	try("without its folder")
+	try("without its directory")
 	check(t, os.Mkdir(outside, 0o700))
-	try("with the empty folder on which it is mounted")
+	try("with the empty directory on which it is mounted")
 	check(t, os.Remove(outside))
 	check(t, os.Rename(away, outside))
 	b.Stop(t, server.Fast)
@@ -102,7 +102,7 @@ func TestLostTablespace(t *testing.T) {
 	}
 }
 
-func TestLinkedWALFolder(t *testing.T) {
+func TestLinkedWALDir(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, servertest.Options{Stopped: true})
 	elsewhere := filepath.Join(t.TempDir(), "wal")

@@ -132,9 +132,9 @@ func TestOddNamesAndLinks(t *testing.T) {
 	check(t, os.WriteFile(at("nothing"), nil, 0o600))
 	outside := t.TempDir()
 	check(t, os.WriteFile(filepath.Join(outside, "file"), []byte("outside"), 0o600))
-	check(t, os.Mkdir(filepath.Join(outside, "folder"), 0o700))
-	check(t, os.WriteFile(filepath.Join(outside, "folder", "inner"), []byte("inner"), 0o600))
-	for name, to := range map[string]string{"to_file": filepath.Join(outside, "file"), "to_link": "to_file", "to_folder": filepath.Join(outside, "folder"),
+	check(t, os.Mkdir(filepath.Join(outside, "directory"), 0o700))
+	check(t, os.WriteFile(filepath.Join(outside, "directory", "inner"), []byte("inner"), 0o600))
+	for name, to := range map[string]string{"to_file": filepath.Join(outside, "file"), "to_link": "to_file", "to_directory": filepath.Join(outside, "directory"),
 		"circle": "circle", "nowhere": "/nowhere/at/all"} {
 		check(t, os.Symlink(to, at(name)))
 	}
@@ -149,13 +149,13 @@ func TestOddNamesAndLinks(t *testing.T) {
 			t.Errorf("%q holds %q", name, got[name])
 		}
 	}
-	for path, want := range map[string]string{"nothing": "", "to_file": "outside", "to_link": "outside", "to_folder/inner": "inner", "latin\xfc": "in latin"} {
+	for path, want := range map[string]string{"nothing": "", "to_file": "outside", "to_link": "outside", "to_directory/inner": "inner", "latin\xfc": "in latin"} {
 		if have, ok := got[path]; !ok || string(have) != want {
 			t.Errorf("%q holds %q, %t", path, have, ok)
 		}
 	}
 	all := strings.Join(warned, "\n")
-	for _, name := range []string{"circle", "nowhere", "to_folder"} {
+	for _, name := range []string{"circle", "nowhere", "to_directory"} {
 		if !strings.Contains(all, name) {
 			t.Errorf("no warning of %s: %s", name, all)
 		}

@@ -33,7 +33,7 @@ type copyFile struct {
 
 // takeOver decides for each file what of the layer can be kept, and puts that
 // part of the layer's packs into this backup's manifest. Packs that are not in
-// the store any more, and those whose turn it is to be made anew, are not kept.
+// the store any more, and those whose turn it is to be made again, are not kept.
 func (c *copier) takeOver(ctx context.Context, l *layer, have map[[32]byte]int32) (lost int, err error) {
 	if err := c.compareAll(ctx, l); err != nil {
 		return 0, err
@@ -193,7 +193,7 @@ func listPacks(ctx context.Context, r *repo.Repo, about int64) (map[[32]byte]int
 	return all, nil
 }
 
-// renewal chooses the packs whose content is read anew although it has not
+// renewal chooses the packs whose content is read again although it has not
 // changed: the oldest, as large a share of all as the time since the base is
 // of the age that no pack is to reach. So a backup that is taken often renews a
 // little each time, and none has to renew everything.

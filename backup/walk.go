@@ -16,7 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
-// ConfigDir is the folder in a restored data directory that holds the
+// ConfigDir is the directory in a restored data directory that holds the
 // configuration files that lay outside the original one, as on Debian.
 const ConfigDir = "lifeboat-config"
 
@@ -36,11 +36,11 @@ type source struct {
 
 // tree is what the data directory holds.
 type tree struct {
-	folders []repo.FileEntry
-	files   []source
-	control source
-	bytes   int64
-	spaces  map[uint32]bool // the tablespaces of which there are files
+	directories []repo.FileEntry
+	files       []source
+	control     source
+	bytes       int64
+	spaces      map[uint32]bool // the tablespaces of which there are files
 }
 
 // walker lists a data directory. What vanishes while it looks was removed
@@ -70,7 +70,7 @@ func walk(dataDir string, f facts, warn func(string, ...any)) (*tree, error) {
 	return &w.tree, nil
 }
 
-// dir lists one folder; rel is its path in the manifest, "" for the top.
+// dir lists one directory; rel is its path in the manifest, "" for the top.
 func (w *walker) dir(from, rel string) error {
 	entries, err := os.ReadDir(from)
 	if errors.Is(err, fs.ErrNotExist) && rel != "" {
@@ -113,24 +113,24 @@ func (w *walker) entry(from, p string) error {
 	}
 	switch {
 	case fi.IsDir():
-		return w.folder(from, p, fi)
+		return w.directory(from, p, fi)
 	case fi.Mode().IsRegular():
 		w.file(from, p, fi)
 	default:
-		w.warn("left out %s: neither a file nor a folder", p)
+		w.warn("left out %s: neither a file nor a directory", p)
 	}
 	return nil
 }
 
-func (w *walker) folder(from, p string, fi fs.FileInfo) error {
+func (w *walker) directory(from, p string, fi fs.FileInfo) error {
 	if path.Dir(p) == "pg_tblspc" && !w.knows(p) {
 		return nil
 	}
-	w.folders = append(w.folders, repo.FileEntry{Type: repo.Dir, Path: p, Mode: uint32(fi.Mode().Perm())})
+	w.directories = append(w.directories, repo.FileEntry{Type: repo.Dir, Path: p, Mode: uint32(fi.Mode().Perm())})
 	switch {
 	case p == "pg_wal":
-		// Its content comes from the archive; the server wants this folder in it.
-		w.folders = append(w.folders, repo.FileEntry{Type: repo.Dir, Path: "pg_wal/archive_status", Mode: uint32(fi.Mode().Perm())})
+		// Its content comes from the archive; the server wants this directory in it.
+		w.directories = append(w.directories, repo.FileEntry{Type: repo.Dir, Path: "pg_wal/archive_status", Mode: uint32(fi.Mode().Perm())})
 		return nil
 	case postgres.EmptyDir(p):
 		return nil
@@ -141,7 +141,7 @@ func (w *walker) folder(from, p string, fi fs.FileInfo) error {
 }
 
 // link follows a symbolic link. The manual knows two: pg_wal and those of
-// tablespaces. Others, to files or folders, are administrators' own; what
+// tablespaces. Others, to files or directories, are administrators' own; what
 // they lead to is backed up in their place, so that a restore on a bare
 // machine is whole.
 func (w *walker) link(from, p string) error {
@@ -161,15 +161,15 @@ func (w *walker) link(from, p string) error {
 	}
 	switch {
 	case fi.IsDir() && p == "pg_wal":
-		return w.folder(target, p, fi)
+		return w.directory(target, p, fi)
 	case fi.IsDir() && path.Dir(p) == "pg_tblspc":
 		if !w.knows(p) {
 			return nil
 		}
 		return w.tablespace(target, p) // the link itself is among the tablespaces
 	case fi.IsDir() && (path.Dir(p) == "." || path.Dir(p) == "base"):
-		w.warn("%s is a link to %s: its content is backed up as a folder of the data directory", p, target)
-		return w.folder(target, p, fi)
+		w.warn("%s is a link to %s: its content is backed up as a directory of the data directory", p, target)
+		return w.directory(target, p, fi)
 	case fi.Mode().IsRegular():
 		w.file(target, p, fi)
 	case ofServer(p):
@@ -180,14 +180,14 @@ func (w *walker) link(from, p string) error {
 	return nil
 }
 
-// ofServer says whether a path lies within a folder of PostgreSQL's own, of which
+// ofServer says whether a path lies within a directory of PostgreSQL's own, of which
 // nothing can be left out.
 func ofServer(p string) bool {
 	top, _, below := strings.Cut(p, "/")
 	return below && (top == "base" || top == "global" || strings.HasPrefix(top, "pg_") && top != "pg_log")
 }
 
-// tablespace lists the one folder of a tablespace that is this cluster's.
+// tablespace lists the one directory of a tablespace that is this cluster's.
 func (w *walker) tablespace(from, p string) error {
 	version := postgres.TablespaceDir(w.facts.version/10000, w.facts.control.CatalogVersion)
 	fi, err := os.Stat(filepath.Join(from, version))
@@ -200,7 +200,7 @@ func (w *walker) tablespace(from, p string) error {
 	if oid, err := strconv.ParseUint(path.Base(p), 10, 32); err == nil {
 		w.spaces[uint32(oid)] = true
 	}
-	return w.folder(filepath.Join(from, version), path.Join(p, version), fi)
+	return w.directory(filepath.Join(from, version), path.Join(p, version), fi)
 }
 
 // knows says whether the server listed the tablespace at pg_tblspc/<oid>. One
@@ -245,10 +245,10 @@ func (w *walker) outsideConfig(root string) {
 			continue
 		}
 		if len(used) == 0 {
-			w.folders = append(w.folders, repo.FileEntry{Type: repo.Dir, Path: ConfigDir, Mode: 0o700})
+			w.directories = append(w.directories, repo.FileEntry{Type: repo.Dir, Path: ConfigDir, Mode: 0o700})
 		}
 		base := filepath.Base(from)
-		if used[base] { // two files of one name, from different folders
+		if used[base] { // two files of one name, from different directories
 			base = name + "-" + base
 		}
 		used[base] = true
@@ -268,9 +268,9 @@ func (e *TooManyFilesError) Unwrap() error { return e.Err }
 // check refuses what no manifest can hold, before anything is copied: *TooManyFilesError.
 // What a backup leaves out later only makes the list shorter.
 func (t *tree) check() error {
-	n := len(t.folders) + len(t.files) + 1
+	n := len(t.directories) + len(t.files) + 1
 	_, err := repo.NewFiles(n, func(yield func(repo.FileEntry) bool) {
-		for _, f := range t.folders {
+		for _, f := range t.directories {
 			if !yield(f) {
 				return
 			}

@@ -161,7 +161,7 @@ func (w *worker) readPiece(p piece, b []byte) (int, error) {
 		}
 	})
 	if p.file.gone {
-		return 0, nil // also when it was made anew: all of that is in the WAL
+		return 0, nil // also when it was made again: all of that is in the WAL
 	}
 	// Where it has shrunk or gone meanwhile the rest is zeros: replay truncates
 	// or removes what the server did, and a file without holes keeps the rule

@@ -13,7 +13,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
 
-// host is a machine as the README sets it up, below a scratch folder: a
+// host is a machine as the README sets it up, below a scratch directory: a
 // configuration, the recovery key, and a repository with one backup.
 type host struct {
 	etc, state string
@@ -63,7 +63,7 @@ func newHost(t *testing.T) host {
 	return h
 }
 
-// shortDir is a folder whose path leaves room for that of a socket below it.
+// shortDir is a directory whose path leaves room for that of a socket below it.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "s")

@@ -1,5 +1,5 @@
 // Package copier brings a backup and its WAL from one place of a repository to
-// another. Nothing is made anew: objects go as they are, each verified on its way,
+// another. Nothing is made again: objects go as they are, each verified on its way,
 // and no data is opened.
 //
 // The manifest goes last. So at every moment what is in the other place is a whole

@@ -78,10 +78,10 @@ func (c *copying) note(segment string, seen map[string]bool) {
 	c.Last = max(c.Last, segment)
 }
 
-// wanted says of an object of the archive, by its name below the system's folder,
+// wanted says of an object of the archive, by its name below the system's directory,
 // whether it is to be copied, and of which segment it holds WAL, "" for none.
 func (c *copying) wanted(ix *wal.Index, rest string, first, last postgres.Segment) (segment string, wanted bool) {
-	folder, file, ok := strings.Cut(rest, "/")
+	directory, file, ok := strings.Cut(rest, "/")
 	if !ok {
 		return "", false
 	}
@@ -90,7 +90,7 @@ func (c *copying) wanted(ix *wal.Index, rest string, first, last postgres.Segmen
 	switch {
 	case isSlice:
 		segment = sliced
-	case err != nil || name.Timeline.Hex() != folder:
+	case err != nil || name.Timeline.Hex() != directory:
 		return "", false // nothing of ours
 	case name.Kind == postgres.WALHistory:
 		return "", true
@@ -98,7 +98,7 @@ func (c *copying) wanted(ix *wal.Index, rest string, first, last postgres.Segmen
 		segment = name.Segment
 	}
 	seg, err := postgres.ParseSegment(segment, c.size)
-	if err != nil || seg.Timeline.Hex() != folder || isSlice && ix.HasWhole(seg) {
+	if err != nil || seg.Timeline.Hex() != directory || isSlice && ix.HasWhole(seg) {
 		return "", false
 	}
 	if c.Through {

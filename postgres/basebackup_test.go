@@ -171,7 +171,7 @@ func checkLabel(t *testing.T, c *servertest.Cluster, backup, space string) {
 		l.StartTimeline != 1 || l.Label != "pg_basebackup base backup" || l.StartTime == "" {
 		t.Errorf("%+v of\n%s", l, data)
 	}
-	// What the server hands out for the map names the tablespace's folder.
+	// What the server hands out for the map names the tablespace's directory.
 	label, text := startAndStopBackup(t, c)
 	if l, err := postgres.ParseBackupLabel([]byte(label)); err != nil || l.Label != "by hand" {
 		t.Errorf("%+v, %v of\n%s", l, err, label)

@@ -2,22 +2,22 @@ package postgres
 
 import "strings"
 
-// Excluded says whether a base backup leaves out the file or folder at path,
+// Excluded says whether a base backup leaves out the file or directory at path,
 // which is relative to the data directory, with slashes. The rules are those
 // of backup/basebackup.c (replication/basebackup.c before 15) and the manual's
 // "Making a Base Backup Using the Low Level API":
 //
-//   - the contents of the folders of EmptyDir, which themselves are kept;
-//   - what a starting server makes anew or must not find: postmaster.pid and
+//   - the contents of the directories of EmptyDir, which themselves are kept;
+//   - what a starting server makes again or must not find: postmaster.pid and
 //     .opts, pg_internal.init, the backup_label, tablespace_map and
 //     backup_manifest of an earlier restore, half-written settings;
 //   - temporary files (pgsql_tmp…) and temporary relations (t3_16384);
-//   - .DS_Store, which macOS leaves in any folder.
+//   - .DS_Store, which macOS leaves in any directory.
 //
 // backup_label.old and tablespace_map.old are kept, as the server keeps them.
 //
 // Some rules need more than a path: see UnloggedFiles, and walk in a
-// tablespace only the folder that TablespaceDir names. The control file is
+// tablespace only the directory that TablespaceDir names. The control file is
 // not excluded; it is to be copied last.
 func Excluded(path string) bool {
 	dir, name, nested := cutLast(path)
@@ -27,7 +27,7 @@ func Excluded(path string) bool {
 	return excludedName(name) || isTemporaryRelation(path)
 }
 
-// EmptyDir says whether a base backup keeps the folder at path, relative to
+// EmptyDir says whether a base backup keeps the directory at path, relative to
 // the data directory, but nothing that is in it.
 func EmptyDir(path string) bool {
 	_, name, nested := cutLast(path)
@@ -35,7 +35,7 @@ func EmptyDir(path string) bool {
 	case "pg_wal":
 		return !nested
 	// Statistics, replication slots and state that a restarted server builds
-	// anew. PostgreSQL knows these names at any depth.
+	// again. PostgreSQL knows these names at any depth.
 	case "pg_stat_tmp", "pg_replslot", "pg_dynshmem", "pg_notify", "pg_serial", "pg_snapshots", "pg_subtrans":
 		return true
 	}
@@ -56,7 +56,7 @@ func insideEmptyDir(dir string) bool {
 	}
 }
 
-// excludedName holds for names left out in every folder.
+// excludedName holds for names left out in every directory.
 func excludedName(name string) bool {
 	switch name {
 	case "postmaster.pid", "postmaster.opts", "postgresql.auto.conf.tmp", "current_logfiles.tmp",
@@ -72,12 +72,12 @@ func isTemporaryRelation(path string) bool {
 	return ok && f.Temp
 }
 
-// Unlogged is the set of relations in one folder that are unlogged.
+// Unlogged is the set of relations in one directory that are unlogged.
 type Unlogged map[uint32]struct{}
 
 // UnloggedFiles finds the unlogged relations among the names of all files in
-// the folder of one database (base/5, not global): those that have an init
-// fork. List the folder anew right before copying it: a relation can become
+// the directory of one database (base/5, not global): those that have an init
+// fork. List the directory again right before copying it: a relation can become
 // unlogged at any time.
 func UnloggedFiles(names []string) Unlogged {
 	var u Unlogged
@@ -94,8 +94,8 @@ func UnloggedFiles(names []string) Unlogged {
 }
 
 // Excludes says whether a base backup leaves out the file with this name in
-// the folder: every file of an unlogged relation but its init fork, from which
-// recovery makes the relation anew, empty.
+// the directory: every file of an unlogged relation but its init fork, from which
+// recovery makes the relation again, empty.
 func (u Unlogged) Excludes(name string) bool {
 	if len(u) == 0 {
 		return false

@@ -27,8 +27,8 @@ func (f Fork) String() string {
 
 // The tablespaces that every cluster has (pg_tablespace.dat).
 const (
-	DefaultTablespace uint32 = 1663 // pg_default, in the folder base
-	GlobalTablespace  uint32 = 1664 // pg_global, in the folder global
+	DefaultTablespace uint32 = 1663 // pg_default, in the directory base
+	GlobalTablespace  uint32 = 1664 // pg_global, in the directory global
 )
 
 // RelFile names the storage of a relation (RelFileLocator). It lives in the
@@ -65,7 +65,7 @@ func (f RelationFile) FirstBlock(relationSegmentSize uint32) uint32 {
 // base/5/16384_fsm.1, global/1262, pg_tblspc/16400/PG_15_202209061/5/16401,
 // base/5/t3_16500. It is true for exactly the files that consist of pages:
 // pg_filenode.map, PG_VERSION, pg_internal.init and pg_control lie in the same
-// folders and do not.
+// directories and do not.
 func ParseRelationPath(path string) (RelationFile, bool) {
 	dir, name, ok := cutLast(path)
 	if !ok {
@@ -90,7 +90,7 @@ func cutLast(path string) (dir, name string, ok bool) {
 	return path[:i], path[i+1:], true
 }
 
-// parseDatabaseDir reads the path of a folder that holds relations.
+// parseDatabaseDir reads the path of a directory that holds relations.
 func parseDatabaseDir(dir string) (tablespace, database uint32, ok bool) {
 	if dir == "global" {
 		return GlobalTablespace, 0, true

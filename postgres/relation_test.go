@@ -90,6 +90,6 @@ func TestUnlogged(t *testing.T) {
 		}
 	}
 	if postgres.UnloggedFiles(nil).Excludes("16384") {
-		t.Error("a folder without unlogged relations leaves one out")
+		t.Error("a directory without unlogged relations leaves one out")
 	}
 }

@@ -150,7 +150,7 @@ type WALName struct {
 }
 
 // ParseWALName reads the name of a file that can be in the WAL archive, and
-// refuses everything else: other words, lower case, any folder before it.
+// refuses everything else: other words, lower case, any directory before it.
 func ParseWALName(name string) (WALName, error) {
 	head, rest, _ := strings.Cut(name, ".")
 	bad := fmt.Errorf("%w: %q is not the name of a WAL file", ErrFormat, name)

@@ -17,7 +17,7 @@ import (
 // The vectors are WAL of each major: the start of one 1 MiB segment in
 // testdata/wal/MAJOR, and what is in it in MAJOR.txt. So all majors are tested
 // where just one is installed.
-var makeVectors = flag.String("make-vectors", "", "write the vectors of the version under test to this folder")
+var makeVectors = flag.String("make-vectors", "", "write the vectors of the version under test to this directory")
 
 // TestWALVectors reads the vectors and prints what it finds.
 func TestWALVectors(t *testing.T) {

@@ -67,9 +67,9 @@ func MajorOfMagic(magic uint16) (int, bool) {
 	return 0, false
 }
 
-// TablespaceDir is the folder inside a tablespace's location in which a
+// TablespaceDir is the directory inside a tablespace's location in which a
 // cluster of this major and catalog version keeps its files
-// (TABLESPACE_VERSION_DIRECTORY). Other folders there are other clusters'.
+// (TABLESPACE_VERSION_DIRECTORY). Other directories there are other clusters'.
 func TablespaceDir(major int, catalogVersion uint32) string {
 	return fmt.Sprintf("PG_%d_%d", major, catalogVersion)
 }

@@ -255,7 +255,7 @@ func checkEnd(t *testing.T, err error, end postgres.LSN) {
 
 func walDir(c *servertest.Cluster) string { return filepath.Join(c.DataDir(), "pg_wal") }
 
-// openDir opens segments in a folder, those of the newest timeline up to tl.
+// openDir opens segments in a directory, those of the newest timeline up to tl.
 func openDir(dir string, tl postgres.Timeline, size postgres.SegmentSize) postgres.OpenSegment {
 	return func(no uint64) ([]byte, error) {
 		for at := tl; at > 0; at-- {

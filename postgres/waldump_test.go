@@ -32,7 +32,7 @@ var (
 )
 
 // dumpWAL runs pg_waldump on the server's WAL from start to the end of valid
-// WAL. path is a folder of segments; tl the timeline of their names.
+// WAL. path is a directory of segments; tl the timeline of their names.
 func dumpWAL(t *testing.T, c *servertest.Cluster, path string, tl postgres.Timeline, start postgres.LSN) []dumped {
 	t.Helper()
 	cmd := c.Cmd(t, "pg_waldump", "--path", path, "--timeline", tl.String(), "--start", start.String())
@@ -231,7 +231,7 @@ func describe(ev postgres.Event) string {
 }
 
 // relPath is the path of a relation's file as far as it can be told without
-// the version: a tablespace's folder is named after that.
+// the version: a tablespace's directory is named after that.
 func relPath(r postgres.RelFile, f postgres.Fork) string {
 	name := fmt.Sprint(r.Number)
 	if f != postgres.ForkMain {

@@ -71,8 +71,8 @@ type TablespaceCreate struct {
 // TablespaceDrop removes a tablespace.
 type TablespaceDrop struct{ OID uint32 }
 
-// DatabaseCreate makes the folder of a database. If Copied is set, its files
-// are copied from the source's folder, page by page nothing else is in the
+// DatabaseCreate makes the directory of a database. If Copied is set, its files
+// are copied from the source's directory, page by page nothing else is in the
 // WAL; otherwise records of the pages follow (from PostgreSQL 15 on).
 type DatabaseCreate struct {
 	Database, Tablespace             uint32
@@ -80,7 +80,7 @@ type DatabaseCreate struct {
 	SourceDatabase, SourceTablespace uint32 // if Copied
 }
 
-// DatabaseDrop removes the folders of a database in some tablespaces.
+// DatabaseDrop removes the directories of a database in some tablespaces.
 type DatabaseDrop struct {
 	Database    uint32
 	Tablespaces []uint32

@@ -19,7 +19,7 @@ import (
 // first sees the other: either the backup finds its base gone, or the expiry
 // finds the adoption.
 //
-// The folder of a backup without a manifest is no backup. It is garbage once
+// The directory of a backup without a manifest is no backup. It is garbage once
 // nobody works on it: see Unfinished.
 
 // Adoption is what a backup that runs says before it takes over packs.
@@ -82,7 +82,7 @@ func (r *Repo) Exists(ctx context.Context, label string) (bool, error) {
 		return false, err
 	}
 	_, err := r.store.Stat(ctx, ManifestKey(label))
-	if errors.Is(err, fs.ErrNotExist) { // or just being sealed anew
+	if errors.Is(err, fs.ErrNotExist) { // or just being sealed again
 		_, err = r.store.Stat(ctx, ManifestKey(label)+besideSuffix)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -97,10 +97,10 @@ func (r *Repo) Exists(ctx context.Context, label string) (bool, error) {
 	return true, nil
 }
 
-// Unfinished lists the folders of backups that are not committed, ascending: of
+// Unfinished lists the directories of backups that are not committed, ascending: of
 // those that run, and of those that ended before. Which of the two is not known
 // from this; who holds the backup lease, and the age of the newest object, tell.
-func (r *Repo) Unfinished(ctx context.Context) ([]Folder, error) {
-	folders, _, err := r.Folders(ctx)
-	return slices.DeleteFunc(folders, func(f Folder) bool { return f.Committed }), err
+func (r *Repo) Unfinished(ctx context.Context) ([]Directory, error) {
+	directories, _, err := r.Directories(ctx)
+	return slices.DeleteFunc(directories, func(f Directory) bool { return f.Committed }), err
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// What a running backup says is read back, and its folder is no backup.
+// What a running backup says is read back, and its directory is no backup.
 func TestAdoption(t *testing.T) {
 	r := newWorld(t).writer
 	ctx := context.Background()

@@ -48,7 +48,7 @@ func (r *Repo) Backups(ctx context.Context) ([]string, error) {
 		}
 	}
 	slices.Sort(out)
-	return slices.Compact(out), nil // one that is being sealed anew may be there twice
+	return slices.Compact(out), nil // one that is being sealed again may be there twice
 }
 
 // backupsAtOnce are the backups whose small objects are read at a time.

@@ -234,15 +234,15 @@ func TestAbsence(t *testing.T) {
 	if _, err = w.reader.Header(t.Context(), testKey+"2"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing object: %v", err)
 	}
-	// The spool needs a temporary file, and its folder is missing.
+	// The spool needs a temporary file, and its directory is missing.
 	t.Setenv("TMPDIR", t.TempDir()+"/gone")
 	_, _, err = w.reader.OpenEnvelope(t.Context(), testKey, KindWAL)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a missing temporary folder: %v", err)
+		t.Errorf("a missing temporary directory: %v", err)
 	}
 	_, err = w.writer.CreateEnvelope(t.Context(), testKey+"3", KindWAL, io.LimitReader(plain, 25<<20), 25<<20)
 	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a missing temporary folder: %v", err)
+		t.Errorf("a missing temporary directory: %v", err)
 	}
 	// A connection that breaks with a confusing error.
 	r := over(t, w.reader, failing{Store: w.store, read: fmt.Errorf("proxy: %w", fs.ErrNotExist)})

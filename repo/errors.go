@@ -32,7 +32,7 @@ var (
 
 // opaque keeps the text of err but not that it is fs.ErrNotExist or
 // fs.ErrExist: those two are the store's word on the object that was asked
-// for, never a missing temporary folder or a missing pack. Whoever asks for a
+// for, never a missing temporary directory or a missing pack. Whoever asks for a
 // WAL segment takes fs.ErrNotExist for the end of the archive.
 func opaque(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {

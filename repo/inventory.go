@@ -24,8 +24,8 @@ const (
 	LeasesPrefix  = leasesPrefix
 )
 
-// Folder is what lies below backups/<label>/.
-type Folder struct {
+// Directory is what lies below backups/<label>/.
+type Directory struct {
 	Label     string
 	Committed bool           // it has a manifest: it is a backup
 	Adopts    bool           // it has an adoption
@@ -33,13 +33,13 @@ type Folder struct {
 	Newest    time.Time      // when the newest of them was made, by the store's clock
 }
 
-// Has says whether the folder holds the object.
-func (f Folder) Has(key string) bool {
+// Has says whether the directory holds the object.
+func (f Directory) Has(key string) bool {
 	return slices.ContainsFunc(f.Objects, func(o storage.Info) bool { return o.Key == key })
 }
 
 // Began is the time in the label: when the backup began, by its host's clock.
-func (f Folder) Began() time.Time {
+func (f Directory) Began() time.Time {
 	t, _ := LabelTime(f.Label)
 	return t
 }
@@ -52,11 +52,11 @@ func LabelTime(label string) (time.Time, error) {
 	return time.Parse("20060102T150405Z", label[:16])
 }
 
-// Folders lists all folders of backups, ascending, and the keys below
-// backups/ that are in none. One listing tells of a folder either that it is
+// Directories lists all directories of backups, ascending, and the keys below
+// backups/ that are in none. One listing tells of a directory either that it is
 // committed, or what it adopts, if it adopted before the listing began: the
 // manifest comes after the adoption, in time and in the order of the keys.
-func (r *Repo) Folders(ctx context.Context) (folders []Folder, others []string, err error) {
+func (r *Repo) Directories(ctx context.Context) (directories []Directory, others []string, err error) {
 	for info, err := range r.store.List(ctx, backupsPrefix) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("list backups: %w", err)
@@ -66,18 +66,18 @@ func (r *Repo) Folders(ctx context.Context) (folders []Folder, others []string, 
 			others = append(others, info.Key)
 			continue
 		}
-		if n := len(folders); n == 0 || folders[n-1].Label != label {
-			folders = append(folders, Folder{Label: label})
+		if n := len(directories); n == 0 || directories[n-1].Label != label {
+			directories = append(directories, Directory{Label: label})
 		}
-		f := &folders[len(folders)-1]
-		f.Committed = f.Committed || strings.TrimSuffix(name, besideSuffix) == "manifest" // or one that is just sealed anew
+		f := &directories[len(directories)-1]
+		f.Committed = f.Committed || strings.TrimSuffix(name, besideSuffix) == "manifest" // or one that is just sealed again
 		f.Adopts = f.Adopts || name == "adoption"
 		f.Objects = append(f.Objects, info)
 		if info.ModTime.After(f.Newest) {
 			f.Newest = info.ModTime
 		}
 	}
-	return folders, others, nil
+	return directories, others, nil
 }
 
 // StoredPack is a pack as the store lists it.

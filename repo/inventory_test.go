@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A backup whose manifest is just being sealed anew, or where that was broken
+// A backup whose manifest is just being sealed again, or where that was broken
 // off, has only the new one beside the old one's place. It is a backup all the
 // same: who takes it for a crashed attempt removes its packs.
 func TestManifestBesideItsPlace(t *testing.T) {
@@ -16,7 +16,7 @@ func TestManifestBesideItsPlace(t *testing.T) {
 		check(t, r.Store().Create(ctx, key, strings.NewReader("x")))
 	}
 	committed := func() [4]bool {
-		folders, _, err := r.Folders(ctx)
+		directories, _, err := r.Directories(ctx)
 		check(t, err)
 		open, err := r.Unfinished(ctx)
 		check(t, err)
@@ -24,7 +24,7 @@ func TestManifestBesideItsPlace(t *testing.T) {
 		check(t, err)
 		there, err := r.Exists(ctx, label)
 		check(t, err)
-		return [4]bool{len(folders) == 1 && folders[0].Committed, len(open) == 0, len(labels) == 1, there}
+		return [4]bool{len(directories) == 1 && directories[0].Committed, len(open) == 0, len(labels) == 1, there}
 	}
 	if got := committed(); got != [4]bool{} {
 		t.Errorf("without a manifest it is a backup: %v", got)

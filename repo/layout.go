@@ -48,12 +48,12 @@ func PackKey(id string) string { return packsPrefix + id }
 // SystemKey registers a PostgreSQL system that the cluster has been.
 func SystemKey(system postgres.SystemID) string { return systemsPrefix + system.String() }
 
-// WALPrefix is the folder of one timeline of one system, with its slash.
+// WALPrefix is the directory of one timeline of one system, with its slash.
 func WALPrefix(system postgres.SystemID, tl postgres.Timeline) string {
 	return fmt.Sprintf("%s%s/%s/", walPrefix, system, tl.Hex())
 }
 
-// SystemWALPrefix is the folder of all WAL of one system, with its slash.
+// SystemWALPrefix is the directory of all WAL of one system, with its slash.
 func SystemWALPrefix(system postgres.SystemID) string {
 	return fmt.Sprintf("%s%s/", walPrefix, system)
 }
@@ -64,7 +64,7 @@ func WALKey(system postgres.SystemID, name postgres.WALName) string {
 	return WALPrefix(system, name.Timeline) + name.String()
 }
 
-// BlocksPrefix is the folder of the block summaries of one timeline of one
+// BlocksPrefix is the directory of the block summaries of one timeline of one
 // system, with its slash.
 func BlocksPrefix(system postgres.SystemID, tl postgres.Timeline) string {
 	return fmt.Sprintf("%s%s/%s/", blocksPrefix, system, tl.Hex())
@@ -92,7 +92,7 @@ var blocksPattern = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^([0-9A-F]{16})-([0-9A-F]{16})$`)
 })
 
-// SlicePrefix is the folder of the slices of a segment (24 digits) that is not
+// SlicePrefix is the directory of the slices of a segment (24 digits) that is not
 // complete yet, with its slash.
 func SlicePrefix(system postgres.SystemID, tl postgres.Timeline, segment string) string {
 	return WALPrefix(system, tl) + segment + sliceSuffix
@@ -124,12 +124,12 @@ func ParseSlice(rest string) (segment string, from, to int64, ok bool) {
 // ParseWALKey reads what WALKey or SliceKey made for a system: the name of the
 // file, or of the segment that the slice is of. False for every other key.
 func ParseWALKey(system postgres.SystemID, key string) (postgres.WALName, bool) {
-	folder, file, _ := strings.Cut(strings.TrimPrefix(key, SystemWALPrefix(system)), "/")
+	directory, file, _ := strings.Cut(strings.TrimPrefix(key, SystemWALPrefix(system)), "/")
 	if segment, _, _, ok := ParseSlice(file); ok {
 		file = segment
 	}
 	name, err := postgres.ParseWALName(file)
-	return name, err == nil && name.Timeline.Hex() == folder
+	return name, err == nil && name.Timeline.Hex() == directory
 }
 
 const sliceSuffix = ".d/"

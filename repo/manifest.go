@@ -55,7 +55,7 @@ type Info struct {
 	// of config_file, hba_file, ident_file and shared_preload_libraries.
 	Settings map[string]string `json:"settings,omitempty"`
 
-	// What was read anew and what was taken over from an older backup. All of
+	// What was read again and what was taken over from an older backup. All of
 	// it is for people and for the next backup; a restore needs none of it.
 	Source       string     `json:"source,omitempty"`        // the very data directory: host, and what tells it from a copy
 	Base         string     `json:"base,omitempty"`          // label of the backup whose pages were taken over; "" for a full one
@@ -186,8 +186,8 @@ const (
 	Dir     FileType = "dir"
 )
 
-// FileEntry is a file or a folder. Tablespaces lie under pg_tblspc/<oid>/,
-// wherever their folder really is.
+// FileEntry is a file or a directory. Tablespaces lie under pg_tblspc/<oid>/,
+// wherever their directory really is.
 type FileEntry struct {
 	Type    FileType  `json:"type"`
 	Path    string    `json:"path"` // relative to the data directory, with slashes
@@ -245,7 +245,7 @@ func unhexPath(p *string, digits string) error {
 	return nil
 }
 
-// Check refuses an entry that could lead a restore out of its folder.
+// Check refuses an entry that could lead a restore out of its directory.
 func (f FileEntry) Check() error {
 	switch {
 	case f.Type != Regular && f.Type != Dir:

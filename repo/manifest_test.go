@@ -281,7 +281,7 @@ func TestCommitRefuses(t *testing.T) {
 		"type none":             func(s *setup) { s.files[1].Type = "" },
 		"mode setuid":           func(s *setup) { s.files[1].Mode = 0o4755 },
 		"size negative":         func(s *setup) { s.files[1].Size = -1 },
-		"folder with size":      func(s *setup) { s.files[0].Size = 1 },
+		"directory with size":   func(s *setup) { s.files[0].Size = 1 },
 		"file not filled":       func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 9})} },
 		"file filled twice":     func(s *setup) { s.packs = append(s.packs, pack(Span{1, 0, 0, 10})) },
 		"file filled beyond":    func(s *setup) { s.packs = []PackEntry{pack(Span{1, 1, 0, 10})} },
@@ -291,7 +291,7 @@ func TestCommitRefuses(t *testing.T) {
 		"file unknown":          func(s *setup) { s.packs = []PackEntry{pack(Span{2, 0, 0, 10})} },
 		"file huge":             func(s *setup) { s.packs = []PackEntry{pack(Span{1 << 40, 0, 0, 10})} },
 		"file negative":         func(s *setup) { s.packs = []PackEntry{pack(Span{-1, 0, 0, 10})} },
-		"folder filled":         func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 10}, Span{0, 0, 0, 1})} },
+		"directory filled":      func(s *setup) { s.packs = []PackEntry{pack(Span{1, 0, 0, 10}, Span{0, 0, 0, 1})} },
 		"no frames":             func(s *setup) { s.packs[0].Frames = nil },
 		"a frame for nothing": func(s *setup) {
 			s.packs[0].Frames = append(s.packs[0].Frames, FrameEntry{FrameRef: FrameRef{10, 10, 10, strings.Repeat("0", 32)}})

@@ -32,7 +32,7 @@ var update = flag.Bool("update", false, "make testdata/repos and testdata/format
 
 // expectation is what a restore of the repository must yield.
 type expectation struct {
-	Backups map[string]map[string]string `json:"backups"` // label → path in hex → SHA-256; "" of a folder
+	Backups map[string]map[string]string `json:"backups"` // label → path in hex → SHA-256; "" of a directory
 	WAL     map[string]string            `json:"wal"`     // name → SHA-256
 }
 

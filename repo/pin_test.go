@@ -76,16 +76,16 @@ func TestPinsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestFolders(t *testing.T) {
+func TestDirs(t *testing.T) {
 	w := newWorld(t)
 	check(t, w.writer.Adopt(t.Context(), pinned, Adoption{Bases: []string{pinned}, Made: testTime}))
 	w.put(t, "backups/note.txt", nil)
 	w.put(t, ManifestKey("20260201T020000Z-1a2b3c"), nil)
-	folders, others, err := w.reader.Folders(t.Context())
+	directories, others, err := w.reader.Directories(t.Context())
 	check(t, err)
-	if len(others) != 1 || len(folders) != 2 || !folders[0].Adopts || folders[0].Committed || !folders[1].Committed ||
-		!folders[0].Began().Equal(time.Date(2026, 1, 31, 2, 0, 0, 0, time.UTC)) {
-		t.Errorf("%+v, %v", folders, others)
+	if len(others) != 1 || len(directories) != 2 || !directories[0].Adopts || directories[0].Committed || !directories[1].Committed ||
+		!directories[0].Began().Equal(time.Date(2026, 1, 31, 2, 0, 0, 0, time.UTC)) {
+		t.Errorf("%+v, %v", directories, others)
 	}
 }
 

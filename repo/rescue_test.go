@@ -68,12 +68,12 @@ func TestRescue(t *testing.T) {
 func rescued(t *testing.T, data string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	var walk func(folder, rel string)
-	walk = func(folder, rel string) {
-		entries, err := os.ReadDir(folder)
+	var walk func(directory, rel string)
+	walk = func(directory, rel string) {
+		entries, err := os.ReadDir(directory)
 		check(t, err)
 		for _, e := range entries {
-			p, r := filepath.Join(folder, e.Name()), filepath.Join(rel, e.Name())
+			p, r := filepath.Join(directory, e.Name()), filepath.Join(rel, e.Name())
 			fi, err := os.Stat(p) // through the link
 			check(t, err)
 			switch {
@@ -90,18 +90,18 @@ func rescued(t *testing.T, data string) map[string]string {
 		}
 	}
 	walk(data, "")
-	// The script makes the tablespace a link; the manifest has a folder.
+	// The script makes the tablespace a link; the manifest has a directory.
 	out[hex.EncodeToString([]byte("pg_tblspc/16385"))] = ""
 	return out
 }
 
-func plainSums(t *testing.T, folder string) map[string]string {
+func plainSums(t *testing.T, directory string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	entries, err := os.ReadDir(folder)
+	entries, err := os.ReadDir(directory)
 	check(t, err)
 	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(folder, e.Name()))
+		b, err := os.ReadFile(filepath.Join(directory, e.Name()))
 		check(t, err)
 		out[e.Name()] = sumOf(b)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
-// Metadata can be sealed anew, to other recipients and with another signature: the
+// Metadata can be sealed again, to other recipients and with another signature: the
 // cluster key opens it. Objects are never changed, so the new one is first put
 // beside the old one, under a key that readers know, and read back; then the old
 // one goes, the new one takes its place, and the one beside goes. At every moment
@@ -31,7 +31,7 @@ func ManifestPlaces(label string) []string {
 }
 
 // mayLieBeside says whether a reader who finds nothing under the key looks beside
-// it: for metadata. WAL and packs are never sealed anew.
+// it: for metadata. WAL and packs are never sealed again.
 func mayLieBeside(key string) bool {
 	return strings.HasPrefix(key, backupsPrefix) || strings.HasPrefix(key, systemsPrefix) || strings.HasPrefix(key, blocksPrefix)
 }
@@ -50,7 +50,7 @@ func (r *Repo) openObject(ctx context.Context, key string, n int64) (io.ReadClos
 	return rc, key, err
 }
 
-// MetadataObject is an object that can be sealed anew.
+// MetadataObject is an object that can be sealed again.
 type MetadataObject struct {
 	Key    string
 	Kind   Kind
@@ -112,7 +112,7 @@ func (r *Repo) isOwn(h Header) bool {
 // beside its place; then Reseal again completes it.
 func (r *Repo) Reseal(ctx context.Context, o MetadataObject) error {
 	if err := r.reseal(ctx, o); err != nil {
-		return fmt.Errorf("seal %s anew: %w", o.Key, opaque(err))
+		return fmt.Errorf("seal %s again: %w", o.Key, opaque(err))
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/fault"
 )
 
-// Metadata is sealed anew to others, with every operation failing once: at every
+// Metadata is sealed again to others, with every operation failing once: at every
 // moment it can be read by who could before or by who shall, and the next run
 // completes it.
 func TestResealFaults(t *testing.T) {
@@ -57,7 +57,7 @@ func TestResealFaults(t *testing.T) {
 			check(t, reseal(w.readAgain(t, keys)))
 			wholeBackup(t, w.readAgain(t, Keys{Identities: second.Identities, Trusted: w.recovery.Signers}))
 			if _, err := first.Info(t.Context(), testLabel); err == nil {
-				t.Errorf("%s %d: what was sealed anew opens with the old identity", mode, n)
+				t.Errorf("%s %d: what was sealed again opens with the old identity", mode, n)
 			}
 			for info, err := range w.store.List(t.Context(), "") {
 				check(t, err)

@@ -29,7 +29,7 @@ func (e *StillSigningError) Error() string {
 
 // Retire says, in the name of this host's cluster key, that an older signer is
 // believed no more: for nothing but the WAL up to the newest segment that it has
-// signed on each timeline. All metadata must have been sealed anew. *StillSigningError
+// signed on each timeline. All metadata must have been sealed again. *StillSigningError
 // unless this host's key has signed the newest segment of the timeline that got WAL
 // last. Said already is a success.
 func (r *Repo) Retire(ctx context.Context, k PublicKey, now time.Time) error {

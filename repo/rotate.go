@@ -14,7 +14,7 @@ import (
 // ResealOptions says on whose behalf ResealAll works, and what comes after.
 type ResealOptions struct {
 	// Retire are the signers before this host's, to be retired at the end. With any,
-	// only what others have signed is sealed anew.
+	// only what others have signed is sealed again.
 	Retire []PublicKey
 
 	Claim Claim
@@ -22,12 +22,12 @@ type ResealOptions struct {
 	Warn  func(error) // may be nil
 }
 
-// ResealAll seals all metadata anew, and pins: to the recipients of now, signed by
+// ResealAll seals all metadata again, and pins: to the recipients of now, signed by
 // this host's cluster key. It holds the leases of backups and of expiry: what is on
 // its way from one key to another is no leftover, and a manifest that an expiry
 // removes meanwhile must not be put back.
 //
-// It returns how many objects were sealed anew. *LeasedError and *StillSigningError
+// It returns how many objects were sealed again. *LeasedError and *StillSigningError
 // before anything is changed; after another error nothing is lost, and the next run
 // goes on.
 func (r *Repo) ResealAll(ctx context.Context, o ResealOptions) (n int, err error) {
@@ -98,7 +98,7 @@ func (r *Repo) resealPins(ctx context.Context, othersOnly bool) (n int, err erro
 			continue
 		}
 		if _, err := r.CreateEnvelope(ctx, pinKey(label, gens[label]+1), KindPin, bytes.NewReader(raw), int64(len(raw))); err != nil {
-			return n, fmt.Errorf("seal the pin of backup %s anew: %w", label, err)
+			return n, fmt.Errorf("seal the pin of backup %s again: %w", label, err)
 		}
 		n++
 	}

@@ -54,7 +54,7 @@ func TestResealAllPins(t *testing.T) {
 	_, writer := w.successor(t)
 	n, err := writer.ResealAll(t.Context(), w.retiring())
 	if err != nil || n != 3 {
-		t.Fatalf("%d sealed anew, %v", n, err)
+		t.Fatalf("%d sealed again, %v", n, err)
 	}
 	pins, err := w.readAgain(t, w.readerKeys()).Pins(t.Context())
 	check(t, err)
@@ -65,7 +65,7 @@ func TestResealAllPins(t *testing.T) {
 	asPinned(t, w.readAgain(t, w.readerKeys()))
 	asPinned(t, writer)
 	if n, err = writer.ResealAll(t.Context(), w.retiring()); err != nil || n != 0 {
-		t.Errorf("%d sealed anew once more, %v", n, err)
+		t.Errorf("%d sealed again once more, %v", n, err)
 	}
 	// Another recipient reads them too.
 	second, err := NewRecoveryKey(w.cluster)
@@ -140,7 +140,7 @@ func TestResealAllFaults(t *testing.T) {
 	}
 }
 
-// While a backup or an expiry works, nothing is sealed anew.
+// While a backup or an expiry works, nothing is sealed again.
 func TestResealAllWaits(t *testing.T) {
 	w := newWorld(t)
 	w.putPins(t)

@@ -70,15 +70,15 @@ func (o Options) machineMemory() int64 {
 	return totalMemory()
 }
 
-// Apply does what the plan says. It writes only into the folders of the plan,
+// Apply does what the plan says. It writes only into the directories of the plan,
 // which must still be as they were when the plan was made.
 //
 // After nil everything is on disk and the data directory can be started. After
 // an error, or when it was killed, the data directory has no global/pg_control,
-// so no server starts on it; a plan for the same folders then removes what is
+// so no server starts on it; a plan for the same directories then removes what is
 // there, by the marker file that lies in each.
 //
-// Errors: *FolderError, *IncompleteError, *BackupError, *repo.CorruptError,
+// Errors: *DirError, *IncompleteError, *BackupError, *repo.CorruptError,
 // *repo.UntrustedError, repo.ErrNoIdentity, repo.ErrWrongIdentity,
 // ErrUnsafeManifest, and those of the store and the file system.
 func Apply(ctx context.Context, r *repo.Repo, p *Plan, o Options) error {
@@ -97,8 +97,8 @@ func Apply(ctx context.Context, r *repo.Repo, p *Plan, o Options) error {
 	}
 	defer d.close()
 
-	// Folders first: every file then has its place.
-	if err := d.makeFolders(files); err != nil {
+	// Directories first: every file then has its place.
+	if err := d.makeDirs(files); err != nil {
 		return err
 	}
 	control, err := d.writeFiles(ctx, r, m, files, o)
@@ -113,7 +113,7 @@ func Apply(ctx context.Context, r *repo.Repo, p *Plan, o Options) error {
 	if err := d.writeRecovery(p, files, o); err != nil {
 		return err
 	}
-	if err := d.finishFolders(files); err != nil {
+	if err := d.finishDirs(files); err != nil {
 		return err
 	}
 

@@ -168,7 +168,7 @@ func TestApplyInPlaceTablespace(t *testing.T) {
 		t.Errorf("%v: %s", err, b)
 	}
 	if st, err := os.Lstat(filepath.Join(p.DataDir, "pg_tblspc/16402")); err != nil || !st.IsDir() {
-		t.Errorf("an empty tablespace in place has no folder: %v", err)
+		t.Errorf("an empty tablespace in place has no directory: %v", err)
 	}
 }
 
@@ -280,12 +280,12 @@ func TestApplyGivesEverythingToTheOwner(t *testing.T) {
 		}
 	}
 	if st, err := os.Stat(p.NewTablespaces[0].Path); err != nil || st.Mode().Perm() != 0o700 {
-		t.Errorf("the folder of a new tablespace: %v, %v", st, err)
+		t.Errorf("the directory of a new tablespace: %v, %v", st, err)
 	}
 }
 
 // What is in the way is never touched.
-func TestApplyRefusesFullFolders(t *testing.T) {
+func TestApplyRefusesFullDirs(t *testing.T) {
 	t.Parallel()
 	r, _, _ := newTestRepo(t)
 	info := build(t, r, backupA, smallTree(t), built{})
@@ -302,12 +302,12 @@ func TestApplyRefusesFullFolders(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := Apply(context.Background(), r, p, Options{})
-			e, ok := errors.AsType[*FolderError](err)
+			e, ok := errors.AsType[*DirError](err)
 			if !ok || e.Kind != NotEmpty || e.Path != filepath.Dir(precious) {
 				t.Errorf("error %v", err)
 			}
 			if got := names(t, filepath.Dir(precious)); len(got) != 2 {
-				t.Errorf("the folder now holds %v", got)
+				t.Errorf("the directory now holds %v", got)
 			}
 		})
 	}
@@ -326,7 +326,7 @@ func TestApplyOverACompleteOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := Apply(context.Background(), r, p, Options{})
-	if e, ok := errors.AsType[*FolderError](err); !ok || e.Kind != NotEmpty {
+	if e, ok := errors.AsType[*DirError](err); !ok || e.Kind != NotEmpty {
 		t.Errorf("error %v", err)
 	}
 	checkTree(t, p, tr)
@@ -371,7 +371,7 @@ func TestApplyTwoAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, ok := errors.AsType[*FolderError](<-second); !ok || e.Kind != NotEmpty {
+	if e, ok := errors.AsType[*DirError](<-second); !ok || e.Kind != NotEmpty {
 		t.Errorf("the second one: %v", e)
 	}
 	applied(t, p, tr)

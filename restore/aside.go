@@ -63,9 +63,9 @@ const (
 // asideFile is its name for the moment in which it has one.
 const asideFile = "lifeboat-restore.aside"
 
-// newAside makes the file in a folder, for a restore that is larger than memory: in
+// newAside makes the file in a directory, for a restore that is larger than memory: in
 // the page cache small pieces cost no more than large ones. It takes no more than half
-// of what the plan leaves free there. A folder without room gets none.
+// of what the plan leaves free there. A directory without room gets none.
 func newAside(o *openDir, disks []Disk, large bool) (*aside, error) {
 	a := &aside{parts: map[region][]part{}}
 	if !large {
@@ -81,14 +81,14 @@ func newAside(o *openDir, disks []Disk, large bool) (*aside, error) {
 	}
 	f, err := o.root.OpenFile(asideFile, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return a, nil // a folder of the data directory is called that
+		return a, nil // a directory of the data directory is called that
 	}
 	if err != nil {
-		return nil, folderError(o.path, err)
+		return nil, dirError(o.path, err)
 	}
 	if err := o.root.Remove(asideFile); err != nil {
 		f.Close()
-		return nil, folderError(o.path, err)
+		return nil, dirError(o.path, err)
 	}
 	a.file = f
 	return a, nil

@@ -63,8 +63,8 @@ func TestApplyChain(t *testing.T) {
 	plain := smallTree(t)
 	plain["base/1/5000"] = entry{body: pattern(5*repo.FrameSize + 3*testPage)}
 	plain["base/1/5001"] = entry{body: pattern(3 * repo.FrameSize)}
-	folder, file := maps.Clone(plain), maps.Clone(plain)
-	folder[asideFile], folder[asideFile+"/x"] = entry{}, entry{body: []byte("x")}
+	directory, file := maps.Clone(plain), maps.Clone(plain)
+	directory[asideFile], directory[asideFile+"/x"] = entry{}, entry{body: []byte("x")}
 	file[asideFile] = entry{body: []byte("y")}
 	const free = 1 << 40
 	for name, c := range map[string]struct {
@@ -74,15 +74,15 @@ func TestApplyChain(t *testing.T) {
 		tr    tree
 		limit uint64 // of the size of files; 0: none
 	}{
-		"in a manifest's order": {newerFirst, 0.1, free, plain, 0},
-		"newer last":            {olderFirst, 0.1, free, plain, 0},
-		"shuffled":              {shuffled, 0.1, free, plain, 0},
-		"nearly all changed":    {newerFirst, 0.97, free, plain, 0},
-		"no room":               {newerFirst, 0.1, 0, plain, 0},
-		"little room":           {newerFirst, 0.1, 5 * repo.FrameSize, plain, 0},
-		"a folder of its name":  {newerFirst, 0.1, free, folder, 0},
-		"a file of its name":    {newerFirst, 0.1, free, file, 0},
-		"it grows too large":    {newerFirst, 0.97, free, plain, 6 * repo.FrameSize}, // larger than any other file
+		"in a manifest's order":   {newerFirst, 0.1, free, plain, 0},
+		"newer last":              {olderFirst, 0.1, free, plain, 0},
+		"shuffled":                {shuffled, 0.1, free, plain, 0},
+		"nearly all changed":      {newerFirst, 0.97, free, plain, 0},
+		"no room":                 {newerFirst, 0.1, 0, plain, 0},
+		"little room":             {newerFirst, 0.1, 5 * repo.FrameSize, plain, 0},
+		"a directory of its name": {newerFirst, 0.1, free, directory, 0},
+		"a file of its name":      {newerFirst, 0.1, free, file, 0},
+		"it grows too large":      {newerFirst, 0.97, free, plain, 6 * repo.FrameSize}, // larger than any other file
 	} {
 		for _, jobs := range []int{1, 4} {
 			if testing.Short() && jobs == 1 {

@@ -16,7 +16,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
-// entry is a file of a synthetic data directory; a nil body is a folder.
+// entry is a file of a synthetic data directory; a nil body is a directory.
 type entry struct {
 	body []byte
 	mode uint32 // 0: 0600 or 0700
@@ -26,7 +26,7 @@ type entry struct {
 type tree map[string]entry
 
 // smallTree is a data directory with one of each kind of thing: empty files
-// and folders, files over many frames, odd modes, a tablespace.
+// and directories, files over many frames, odd modes, a tablespace.
 func smallTree(t testing.TB) tree {
 	return tree{
 		"PG_VERSION":                             {body: []byte("15\n")},

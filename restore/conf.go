@@ -12,7 +12,7 @@ const (
 	blockEnd   = "# --- end of Lifeboat's settings ---"
 )
 
-// rewriteAutoConf takes the settings that are set anew, and what is left of the
+// rewriteAutoConf takes the settings that are set again, and what is left of the
 // block of an earlier restore, out of the text of postgresql.auto.conf and adds
 // the new block. All other lines stay. The order of the settings is kept.
 func rewriteAutoConf(old string, settings []Setting) string {

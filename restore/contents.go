@@ -73,7 +73,7 @@ func countFiles(l *layout, info repo.Info) *Contents {
 			}
 		}
 		if f.name == "" || f.skip {
-			continue // a folder, or a file that is left out
+			continue // a directory, or a file that is left out
 		}
 		c.Bytes[f.root] += f.size
 		c.Files[f.root]++

@@ -11,7 +11,7 @@ import (
 
 // writeControl writes global/pg_control, whole or not at all, and takes the
 // marks of an unfinished restore away just before it appears: whoever sees a
-// mark may remove the folder's content.
+// mark may remove the directory's content.
 func (d *dirs) writeControl(data []byte, l *layout) error {
 	data, err := postgres.WithCheckpoint(data, postgres.NoCheckpoint)
 	if err != nil {
@@ -56,28 +56,28 @@ func (d *dirs) writeWhole(t *target, data []byte) error {
 	return nil
 }
 
-// syncRoot syncs a folder below root.
+// syncRoot syncs a directory below root.
 func syncRoot(root *os.Root, name string) error {
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
+		return fmt.Errorf("sync directory: %w", err)
 	}
 	defer f.Close()
 	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync folder %s: %w", f.Name(), err)
+		return fmt.Errorf("sync directory %s: %w", f.Name(), err)
 	}
 	return nil
 }
 
-// syncDir syncs a folder outside of those that are filled.
+// syncDir syncs a directory outside of those that are filled.
 func syncDir(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("sync folder: %w", err)
+		return fmt.Errorf("sync directory: %w", err)
 	}
 	defer f.Close()
 	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync folder %s: %w", path, err)
+		return fmt.Errorf("sync directory %s: %w", path, err)
 	}
 	return nil
 }

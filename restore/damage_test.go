@@ -70,7 +70,7 @@ func notStartable(t testing.TB, p *Plan) {
 
 // Every object that a restore reads is damaged in every way; each time it
 // fails for that reason, leaves nothing that starts, and works in the same
-// folder once the object is whole again.
+// directory once the object is whole again.
 func TestApplyDamage(t *testing.T) {
 	t.Parallel()
 	r, store, _ := newTestRepo(t)
@@ -320,7 +320,7 @@ func (b *brake) Open(ctx context.Context, key string, off, n int64) (io.ReadClos
 }
 
 // The n-th read fails, for each n: the error is reported, nothing can start,
-// and the next restore into the same folders works.
+// and the next restore into the same directories works.
 func TestApplyFaultSweep(t *testing.T) {
 	t.Parallel()
 	r, store, k := newTestRepo(t)
@@ -345,7 +345,7 @@ func TestApplyFaultSweep(t *testing.T) {
 		}
 		notStartable(t, p)
 		if f := lookAt(p.DataDir); n > 0 && !f.Marked {
-			t.Fatalf("read %d: the folder is not marked as unfinished: %+v", n, f)
+			t.Fatalf("read %d: the directory is not marked as unfinished: %+v", n, f)
 		}
 	}
 	applied(t, p, tr)

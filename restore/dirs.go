@@ -13,17 +13,17 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
-// unfinishedFile marks a folder that a restore is filling. It is the first
+// unfinishedFile marks a directory that a restore is filling. It is the first
 // thing written and the last but one to go, before the control file comes. A
-// folder with it holds nothing but what a restore put there, since a restore
+// directory with it holds nothing but what a restore put there, since a restore
 // only begins in an empty one; so the next restore may empty it again.
 const unfinishedFile = "lifeboat-restore.unfinished"
 
-// lostAndFound is in every file system's top folder. A tablespace may lie
+// lostAndFound is in every file system's top directory. A tablespace may lie
 // there; a data directory may not, as initdb has it.
 const lostAndFound = "lost+found"
 
-// dirs is the open folders that are filled: the data directory, then the
+// dirs is the open directories that are filled: the data directory, then the
 // tablespaces. Everything is written through os.Root, so nothing in them, not
 // even a link that somebody plants meanwhile, leads out of them.
 type dirs struct {
@@ -38,7 +38,7 @@ type openDir struct {
 	marker *os.File // locked as long as we work
 }
 
-// openDirs makes or opens the folders of the plan, empties those that hold an
+// openDirs makes or opens the directories of the plan, empties those that hold an
 // unfinished restore, and marks all of them as unfinished.
 func openDirs(p *Plan, l *layout) (*dirs, error) {
 	d := &dirs{plan: p}
@@ -69,7 +69,7 @@ func (d *dirs) open(path string, tablespace bool) (*openDir, error) {
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
-		return nil, folderError(path, err)
+		return nil, dirError(path, err)
 	}
 	o := &openDir{path: path, root: root}
 	if err := o.claim(tablespace); err != nil {
@@ -83,20 +83,20 @@ func (d *dirs) open(path string, tablespace bool) (*openDir, error) {
 	return o, nil
 }
 
-// makeDir makes a folder and its parents, which stay with us: a server only
+// makeDir makes a directory and its parents, which stay with us: a server only
 // passes through them.
 func (d *dirs) makeDir(path string) error {
 	var missing []string
 	for dir := path; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err == nil && !info.IsDir() {
-			return &FolderError{Path: dir, Kind: NotAFolder}
+			return &DirError{Path: dir, Kind: NotADir}
 		}
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return folderError(dir, err)
+			return dirError(dir, err)
 		}
 		missing = append(missing, dir)
 	}
@@ -106,38 +106,38 @@ func (d *dirs) makeDir(path string) error {
 			mode = 0o700
 		}
 		if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, fs.ErrExist) {
-			return folderError(dir, err)
+			return dirError(dir, err)
 		}
 		if err := os.Chmod(dir, mode); err != nil {
-			return folderError(dir, err)
+			return dirError(dir, err)
 		}
 		d.made = append(d.made, dir)
 	}
 	return nil
 }
 
-// claim makes sure that the folder is empty, or empties it when an earlier
+// claim makes sure that the directory is empty, or empties it when an earlier
 // restore left it unfinished, and marks it.
 func (o *openDir) claim(tablespace bool) error {
 	marker, err := o.root.OpenFile(unfinishedFile, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
-		return folderError(o.path, err)
+		return dirError(o.path, err)
 	}
 	o.marker = marker
-	// Where locks are not supported there is none; two restores into one folder
+	// Where locks are not supported there is none; two restores into one directory
 	// then end in errors about files that exist.
 	if err := syscall.Flock(int(marker.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
-		return &FolderError{Path: o.path, Kind: NotEmpty, Detail: "another restore is filling it"}
+		return &DirError{Path: o.path, Kind: NotEmpty, Detail: "another restore is filling it"}
 	}
 	info, err := marker.Stat()
 	if err != nil {
-		return folderError(o.path, err)
+		return dirError(o.path, err)
 	}
 	names, err := o.names(tablespace)
 	if err != nil {
 		return err
 	}
-	const text = "Lifeboat began to restore into this folder and has not finished.\n" +
+	const text = "Lifeboat began to restore into this directory and has not finished.\n" +
 		"The next restore into it removes everything that is in it.\n"
 	if len(names) > 0 {
 		// An empty marker is one that we have just made.
@@ -145,30 +145,30 @@ func (o *openDir) claim(tablespace bool) error {
 			if info.Size() == 0 {
 				o.unmark()
 			}
-			return &FolderError{Path: o.path, Kind: NotEmpty, Detail: names[0]}
+			return &DirError{Path: o.path, Kind: NotEmpty, Detail: names[0]}
 		}
 		for _, name := range names {
 			if err := o.root.RemoveAll(name); err != nil {
-				return folderError(o.path, err)
+				return dirError(o.path, err)
 			}
 		}
 	}
 	if _, err := marker.WriteAt([]byte(text), 0); err != nil {
-		return folderError(o.path, err)
+		return dirError(o.path, err)
 	}
 	return nil
 }
 
-// names lists the folder but for the marker.
+// names lists the directory but for the marker.
 func (o *openDir) names(tablespace bool) ([]string, error) {
 	f, err := o.root.Open(".")
 	if err != nil {
-		return nil, folderError(o.path, err)
+		return nil, dirError(o.path, err)
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
 	if err != nil && err != io.EOF {
-		return nil, folderError(o.path, err)
+		return nil, dirError(o.path, err)
 	}
 	names = slices.DeleteFunc(names, func(n string) bool {
 		return n == unfinishedFile || tablespace && n == lostAndFound
@@ -197,7 +197,7 @@ func (d *dirs) close() {
 	}
 }
 
-// own gives a folder or file below root to the plan's owner.
+// own gives a directory or file below root to the plan's owner.
 func (d *dirs) own(root *os.Root, name string) error {
 	if d.plan.Owner == nil {
 		return nil
@@ -219,12 +219,12 @@ func (d *dirs) ownFile(f *os.File) error {
 	return nil
 }
 
-// makeNewTablespaces makes the folders that the WAL to be replayed will want:
-// PostgreSQL makes the link and a folder in it, not the folder itself
+// makeNewTablespaces makes the directories that the WAL to be replayed will want:
+// PostgreSQL makes the link and a directory in it, not the directory itself
 // (create_tablespace_directories in commands/tablespace.c).
 func (d *dirs) makeNewTablespaces(p *Plan, l *layout) error {
 	for _, s := range p.NewTablespaces {
-		path := s.folder()
+		path := s.directory()
 		if p.fills(path) {
 			continue
 		}
@@ -233,7 +233,7 @@ func (d *dirs) makeNewTablespaces(p *Plan, l *layout) error {
 		}
 		root, err := os.OpenRoot(path)
 		if err != nil {
-			return folderError(path, err)
+			return dirError(path, err)
 		}
 		defer root.Close()
 		names, err := (&openDir{path: path, root: root}).names(true)
@@ -241,10 +241,10 @@ func (d *dirs) makeNewTablespaces(p *Plan, l *layout) error {
 			return err
 		}
 		if len(names) > 0 {
-			return &FolderError{Path: path, Kind: NotEmpty, Detail: "recovery makes a tablespace there"}
+			return &DirError{Path: path, Kind: NotEmpty, Detail: "recovery makes a tablespace there"}
 		}
 		if err := root.Chmod(".", l.rootMode()); err != nil {
-			return folderError(path, err)
+			return dirError(path, err)
 		}
 		if err := d.own(root, "."); err != nil {
 			return err
@@ -253,17 +253,17 @@ func (d *dirs) makeNewTablespaces(p *Plan, l *layout) error {
 	return nil
 }
 
-// makeFolders makes the folders of the manifest, and those of tablespaces in
+// makeDirs makes the directories of the manifest, and those of tablespaces in
 // place. They get their modes at the end: one without the right to write could
 // not be filled.
-func (d *dirs) makeFolders(l *layout) error {
-	for f := range l.folders() {
+func (d *dirs) makeDirs(l *layout) error {
+	for f := range l.directories() {
 		if f.name == "." {
 			continue
 		}
 		root := d.roots[f.root].root
 		if err := root.Mkdir(f.name, 0o700); err != nil {
-			return fmt.Errorf("make folder: %w", err)
+			return fmt.Errorf("make directory: %w", err)
 		}
 		if err := d.own(root, f.name); err != nil {
 			return err
@@ -281,37 +281,37 @@ func (l *layout) rootMode() fs.FileMode {
 	return 0o700
 }
 
-// finishFolders sets the modes of all folders, whatever the umask.
-func (d *dirs) finishFolders(l *layout) error {
+// finishDirs sets the modes of all directories, whatever the umask.
+func (d *dirs) finishDirs(l *layout) error {
 	for _, n := range slices.Backward(l.dirs) {
-		f := l.folder(n)
+		f := l.directory(n)
 		if f.name == "." || f.mode == 0o700 {
 			continue
 		}
 		if err := d.roots[f.root].root.Chmod(f.name, f.mode); err != nil {
-			return fmt.Errorf("set mode of folder: %w", err)
+			return fmt.Errorf("set mode of directory: %w", err)
 		}
 	}
 	for _, o := range d.roots {
 		if err := o.root.Chmod(".", l.rootMode()); err != nil {
-			return folderError(o.path, err)
+			return dirError(o.path, err)
 		}
 	}
 	return nil
 }
 
-// folderError names the folder and, for a lack of rights, the kind of problem.
-func folderError(path string, err error) error {
+// dirError names the directory and, for a lack of rights, the kind of problem.
+func dirError(path string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return &FolderError{Path: path, Kind: NoRights, Detail: err.Error()}
+		return &DirError{Path: path, Kind: NoRights, Detail: err.Error()}
 	}
 	if errors.Is(err, syscall.ENOTDIR) {
-		return &FolderError{Path: path, Kind: NotAFolder}
+		return &DirError{Path: path, Kind: NotADir}
 	}
 	return fmt.Errorf("prepare %s: %w", path, err)
 }
 
-// syncMade syncs the folders that were made above and beside those that are
+// syncMade syncs the directories that were made above and beside those that are
 // filled.
 func (d *dirs) syncMade() error {
 	for _, dir := range d.made {

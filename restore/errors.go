@@ -14,7 +14,7 @@ var (
 	ErrNoBackup = errors.New("there is no backup in the repository")
 
 	// ErrUnsafeManifest is wrapped by errors about a manifest whose paths
-	// contradict each other or lead out of the folder they belong to.
+	// contradict each other or lead out of the directory they belong to.
 	ErrUnsafeManifest = errors.New("the manifest cannot be restored safely")
 )
 
@@ -125,32 +125,32 @@ func (e *GapError) Error() string {
 
 func (e *GapError) Unwrap() error { return e.Err }
 
-// FolderError says that a folder cannot take what is to be written.
-type FolderError struct {
+// DirError says that a directory cannot take what is to be written.
+type DirError struct {
 	Path   string
-	Kind   FolderProblem
+	Kind   DirProblem
 	Detail string
 }
 
-// FolderProblem tells the reasons of a FolderError apart.
-type FolderProblem string
+// DirProblem tells the reasons of a DirError apart.
+type DirProblem string
 
 // The problems.
 const (
-	NotEmpty      FolderProblem = "not empty"
-	NotAFolder    FolderProblem = "not a folder"
-	ServerRunning FolderProblem = "server running"
-	NoRights      FolderProblem = "no rights"
-	Overlap       FolderProblem = "overlap"
-	BadPath       FolderProblem = "bad path"
+	NotEmpty      DirProblem = "not empty"
+	NotADir       DirProblem = "not a directory"
+	ServerRunning DirProblem = "server running"
+	NoRights      DirProblem = "no rights"
+	Overlap       DirProblem = "overlap"
+	BadPath       DirProblem = "bad path"
 )
 
-func (e *FolderError) Error() string {
+func (e *DirError) Error() string {
 	switch e.Kind {
 	case NotEmpty:
 		return fmt.Sprintf("%s is not empty%s", e.Path, prefixed(e.Detail))
-	case NotAFolder:
-		return fmt.Sprintf("%s is there and is not a folder%s", e.Path, prefixed(e.Detail))
+	case NotADir:
+		return fmt.Sprintf("%s is there and is not a directory%s", e.Path, prefixed(e.Detail))
 	case ServerRunning:
 		return fmt.Sprintf("%s is the data directory of a running server%s", e.Path, prefixed(e.Detail))
 	case NoRights:
@@ -168,7 +168,7 @@ func prefixed(detail string) string {
 
 // SpaceError says that a file system is too small for what would be written.
 type SpaceError struct {
-	Paths []string // the folders on it
+	Paths []string // the directories on it
 	Need  int64    // bytes, with the margin
 	Free  int64    // bytes that this account may use
 }

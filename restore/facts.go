@@ -20,13 +20,13 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
-// maxNames is how many names of a folder are looked at: one is enough to know
+// maxNames is how many names of a directory are looked at: one is enough to know
 // that it is not empty.
 const maxNames = 32
 
-// lookAt gathers the facts about a folder to be written to.
-func lookAt(path string) Folder {
-	var f Folder
+// lookAt gathers the facts about a directory to be written to.
+func lookAt(path string) Directory {
+	var f Directory
 	if f.Err = f.look(path); f.Err != nil {
 		return f
 	}
@@ -34,7 +34,7 @@ func lookAt(path string) Folder {
 	return f
 }
 
-func (f *Folder) look(path string) error {
+func (f *Directory) look(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		// A link that leads nowhere is something, and nothing can be made there.
@@ -79,9 +79,9 @@ func someNames(path string) ([]string, error) {
 	return names, nil
 }
 
-// lookAbove looks at the nearest folder that exists, the path itself or one
+// lookAbove looks at the nearest directory that exists, the path itself or one
 // above it: its file system is the one that will be written to.
-func (f *Folder) lookAbove(path string) error {
+func (f *Directory) lookAbove(path string) error {
 	existing := path
 	for {
 		info, err := os.Stat(existing)
@@ -129,7 +129,7 @@ func (f *Folder) lookAbove(path string) error {
 }
 
 // findOwner decides who the files belong to. Only root can choose: the account
-// that was named, else the owner of the folder if it is there, else the one
+// that was named, else the owner of the directory if it is there, else the one
 // that owned them when they were backed up.
 func findOwner(t Target, info repo.Info) (*Owner, error) {
 	if os.Geteuid() != 0 {

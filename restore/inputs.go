@@ -16,24 +16,24 @@ import (
 // WAL most of all. So NewPlan says with a *MissingFactError what it must know
 // next, and Load finds that out and asks again.
 type Inputs struct {
-	Backups  []repo.Info                      // oldest first
-	Unread   map[string]error                 // by label: backups that cannot be believed or read
-	Notes    []string                         // what came up while they were read
-	Archives map[postgres.SystemID]*wal.Index // the WAL archives
-	Contents map[string]*Contents             // by label: what the manifests say
-	Surveys  map[string]*Survey               // by label: what the WAL says, for the target at hand
-	Folders  map[string]Folder                // by path as in the plan
-	Owners   map[string]OwnerFact             // by label
+	Backups     []repo.Info                      // oldest first
+	Unread      map[string]error                 // by label: backups that cannot be believed or read
+	Notes       []string                         // what came up while they were read
+	Archives    map[postgres.SystemID]*wal.Index // the WAL archives
+	Contents    map[string]*Contents             // by label: what the manifests say
+	Surveys     map[string]*Survey               // by label: what the WAL says, for the target at hand
+	Directories map[string]Directory             // by path as in the plan
+	Owners      map[string]OwnerFact             // by label
 }
 
 // MissingFactError says what NewPlan must know to go on.
 type MissingFactError struct {
-	Archive  postgres.SystemID // the archive of this system, if not 0
-	Backup   *repo.Info        // what follows is about this backup
-	Contents bool              // what its manifest says
-	Survey   *wal.Path         // what the WAL from its start along this path says
-	Owner    bool              // who is to own its files
-	Folders  []string          // these folders
+	Archive     postgres.SystemID // the archive of this system, if not 0
+	Backup      *repo.Info        // what follows is about this backup
+	Contents    bool              // what its manifest says
+	Survey      *wal.Path         // what the WAL from its start along this path says
+	Owner       bool              // who is to own its files
+	Directories []string          // these directories
 }
 
 func (e *MissingFactError) Error() string { return fmt.Sprintf("facts are missing: %+v", *e) }
@@ -83,8 +83,8 @@ type Survey struct {
 	Parameters  postgres.ParameterChange
 }
 
-// Folder is what was found at a path that is to be written to.
-type Folder struct {
+// Directory is what was found at a path that is to be written to.
+type Directory struct {
 	Real    string // the path with links resolved, as far as it exists
 	Exists  bool
 	IsDir   bool
@@ -97,12 +97,12 @@ type Folder struct {
 	UID      int     // of its owner
 	Self     int     // the account that looked
 	Writable bool    // by this process; of the nearest existing parent if it does not exist
-	Above    []Above // the existing folders above it, nearest first
+	Above    []Above // the existing directories above it, nearest first
 	Device   uint64  // of its file system
 	Free     int64   // bytes there
 }
 
-// Above is a folder that an account must pass to reach another.
+// Above is a directory that an account must pass to reach another.
 type Above struct {
 	Path     string
 	Mode     fs.FileMode
@@ -115,7 +115,7 @@ type OwnerFact struct {
 	Err   error
 }
 
-// passable says whether the account can go through the folder, by its
+// passable says whether the account can go through the directory, by its
 // permission bits.
 func (a Above) passable(o *Owner) bool {
 	switch {

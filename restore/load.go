@@ -15,7 +15,7 @@ import (
 )
 
 // Load finds out what NewPlan needs to know for this target: it reads the
-// repository and looks at the folders, and changes nothing.
+// repository and looks at the directories, and changes nothing.
 //
 // What makes a plan impossible is not Load's business: it returns Inputs from
 // which NewPlan returns that error. Load's own errors are those of the store,
@@ -23,7 +23,7 @@ import (
 func Load(ctx context.Context, r *repo.Repo, t Target, o Options) (*Inputs, error) {
 	in := &Inputs{
 		Unread: map[string]error{}, Archives: map[postgres.SystemID]*wal.Index{}, Contents: map[string]*Contents{},
-		Surveys: map[string]*Survey{}, Folders: map[string]Folder{}, Owners: map[string]OwnerFact{},
+		Surveys: map[string]*Survey{}, Directories: map[string]Directory{}, Owners: map[string]OwnerFact{},
 	}
 	if !r.CanOpenData() {
 		return nil, repo.ErrNoIdentity
@@ -131,8 +131,8 @@ func (in *Inputs) find(ctx context.Context, r *repo.Repo, t Target, m *MissingFa
 			o.Listed(m.Archive)
 		}
 	}
-	for _, path := range m.Folders {
-		in.Folders[path] = lookAt(path)
+	for _, path := range m.Directories {
+		in.Directories[path] = lookAt(path)
 	}
 	if m.Backup == nil {
 		return nil

@@ -23,15 +23,15 @@ import (
 //
 // Errors: *MissingFactError when Inputs do not hold what is needed; see Load.
 // ErrNoBackup, *BackupError, *UnbelievedError, *TargetError, *UnreachableError, *GapError,
-// *FolderError, *WordError, *SpaceError, *OwnerError.
+// *DirError, *WordError, *SpaceError, *OwnerError.
 func NewPlan(in *Inputs, t Target) (*Plan, error) {
 	if err := t.check(); err != nil {
 		return nil, err
 	}
 	// The commonest mistake first: nobody should wait for it.
-	found, known := in.Folders[t.DataDir]
+	found, known := in.Directories[t.DataDir]
 	if !known {
-		return nil, &MissingFactError{Folders: []string{t.DataDir}}
+		return nil, &MissingFactError{Directories: []string{t.DataDir}}
 	}
 	if err := checkFree(filled{path: t.DataDir}, found, true); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (t Target) check() error {
 		return &TargetError{"what to do at the target was said, and no target"}
 	}
 	if !filepath.IsAbs(t.DataDir) || filepath.Clean(t.DataDir) != t.DataDir || hasControl(t.DataDir) {
-		return &FolderError{Path: t.DataDir, Kind: BadPath, Detail: "an absolute path without control characters is needed"}
+		return &DirError{Path: t.DataDir, Kind: BadPath, Detail: "an absolute path without control characters is needed"}
 	}
 	return nil
 }
@@ -132,7 +132,7 @@ func planWith(in *Inputs, t Target, c candidate) (*Plan, error) {
 	if err := p.placeTablespaces(t, survey); err != nil {
 		return nil, err
 	}
-	if err := p.checkFolders(in, t, contents); err != nil {
+	if err := p.checkDirs(in, t, contents); err != nil {
 		return nil, err
 	}
 	settings, err := p.recoverySettings(t, survey)

@@ -17,7 +17,7 @@ type Plan struct {
 	DataDir string    `json:"data_directory"`
 	Label   string    `json:"backup"`
 
-	// Unfinished says that the folders hold an earlier restore that was not
+	// Unfinished says that the directories hold an earlier restore that was not
 	// completed; Apply removes it first.
 	Unfinished bool `json:"unfinished,omitempty"`
 
@@ -25,7 +25,7 @@ type Plan struct {
 	Tablespaces []Tablespace `json:"tablespaces,omitempty"`
 
 	// NewTablespaces are made by records in the WAL to be replayed. PostgreSQL
-	// wants their folders to be there, at the very paths of the records.
+	// wants their directories to be there, at the very paths of the records.
 	NewTablespaces []NewTablespace `json:"new_tablespaces,omitempty"`
 
 	Point    Point             `json:"target"`
@@ -75,19 +75,19 @@ type Tablespace struct {
 	OID     uint32 `json:"oid"`
 	From    string `json:"from,omitempty"` // its path when it was backed up
 	To      string `json:"to,omitempty"`
-	InPlace bool   `json:"in_place,omitempty"` // a folder of the data directory
+	InPlace bool   `json:"in_place,omitempty"` // a directory of the data directory
 }
 
 // NewTablespace is a tablespace that recovery will make.
 type NewTablespace struct {
 	OID  uint32       `json:"oid"`
 	Path string       `json:"path"`
-	To   string       `json:"to,omitempty"` // with Target.Confine: the folder to be shown there
+	To   string       `json:"to,omitempty"` // with Target.Confine: the directory to be shown there
 	LSN  postgres.LSN `json:"lsn"`          // of the record
 }
 
-// folder is where its files really lie.
-func (n NewTablespace) folder() string { return cmp.Or(n.To, n.Path) }
+// directory is where its files really lie.
+func (n NewTablespace) directory() string { return cmp.Or(n.To, n.Path) }
 
 // Span is a part of the timeline path.
 type Span struct {

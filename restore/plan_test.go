@@ -19,7 +19,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
-var update = flag.Bool("update", false, "write the expected plans in testdata anew")
+var update = flag.Bool("update", false, "write the expected plans in testdata again")
 
 // TestPlans runs the cases in testdata/plan. A file holds cases that begin with
 // "=== NAME"; what stands before the first belongs to all of them. A case is
@@ -31,11 +31,11 @@ var update = flag.Bool("update", false, "write the expected plans in testdata an
 //	bad-history 3
 //	contents A bytes=1000,20 error=...
 //	survey A end=0/700000 last=0/6FFF00 commit=05:00 reached newest=06:00 made=16500:/new broken=SEGMENT
-//	folder /restore/data exists names=a,b pid=1 ...
+//	directory /restore/data exists names=a,b pid=1 ...
 //	owner A postgres 105 106
 //	target time=04:00 backup=A timeline=2 action=promote tablespace=16400=/new
 //
-// Backups have labels A, B, C; times are on 2026-01-31, in UTC. Folders that a
+// Backups have labels A, B, C; times are on 2026-01-31, in UTC. Directories that a
 // case does not speak of are missing, in a parent that takes everything.
 func TestPlans(t *testing.T) {
 	t.Parallel()
@@ -91,7 +91,7 @@ func planCase(t *testing.T, text string) string {
 	r, _, _ := newTestRepo(t)
 	w := &world{t: t, repo: r, free: 1 << 40, target: Target{DataDir: "/restore/data", FetchCommand: []string{"/usr/bin/lifeboat", "wal", "fetch"}},
 		in: &Inputs{Unread: map[string]error{}, Archives: map[postgres.SystemID]*wal.Index{}, Contents: map[string]*Contents{},
-			Surveys: map[string]*Survey{}, Folders: map[string]Folder{}, Owners: map[string]OwnerFact{}}}
+			Surveys: map[string]*Survey{}, Directories: map[string]Directory{}, Owners: map[string]OwnerFact{}}}
 	for line := range strings.Lines(text) {
 		if f := strings.Fields(line); len(f) > 0 && !strings.HasPrefix(f[0], "#") {
 			w.read(f[0], f[1:])
@@ -136,9 +136,9 @@ func (w *world) plan() (*Plan, error) {
 			}
 			w.in.Archives[m.Archive] = ix
 		}
-		for _, f := range m.Folders {
+		for _, f := range m.Directories {
 			made := f != w.target.DataDir // a tablespace's directory that somebody has made
-			w.in.Folders[f] = Folder{Real: f, Exists: made, IsDir: made, Writable: true, Device: 1, Free: w.free}
+			w.in.Directories[f] = Directory{Real: f, Exists: made, IsDir: made, Writable: true, Device: 1, Free: w.free}
 		}
 		if m.Owner {
 			w.in.Owners[m.Backup.Label] = OwnerFact{}
@@ -217,8 +217,8 @@ func (w *world) read(verb string, f []string) {
 		w.contents(f[0], args(f[1:]))
 	case "survey":
 		w.survey(f[0], args(f[1:]))
-	case "folder":
-		w.folder(f[0], args(f[1:]))
+	case "directory":
+		w.directory(f[0], args(f[1:]))
 	case "owner":
 		w.in.Owners[label(f[0])] = OwnerFact{Owner: &Owner{User: f[1], Group: f[1], UID: w.number(f[2]), GID: w.number(f[3])}}
 	case "no-owner":
@@ -298,8 +298,8 @@ func (w *world) survey(name string, a map[string]string) {
 	w.in.Surveys[label(name)] = s
 }
 
-func (w *world) folder(path string, a map[string]string) {
-	f := Folder{Real: path, Exists: true, IsDir: a["file"] == "", Writable: a["closed"] == "", Marked: a["marked"] != "",
+func (w *world) directory(path string, a map[string]string) {
+	f := Directory{Real: path, Exists: true, IsDir: a["file"] == "", Writable: a["closed"] == "", Marked: a["marked"] != "",
 		Control: a["control"] != "", Device: 1, Free: w.free}
 	if a["names"] != "" {
 		f.Names = strings.Split(a["names"], ",")
@@ -326,7 +326,7 @@ func (w *world) folder(path string, a map[string]string) {
 		mode, _ := strconv.ParseUint(a["above"], 8, 32)
 		f.Above = []Above{{Path: filepath.Dir(path), Mode: fs.FileMode(mode)}}
 	}
-	w.in.Folders[path] = f
+	w.in.Directories[path] = f
 }
 
 func (w *world) setTarget(a map[string]string) {

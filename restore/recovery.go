@@ -39,7 +39,7 @@ func (d *dirs) writeRecovery(p *Plan, l *layout, o Options) error {
 
 // linkTablespaces makes the links of the tablespaces, and the file from which
 // PostgreSQL makes them again when it begins to recover. In-place tablespaces
-// are in neither: PostgreSQL would put a link where their folder is.
+// are in neither: PostgreSQL would put a link where their directory is.
 func (d *dirs) linkTablespaces(p *Plan, l *layout) error {
 	var links []postgres.TablespaceLink
 	for _, s := range p.Tablespaces {
@@ -134,7 +134,7 @@ func minimalConf(info repo.Info) string {
 # configuration outside of the data directory, so none came with it.
 # What lifeboat-config/ holds, if it is there, is a copy of that configuration;
 # take from it what this server shall have (memory, network, logging), but
-# mind that it may name files and folders of the other server.
+# mind that it may name files and directories of the other server.
 #
 # Only this host can connect: listen_addresses is localhost by default, and
 # pg_hba.conf decides who may.

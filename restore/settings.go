@@ -79,7 +79,7 @@ func targetSettings(point Point, action Action) []Setting {
 }
 
 // inPlaceSettings allow tablespaces in place where there are some. When it is
-// consistent, recovery stops at a folder in pg_tblspc unless it is told that
+// consistent, recovery stops at a directory in pg_tblspc unless it is told that
 // they may be there (CheckTablespaceDirectory in access/transam/xlogrecovery.c).
 func (p *Plan) inPlaceSettings(s *Survey) []Setting {
 	if s.InPlace || slices.ContainsFunc(p.Tablespaces, func(t Tablespace) bool { return t.InPlace }) {
@@ -143,7 +143,7 @@ func (p *Plan) addNotes(t Target, c *Contents) {
 		note("an unfinished restore lies there; it is removed first")
 	}
 	for _, n := range p.NewTablespaces {
-		note("the WAL makes tablespace %d at %s; the folder is made for it", n.OID, n.Path)
+		note("the WAL makes tablespace %d at %s; the directory is made for it", n.OID, n.Path)
 	}
 	switch p.Action {
 	case Pause:

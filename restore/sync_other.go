@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 )
 
-// Elsewhere each file is synced when it is complete, and each folder at the end.
+// Elsewhere each file is synced when it is complete, and each directory at the end.
 
 func totalMemory() int64 { return math.MaxInt64 }
 

@@ -26,7 +26,7 @@ type Target struct {
 	// and waits for nobody.
 	KeepArchiving bool
 
-	// Confine is a folder that holds every tablespace, each under its OID, or
+	// Confine is a directory that holds every tablespace, each under its OID, or
 	// "" to leave them at their own paths. PostgreSQL still wants those that the
 	// WAL makes at the paths of the records: whoever starts the server must
 	// show it NewTablespace.To there. The data directory is confined by its own

@@ -14,11 +14,11 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
-// place is where one thing of a backup goes: a folder that the restore fills
+// place is where one thing of a backup goes: a directory that the restore fills
 // (the data directory or a tablespace) and a path below it.
 type place struct {
-	root int    // index of the folder; 0 is the data directory
-	name string // relative, with slashes; "." is the folder itself
+	root int    // index of the directory; 0 is the data directory
+	name string // relative, with slashes; "." is the directory itself
 }
 
 // layout is the files of a manifest brought to their places.
@@ -57,28 +57,28 @@ func (l *layout) target(i int) target {
 	return target{place: where, path: e.Path, size: e.Size, mode: fileMode(e), skip: leftOut(e.Path)}
 }
 
-// folders yields the directories to make, parents first.
-func (l *layout) folders() iter.Seq[folder] {
-	return func(yield func(folder) bool) {
+// directories yields the directories to make, parents first.
+func (l *layout) directories() iter.Seq[directory] {
+	return func(yield func(directory) bool) {
 		for _, d := range l.dirs {
-			if !yield(l.folder(d)) {
+			if !yield(l.directory(d)) {
 				return
 			}
 		}
 	}
 }
 
-func (l *layout) folder(d numbered) folder {
+func (l *layout) directory(d numbered) directory {
 	if d.file < 0 {
-		return folder{place{0, l.inPlace[-1-d.file]}, 0o700}
+		return directory{place{0, l.inPlace[-1-d.file]}, 0o700}
 	}
 	e := l.manifest.At(int(d.file))
 	where, _ := locate(e, l.roots)
-	return folder{where, fileMode(e)}
+	return directory{where, fileMode(e)}
 }
 
-// folder is a folder to make.
-type folder struct {
+// directory is a directory to make.
+type directory struct {
 	place
 	mode fs.FileMode
 }
@@ -100,8 +100,8 @@ const maxControlFile = 64 << 10
 // where each goes. Every error wraps ErrUnsafeManifest: a signed manifest of
 // our own never has one.
 //
-// The checks are what keeps a restore inside its folders before any file
-// system is involved: no path leaves its folder (FileEntry.Check), none passes
+// The checks are what keeps a restore inside its directories before any file
+// system is involved: no path leaves its directory (FileEntry.Check), none passes
 // through a file or a link, none occurs twice (repo.Files), and pg_tblspc holds nothing but
 // the tablespaces that the plan knows.
 func newLayout(files *repo.Files, spaces []Tablespace) (*layout, error) {
@@ -127,8 +127,8 @@ func newLayout(files *repo.Files, spaces []Tablespace) (*layout, error) {
 	return l, nil
 }
 
-// tablespaceRoots maps pg_tblspc/<oid> to the index of its folder; in-place
-// tablespaces are folders of the data directory and map to 0.
+// tablespaceRoots maps pg_tblspc/<oid> to the index of its directory; in-place
+// tablespaces are directories of the data directory and map to 0.
 func tablespaceRoots(spaces []Tablespace) map[string]int {
 	roots := map[string]int{}
 	n := 0
@@ -163,12 +163,12 @@ func (l *layout) add(i int, e repo.FileEntry) error {
 	return nil
 }
 
-// locate finds the folder that a path of the manifest belongs to.
+// locate finds the directory that a path of the manifest belongs to.
 func locate(e repo.FileEntry, roots map[string]int) (place, error) {
 	rest, ok := strings.CutPrefix(e.Path, "pg_tblspc/")
 	if !ok {
 		if e.Path == "pg_tblspc" && e.Type != repo.Dir {
-			return place{}, errors.New("pg_tblspc is not a folder")
+			return place{}, errors.New("pg_tblspc is not a directory")
 		}
 		return place{0, e.Path}, nil
 	}
@@ -178,7 +178,7 @@ func locate(e repo.FileEntry, roots map[string]int) (place, error) {
 	case !known:
 		return place{}, fmt.Errorf("%.200q is in no tablespace of the backup", e.Path)
 	case !deeper && e.Type != repo.Dir:
-		return place{}, fmt.Errorf("tablespace %s is not a folder", oid)
+		return place{}, fmt.Errorf("tablespace %s is not a directory", oid)
 	case root == 0:
 		return place{0, e.Path}, nil
 	case !deeper:

@@ -36,35 +36,35 @@ func TestLayoutRefuses(t *testing.T) {
 	}
 	link := repo.FileEntry{Type: "link", Path: "base/link", Mode: 0o777}
 	for name, add := range map[string][]repo.FileEntry{
-		"parent":                        {file("../x")},
-		"parent alone":                  {dir("..")},
-		"parent within":                 {file("base/../../x")},
-		"parent that stays inside":      {file("base/../x")},
-		"absolute":                      {file("/etc/passwd")},
-		"the folder itself":             {dir(".")},
-		"empty":                         {file("")},
-		"slash at the end":              {file("base/")},
-		"double slash":                  {file("base//2")},
-		"zero byte":                     {file("base/\x00")},
-		"setuid":                        {{Type: repo.Regular, Path: "base/2", Mode: 0o4755}},
-		"negative size":                 {{Type: repo.Regular, Path: "base/2", Mode: 0o600, Size: -1}},
-		"device":                        {{Type: "device", Path: "base/2", Mode: 0o600}},
-		"twice":                         {file("base/1")},
-		"twice as another kind":         {dir("base/1")},
-		"below a file":                  {file("base/1/x")},
-		"in a folder that is not there": {file("nowhere/x")},
-		"link":                          {link},
-		"below a link":                  {link, file("base/link/passwd")},
-		"unknown tablespace":            {dir("pg_tblspc/16402"), file("pg_tblspc/16402/x")},
-		"no number":                     {dir("pg_tblspc/x")},
-		"leading zero":                  {dir("pg_tblspc/016400")},
-		"tablespace that is a file":     {file("pg_tblspc/16400")},
-		"file in pg_tblspc":             {file("pg_tblspc/readme")},
-		"folder missing in tablespace":  {file("pg_tblspc/16400/PG_15_202209061/1")},
-		"folder missing in place":       {file("pg_tblspc/16401/PG_15_202209061/1")},
-		"a key in a tablespace":         {file("pg_tblspc/16400/authorized_keys")},
-		"a directory in a tablespace":   {dir("pg_tblspc/16400/.ssh")},
-		"no version's directory":        {dir("pg_tblspc/16400/PG_15")},
+		"parent":                           {file("../x")},
+		"parent alone":                     {dir("..")},
+		"parent within":                    {file("base/../../x")},
+		"parent that stays inside":         {file("base/../x")},
+		"absolute":                         {file("/etc/passwd")},
+		"the directory itself":             {dir(".")},
+		"empty":                            {file("")},
+		"slash at the end":                 {file("base/")},
+		"double slash":                     {file("base//2")},
+		"zero byte":                        {file("base/\x00")},
+		"setuid":                           {{Type: repo.Regular, Path: "base/2", Mode: 0o4755}},
+		"negative size":                    {{Type: repo.Regular, Path: "base/2", Mode: 0o600, Size: -1}},
+		"device":                           {{Type: "device", Path: "base/2", Mode: 0o600}},
+		"twice":                            {file("base/1")},
+		"twice as another kind":            {dir("base/1")},
+		"below a file":                     {file("base/1/x")},
+		"in a directory that is not there": {file("nowhere/x")},
+		"link":                             {link},
+		"below a link":                     {link, file("base/link/passwd")},
+		"unknown tablespace":               {dir("pg_tblspc/16402"), file("pg_tblspc/16402/x")},
+		"no number":                        {dir("pg_tblspc/x")},
+		"leading zero":                     {dir("pg_tblspc/016400")},
+		"tablespace that is a file":        {file("pg_tblspc/16400")},
+		"file in pg_tblspc":                {file("pg_tblspc/readme")},
+		"directory missing in tablespace":  {file("pg_tblspc/16400/PG_15_202209061/1")},
+		"directory missing in place":       {file("pg_tblspc/16401/PG_15_202209061/1")},
+		"a key in a tablespace":            {file("pg_tblspc/16400/authorized_keys")},
+		"a directory in a tablespace":      {dir("pg_tblspc/16400/.ssh")},
+		"no version's directory":           {dir("pg_tblspc/16400/PG_15")},
 	} {
 		_, err := layoutOf(append(append([]repo.FileEntry{}, honest...), add...), spaces)
 		if !errors.Is(err, ErrUnsafeManifest) {
@@ -72,10 +72,10 @@ func TestLayoutRefuses(t *testing.T) {
 		}
 	}
 	for name, list := range map[string][]repo.FileEntry{
-		"no control file":          {dir("global")},
-		"control file is a folder": {dir("global"), dir("global/pg_control")},
-		"huge control file":        {dir("global"), {Type: repo.Regular, Path: "global/pg_control", Mode: 0o600, Size: 1 << 30}},
-		"pg_tblspc is a file":      {dir("global"), file("global/pg_control"), file("pg_tblspc")},
+		"no control file":             {dir("global")},
+		"control file is a directory": {dir("global"), dir("global/pg_control")},
+		"huge control file":           {dir("global"), {Type: repo.Regular, Path: "global/pg_control", Mode: 0o600, Size: 1 << 30}},
+		"pg_tblspc is a file":         {dir("global"), file("global/pg_control"), file("pg_tblspc")},
 	} {
 		if _, err := layoutOf(list, spaces); !errors.Is(err, ErrUnsafeManifest) {
 			t.Errorf("%s: error %v", name, err)
@@ -165,7 +165,7 @@ func TestModes(t *testing.T) {
 			}
 			got := l.target(2).mode
 			if kind == repo.Dir {
-				for f := range l.folders() {
+				for f := range l.directories() {
 					if f.name == "x" {
 						got = f.mode
 					}

@@ -62,7 +62,7 @@ func (p *Plan) checkWord(t Target, in *Inputs) error {
 	}
 	e := &WordError{Backup: p.Label}
 	ask := func(oid uint32, from, path string) {
-		reason := needsWord(path, in.Folders[path], p.Owner)
+		reason := needsWord(path, in.Directories[path], p.Owner)
 		if reason != "" && !t.names(oid, from) {
 			e.Wanted = append(e.Wanted, Unnamed{oid, path, reason})
 		}
@@ -73,7 +73,7 @@ func (p *Plan) checkWord(t Target, in *Inputs) error {
 		}
 	}
 	for _, n := range p.NewTablespaces {
-		ask(n.OID, n.Path, n.folder())
+		ask(n.OID, n.Path, n.directory())
 	}
 	if len(e.Wanted) == 0 {
 		return nil
@@ -93,7 +93,7 @@ func (m Mapping) isOf(oid uint32, path string) bool {
 
 // needsWord says why a directory is not taken unless somebody names it, or "". One
 // that an interrupted restore has marked was taken before.
-func needsWord(path string, found Folder, owner *Owner) string {
+func needsWord(path string, found Directory, owner *Owner) string {
 	switch {
 	case !found.Exists:
 		return "which is not there"

@@ -59,10 +59,10 @@ func TestFailureModes(t *testing.T) {
 	}
 }
 
-// hasTest says whether a test function stands in a folder.
-func hasTest(t *testing.T, folder, name string) bool {
+// hasTest says whether a test function stands in a directory.
+func hasTest(t *testing.T, directory, name string) bool {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", filepath.FromSlash(folder), "*_test.go"))
+	files, err := filepath.Glob(filepath.Join("..", filepath.FromSlash(directory), "*_test.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 
 const module = "github.com/lifeboat-dr/lifeboat/"
 
-// mayImport is the direction between the houses (docs/architecture.md):
+// mayImport is the direction between the packages (docs/architecture.md):
 // cmd → verify → restore → wal → repo → {storage, postgres}; cmd → backup → wal;
 // cmd → copier → wal; cmd → rds → verify, and of verify what looks at servers and
 // keeps evidence.
@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 }
 
 // keptIn lists the homes of foreign packages, so that replacing one touches one
-// house. Errors are returned, so "log" has none.
+// top. Errors are returned, so "log" has none.
 var keptIn = map[string][]string{
 	"github.com/aws/":               {"storage/s3", "rds/aws", "cmd"},
 	"github.com/urfave/cli/":        {"cmd"},
@@ -73,11 +73,11 @@ var onlyCmd = map[string][]string{
 	"http.Post":                 {},
 }
 
-// forTests says whether a folder holds helpers for tests, such as servertest:
+// forTests says whether a directory holds helpers for tests, such as servertest:
 // they may do what tests may, and no program that users get is built with them.
 // A selftest is none of them: users run it.
-func forTests(folder string) bool {
-	return strings.HasPrefix(folder, "testdata") || slices.ContainsFunc(strings.Split(folder, "/"), func(name string) bool { return strings.HasSuffix(name, "test") && name != "selftest" })
+func forTests(directory string) bool {
+	return strings.HasPrefix(directory, "testdata") || slices.ContainsFunc(strings.Split(directory, "/"), func(name string) bool { return strings.HasSuffix(name, "test") && name != "selftest" })
 }
 
 // inProgram are the helpers that a program needs after all: lifeboat
@@ -119,9 +119,9 @@ func unwanted(path string) bool {
 
 // source is one file that is no test: tests may do what they need.
 type source struct {
-	house, folder string // "storage", "storage/s3"
-	path          string
-	file          *ast.File
+	top, directory string // "storage", "storage/s3"
+	path           string
+	file           *ast.File
 }
 
 func sources(t *testing.T, set *token.FileSet) []source {
@@ -146,9 +146,9 @@ func sources(t *testing.T, set *token.FileSet) []source {
 		if err != nil {
 			return err
 		}
-		folder := filepath.ToSlash(filepath.Dir(rel))
-		house, _, _ := strings.Cut(folder, "/")
-		all = append(all, source{house, folder, rel, file})
+		directory := filepath.ToSlash(filepath.Dir(rel))
+		top, _, _ := strings.Cut(directory, "/")
+		all = append(all, source{top, directory, rel, file})
 		return nil
 	})
 	if err != nil {
@@ -174,12 +174,12 @@ func problems(src source) []string {
 	var found []string
 	report := func(format string, args ...any) { found = append(found, fmt.Sprintf(format, args...)) }
 
-	if forTests(src.folder) {
+	if forTests(src.directory) {
 		return nil
 	}
-	allowed, known := mayImport[src.house]
+	allowed, known := mayImport[src.top]
 	if !known {
-		report("%s is no house the rules know", src.house)
+		report("%s is no package the rules know", src.top)
 	}
 	for _, imp := range src.file.Imports {
 		path, err := strconv.Unquote(imp.Path.Value)
@@ -190,14 +190,14 @@ func problems(src source) []string {
 		if own, ok := strings.CutPrefix(path, module); ok {
 			switch {
 			case !covers(allowed, own):
-				report("%s must not import %s", src.house, own)
-			case forTests(own) && !at(inProgram[own], src.folder):
+				report("%s must not import %s", src.top, own)
+			case forTests(own) && !at(inProgram[own], src.directory):
 				report("%s is for tests", own)
 			}
 		}
 		for prefix, homes := range keptIn {
 			matches := path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
-			if matches && !at(homes, src.folder) {
+			if matches && !at(homes, src.directory) {
 				report("%s is kept in %q", path, homes)
 			}
 		}
@@ -207,12 +207,12 @@ func problems(src source) []string {
 		case *ast.SelectorExpr:
 			if pkg, ok := n.X.(*ast.Ident); ok {
 				name := pkg.Name + "." + n.Sel.Name
-				if homes, ok := onlyCmd[name]; ok && src.house != "cmd" && !at(homes, src.folder) {
+				if homes, ok := onlyCmd[name]; ok && src.top != "cmd" && !at(homes, src.directory) {
 					report("only cmd calls %s", name)
 				}
 			}
 		case *ast.FuncDecl:
-			if n.Recv == nil && n.Name.Name == "init" && src.folder != beforeMain {
+			if n.Recv == nil && n.Name.Name == "init" && src.directory != beforeMain {
 				report("func init: what runs must be called by name")
 			}
 		}
@@ -229,16 +229,16 @@ func covers(allowed []string, own string) bool {
 	})
 }
 
-// at says whether a folder is one of homes or below one.
-func at(homes []string, folder string) bool {
+// at says whether a directory is one of homes or below one.
+func at(homes []string, directory string) bool {
 	return slices.ContainsFunc(homes, func(h string) bool {
-		return folder == h || strings.HasPrefix(folder, h+"/")
+		return directory == h || strings.HasPrefix(directory, h+"/")
 	})
 }
 
 // TestRulesCanFail holds the rules to programs that break them.
 func TestRulesCanFail(t *testing.T) {
-	for code, folder := range map[string]string{
+	for code, directory := range map[string]string{
 		`import _ "` + module + `restore"`:           "backup",
 		`import _ "` + module + `backup"`:            "restore",
 		`import _ "` + module + `storage/s3"`:        "wal",
@@ -256,9 +256,9 @@ func TestRulesCanFail(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		house, _, _ := strings.Cut(folder, "/")
-		if got := problems(source{house, folder, "x.go", file}); len(got) != 1 {
-			t.Errorf("in %s: %s: problems %q, want one", folder, code, got)
+		top, _, _ := strings.Cut(directory, "/")
+		if got := problems(source{top, directory, "x.go", file}); len(got) != 1 {
+			t.Errorf("in %s: %s: problems %q, want one", directory, code, got)
 		}
 	}
 }

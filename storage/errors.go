@@ -11,7 +11,7 @@ import (
 // store answered.
 var (
 	// ErrNoStore says that the place itself is missing: no such bucket, the
-	// root folder is gone, its file system is not mounted. It is never
+	// root directory is gone, its file system is not mounted. It is never
 	// fs.ErrNotExist, which is about one object.
 	ErrNoStore = errors.New("the store is not there")
 

@@ -26,7 +26,7 @@ import (
 // Errors: fs.ErrExist and fs.ErrNotExist (by errors.Is) mean just what the
 // methods below say. fs.ErrNotExist is only ever returned when the store
 // itself said that the object is not there: a missing bucket, a missing root
-// folder, a refused login and a broken connection are other errors, because
+// directory, a refused login and a broken connection are other errors, because
 // "not in the archive" decides whether PostgreSQL ends recovery.
 // fs.ErrPermission means that the store refused for lack of rights.
 //

@@ -263,7 +263,7 @@ func (l *lookAhead) push(name postgres.WALName, held tokens, sum *summary) {
 }
 
 // confirm asks the store for the header of a file that was remembered too long ago,
-// and remembers it anew if it is there. While another repository is down, the
+// and remembers it again if it is there. While another repository is down, the
 // server's backlog stays ready for hours: to seal all of it again every few minutes,
 // to be told that it is there, would cost as much as the outage.
 func (l *lookAhead) confirm(name postgres.WALName, opened time.Time) bool {

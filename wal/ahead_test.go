@@ -149,7 +149,7 @@ func TestPushAheadPassesNoOddFile(t *testing.T) {
 	outside := writeFile(t, odd, segmentBytes(segment(t, odd, 1<<20), testSystem, 1))
 	for what, put := range map[string]func(path string) error{
 		"missing":        func(path string) error { return nil },
-		"a folder":       func(path string) error { return os.Mkdir(path, 0o700) },
+		"a directory":    func(path string) error { return os.Mkdir(path, 0o700) },
 		"a link outside": func(path string) error { return os.Symlink(outside, path) },
 		"a pipe":         func(path string) error { return syscall.Mkfifo(path, 0o600) },
 		"zeros":          func(path string) error { return os.WriteFile(path, make([]byte, 1<<20), 0o600) },

@@ -14,7 +14,7 @@ import (
 // CheckObject reads one object of the archive of a system to its end: without
 // an identity its signature and its sealed bytes are verified, with one it is
 // opened too, and a segment must be the one of its name. rest is the key below
-// the system's folder. Errors are those of repo.OpenEnvelope and *HeaderError.
+// the system's directory. Errors are those of repo.OpenEnvelope and *HeaderError.
 func (ix *Index) CheckObject(ctx context.Context, r *repo.Repo, rest string) error {
 	key := repo.SystemWALPrefix(ix.system) + rest
 	if !r.CanOpenData() {

@@ -138,12 +138,12 @@ func (p *part) compare() error {
 // slicesCheck holds a whole segment that is about to be archived against the
 // slices of it that are archived, beside other work.
 //
-// Each segment costs one listing, of the folder of its own slices. It is under
+// Each segment costs one listing, of the directory of its own slices. It is under
 // way while the segment is sealed and, in a push, while the marker is read, so
 // nobody waits a round trip longer. S3 charges it like the PUT that follows,
 // $0.005 for 1,000: $0.33 for 1 TB of WAL. Where a push looks ahead, one
 // listing for all segments would save most of that; but it shows all that is
-// archived behind the first, however much, and in a folder it reads the names of
+// archived behind the first, however much, and in a directory it reads the names of
 // the whole timeline, where that of one segment's slices is next to nothing.
 // Slices themselves, one header each, are read only where there are any: where a
 // stream archives beside.

@@ -106,7 +106,7 @@ func TestFetchProvesAbsence(t *testing.T) {
 	})
 }
 
-// A bucket or folder that is gone says nothing about what the archive held.
+// A bucket or directory that is gone says nothing about what the archive held.
 func TestFetchFromMissingStore(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join(t.TempDir(), "repository")
@@ -117,14 +117,14 @@ func TestFetchFromMissingStore(t *testing.T) {
 	}
 	for _, name := range []string{"000000010000000000000002", "00000002.history"} {
 		if err := tryFetch(t, a.Repo, testSystem, name); err == nil || errors.Is(err, ErrNotArchived) {
-			t.Errorf("%s from a folder that is gone: %v", name, err)
+			t.Errorf("%s from a directory that is gone: %v", name, err)
 		}
 	}
 	if err := os.Mkdir(root, 0o700); err != nil { // as when a file system is not mounted
 		t.Fatal(err)
 	}
 	if err := tryFetch(t, a.Repo, testSystem, "000000010000000000000002"); err == nil || errors.Is(err, ErrNotArchived) {
-		t.Errorf("from an empty folder: %v", err)
+		t.Errorf("from an empty directory: %v", err)
 	}
 }
 
@@ -300,13 +300,13 @@ func TestFetchToUnwritablePlace(t *testing.T) {
 	name := walName(t, "000000010000000000000001")
 	dir := t.TempDir()
 	if err := Fetch(context.Background(), a.Repo, testSystem, name, filepath.Join(dir, "none", "RECOVERYXLOG")); err == nil || errors.Is(err, ErrNotArchived) {
-		t.Errorf("to a folder that is not there: %v", err)
+		t.Errorf("to a directory that is not there: %v", err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, "RECOVERYXLOG"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := Fetch(context.Background(), a.Repo, testSystem, name, filepath.Join(dir, "RECOVERYXLOG")); err == nil || errors.Is(err, ErrNotArchived) {
-		t.Errorf("onto a folder: %v", err)
+		t.Errorf("onto a directory: %v", err)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("a failed fetch left files: %v %v", entries, err)

@@ -71,7 +71,7 @@ var (
 	walName      = waltest.Name
 )
 
-// writeFile writes a file into a new folder and returns its path.
+// writeFile writes a file into a new directory and returns its path.
 func writeFile(t testing.TB, name string, content []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)

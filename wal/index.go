@@ -114,16 +114,16 @@ func loadIndex(ctx context.Context, r *repo.Repo, system postgres.SystemID, seen
 	return ix, ctx.Err()
 }
 
-// note takes one object, by its name below the system's folder, and says
+// note takes one object, by its name below the system's directory, and says
 // whether it is a segment, and whether it bears the name of a WAL file at all.
 func (ix *Index) note(rest string, size int64) (whole, ours bool) {
-	folder, file, _ := strings.Cut(rest, "/")
+	directory, file, _ := strings.Cut(rest, "/")
 	segment, from, to, isSlice := repo.ParseSlice(file)
 	if isSlice {
 		file = segment
 	}
 	name, err := postgres.ParseWALName(file)
-	if err != nil || name.Timeline.Hex() != folder {
+	if err != nil || name.Timeline.Hex() != directory {
 		ix.foreign++
 		return false, false
 	}
@@ -204,8 +204,8 @@ func (ix *Index) System() postgres.SystemID { return ix.system }
 // SegmentSize is the size of the archived segments, 0 when it is not known.
 func (ix *Index) SegmentSize() postgres.SegmentSize { return ix.size }
 
-// Foreign is the number of objects in the archive's folder that do not bear
-// the name of a WAL file of their folder.
+// Foreign is the number of objects in the archive's directory that do not bear
+// the name of a WAL file of their directory.
 func (ix *Index) Foreign() int { return ix.foreign }
 
 // Timelines are the timelines of which anything is archived, ascending.

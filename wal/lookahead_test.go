@@ -36,7 +36,7 @@ func TestLookAhead(t *testing.T) {
 	ahead.Memory.Now = func() time.Time { return now().Add(pushedAge + time.Minute) }
 	look(0, "when the memory is old")
 	if _, known := ahead.Memory.Recall(d.file(d.names[3])); !known {
-		t.Error("what the header has shown is not remembered anew")
+		t.Error("what the header has shown is not remembered again")
 	}
 	later := ahead.Memory.Now
 	ahead.Memory.Now = func() time.Time { return later().Add(pushedAge + time.Minute) }

@@ -52,7 +52,7 @@ func TestPushFetch(t *testing.T) {
 	})
 }
 
-// fetch fetches a file into a new folder and returns its content.
+// fetch fetches a file into a new directory and returns its content.
 func (a *archive) fetch(t testing.TB, name string) []byte {
 	t.Helper()
 	dest := filepath.Join(t.TempDir(), "RECOVERYXLOG")

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// pushedDir is the folder of what is remembered, within SpoolDir.
+	// pushedDir is the directory of what is remembered, within SpoolDir.
 	pushedDir = "pushed"
 
 	// pushedMagic begins each memory, so that a later version can tell.
@@ -24,7 +24,7 @@ const (
 
 	// pushedAge is how long a memory counts. PostgreSQL asks within seconds. A
 	// memory that was left over, while somebody emptied the repository and
-	// made it anew, must not speak for what is there now.
+	// made it again, must not speak for what is there now.
 	pushedAge = 10 * time.Minute
 
 	// pushedYoung is how old the last change of a file must be when it is

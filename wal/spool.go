@@ -2,6 +2,6 @@ package wal
 
 import "github.com/lifeboat-dr/lifeboat/wal/queue"
 
-// SpoolDir is the folder, in the data directory, of what push and fetch do
+// SpoolDir is the directory, in the data directory, of what push and fetch do
 // ahead of being asked.
 const SpoolDir = queue.SpoolDir

@@ -22,7 +22,7 @@ const keptRests = 64
 // olderTimelines is how far back the timeline of the segment before may lie.
 const olderTimelines = 8
 
-// RestDir is the folder, in the spool, of the rests that pushes keep: see
+// RestDir is the directory, in the spool, of the rests that pushes keep: see
 // blocks.ReadRest.
 func RestDir(dataDir string) string { return filepath.Join(dataDir, SpoolDir, "rest") }
 

@@ -29,7 +29,7 @@ func backupsCommand(a *app) *cli.Command {
 Lists every committed backup, the oldest first. Needs the cluster key or an
 identity, because what a backup holds is sealed.
 
-CHANGED is what the backup stored anew, BY how changes were known. CHECKED is when
+CHANGED is what the backup stored again, BY how changes were known. CHECKED is when
 "lifeboat verify" last found nothing wrong with it, and whether it read every
 byte. DRILLED is when a drill last restored it and passed, of the last 90 days.
 REACHES is how far it can be recovered: "to the end" of the archive, to an LSN

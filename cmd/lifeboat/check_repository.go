@@ -20,7 +20,7 @@ import (
 func checkRepositoryCommand(a *app) *cli.Command {
 	return &cli.Command{
 		Name:  "check-repository",
-		Usage: "hold a bucket or folder to what Lifeboat rests on",
+		Usage: "hold a bucket or directory to what Lifeboat rests on",
 		Description: `
 Tries on the real store what backups rest on: that an object is never replaced,
 that one of two writers at once loses, that a listing is complete and in order,
@@ -267,7 +267,7 @@ func (r *checkReport) write(w io.Writer) {
 	}
 }
 
-// failure is the error to leave with, nil when no check failed.
+// failure is the error to exit with, nil when no check failed.
 func (r *checkReport) failure() error {
 	if r.first == nil {
 		return nil

@@ -104,7 +104,7 @@ func TestCheckOfAStoreThatOverwrites(t *testing.T) {
 	}
 }
 
-// A backup takes away what crashes left in a folder, but not what is new.
+// A backup takes away what crashes left in a directory, but not what is new.
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

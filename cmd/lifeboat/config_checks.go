@@ -165,7 +165,7 @@ func (r *fileReader) wholeCheck(n *yaml.Node, c probe.Check) error {
 	case (c.SQL == "") == (len(c.Command) == 0):
 		return r.wrong(n, "check %q needs sql or command, and not both", c.Name).hinted("sql: a query; or command: [program, argument, …]")
 	case len(c.Command) > 0 && (expectations > 0 || c.Database != ""):
-		return r.wrong(n, "check %q is a command: it passes when it leaves with 0", c.Name).
+		return r.wrong(n, "check %q is a command: it passes when it exits with 0", c.Name).
 			hinted("expect, min, max, newer_than and database go with sql")
 	case expectations > 1:
 		return r.wrong(n, "check %q has more than one of expect, min and max, and newer_than", c.Name).

@@ -38,7 +38,7 @@ func readConfig(path string) (fileConfig, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if errors.Is(err, syscall.EISDIR) {
-		return fileConfig{}, usage("%s is a folder, not a configuration file", path).hinted("name the file in it, or move the folder away if none was meant")
+		return fileConfig{}, usage("%s is a directory, not a configuration file", path).hinted("name the file in it, or move the directory away if none was meant")
 	}
 	if err != nil {
 		return fileConfig{}, fmt.Errorf("read the configuration: %w", err)

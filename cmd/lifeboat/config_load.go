@@ -29,7 +29,7 @@ type setting struct {
 func (a *app) config(c *cli.Context, required ...string) (*Config, error) {
 	dir, err := a.getwd()
 	if err != nil {
-		return nil, fmt.Errorf("find the current folder: %w", err)
+		return nil, fmt.Errorf("find the current directory: %w", err)
 	}
 	file, fromFile, err := a.configFile(c, dir)
 	if err != nil {

@@ -199,7 +199,7 @@ func (c *Config) address() string {
 	return fmt.Sprintf("%q %q %q", c.Repository, c.S3.Endpoint, c.S3.Region)
 }
 
-// samePlace says whether both are one folder or one prefix of one bucket. A bucket
+// samePlace says whether both are one directory or one prefix of one bucket. A bucket
 // is in one region only.
 func (c *Config) samePlace(o *Config) bool {
 	return c.Repository == o.Repository && (c.S3.Endpoint == o.S3.Endpoint || strings.HasPrefix(c.Repository, "file:"))

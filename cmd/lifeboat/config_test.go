@@ -17,7 +17,7 @@ const (
 )
 
 // load runs a command line through a command that only loads its
-// configuration, in the folder dir.
+// configuration, in the directory dir.
 func load(t *testing.T, dir string, environ, args []string) (*Config, string, error) {
 	t.Helper()
 	var cfg *Config

@@ -70,7 +70,7 @@ func (a *app) copyDest(cfg *Config, to string) (*Config, error) {
 		k := keys()[slices.IndexFunc(keys(), func(k *key) bool { return k.name == "repository" })]
 		dir, err := a.getwd()
 		if err != nil {
-			return nil, fmt.Errorf("find the current folder: %w", err)
+			return nil, fmt.Errorf("find the current directory: %w", err)
 		}
 		var defaults []setting
 		for _, s := range defaultSettings() {

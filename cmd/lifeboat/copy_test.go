@@ -30,10 +30,10 @@ func (s *site) copyTo(t *testing.T, url string, args ...string) copyReport {
 // A copy is restored from when the original is gone, and gives the same cluster.
 func TestCopy(t *testing.T) {
 	t.Parallel()
-	for _, store := range []string{"folder to folder", "S3 to S3"} {
+	for _, store := range []string{"directory to directory", "S3 to S3"} {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
-			o := siteOptions{s3: store != "folder to folder", server: servertest.Options{WALSegmentSize: 1 << 20, Checksums: true}}
+			o := siteOptions{s3: store != "directory to directory", server: servertest.Options{WALSegmentSize: 1 << 20, Checksums: true}}
 			s := newSite(t, o)
 			s.Exec(t, variety)
 			s.run(t, "backup")

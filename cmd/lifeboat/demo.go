@@ -23,13 +23,13 @@ func demoCommand(a *app) *cli.Command {
 		Name:  "demo",
 		Usage: "lose a scratch database and get it back, to see how it works",
 		Description: `
-Starts a PostgreSQL server of its own in a scratch folder, sets Lifeboat up
-with a repository in a folder, takes a backup while orders are written, runs a
+Starts a PostgreSQL server of its own in a scratch directory, sets Lifeboat up
+with a repository in a directory, takes a backup while orders are written, runs a
 drill, kills the server with SIGKILL, deletes its data directory, restores, and
 counts: each order whose commit was acknowledged was noted outside of the
 database. Prints the RPO and RTO that it achieved and those that the drill had
 said, and fails when a commit that was archived is missing. Nothing outside the
-folder is touched. Needs PostgreSQL's server programs, no cloud, and not to be
+directory is touched. Needs PostgreSQL's server programs, no cloud, and not to be
 root (root becomes postgres or nobody).`,
 		Flags: scratchFlags(),
 		Action: func(c *cli.Context) error {
@@ -43,12 +43,12 @@ root (root becomes postgres or nobody).`,
 
 func scratchFlags() []cli.Flag {
 	return append([]cli.Flag{
-		&cli.StringFlag{Name: "dir", Usage: "work in `DIR`, which must not exist or be empty, and keep it; else in a temporary folder that is removed"},
-		&cli.BoolFlag{Name: "temporary", Hidden: true, Usage: "who named the folder will remove it"},
+		&cli.StringFlag{Name: "dir", Usage: "work in `DIR`, which must not exist or be empty, and keep it; else in a temporary directory that is removed"},
+		&cli.BoolFlag{Name: "temporary", Hidden: true, Usage: "who named the directory will remove it"},
 	}, configFlags("pg_bindir")...)
 }
 
-// inScratch does work in a scratch folder as an account that can run servers.
+// inScratch does work in a scratch directory as an account that can run servers.
 func (a *app) inScratch(c *cli.Context, work func(ctx context.Context, dir, bindir string, kept bool) error) error {
 	bindir, err := a.abs(c.String("pg-bindir"))
 	if err != nil {
@@ -66,7 +66,7 @@ func (a *app) inScratch(c *cli.Context, work func(ctx context.Context, dir, bind
 	return work(c.Context, dir, bindir, kept)
 }
 
-// demoDir makes the scratch folder; remove takes it away again if it is ours.
+// demoDir makes the scratch directory; remove takes it away again if it is ours.
 func (a *app) demoDir(named string) (dir string, remove func(), err error) {
 	if named == "" {
 		dir, err = os.MkdirTemp("", "lifeboat-demo-")
@@ -80,11 +80,11 @@ func (a *app) demoDir(named string) (dir string, remove func(), err error) {
 		return "", nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", nil, fmt.Errorf("make the folder of the demo: %w", err)
+		return "", nil, fmt.Errorf("make the directory of the demo: %w", err)
 	}
 	entries, err := os.ReadDir(dir)
 	if err == nil && len(entries) > 0 && !slices.Equal(names(entries), []string{"lifeboat"}) {
-		return "", nil, usage("%s is not empty", dir).hinted("name a folder that does not exist")
+		return "", nil, usage("%s is not empty", dir).hinted("name a directory that does not exist")
 	}
 	return dir, func() {}, err
 }

@@ -23,12 +23,12 @@ type demoDrill struct {
 }
 
 // rehearse runs a drill while orders are written: what it says, the disaster
-// then shows. Its page stays where the folder of the demo does.
+// then shows. Its page stays where the directory of the demo does.
 func (s *story) rehearse(ctx context.Context) error {
 	s.step("5. A drill, while orders are written: would a restore work, and what would it cost?")
 	staging := filepath.Join(s.dir, "staging")
 	if err := os.Mkdir(staging, 0o700); err != nil {
-		return fmt.Errorf("make a staging folder: %w", err)
+		return fmt.Errorf("make a staging directory: %w", err)
 	}
 	args := []string{"drill", "--identity", filepath.Join(s.dir, "demo-recovery.key"), "--staging", staging, "--rpo", "1m", "--rto", "5m"}
 	if s.kept {

@@ -35,7 +35,7 @@ type story struct {
 	install   server.Install
 	report    demoReport
 	silent    bool // tell no story
-	kept      bool // the folder stays
+	kept      bool // the directory stays
 }
 
 // demoReport is the JSON document of the demo. Seconds are measured here.
@@ -159,7 +159,7 @@ func (s *story) startServer(ctx context.Context) (*server.Server, error) {
 	if err := s.install.Initdb(ctx, server.InitdbOptions{DataDir: s.data, Checksums: true}); err != nil {
 		return nil, err
 	}
-	s.step("2. Set up: configuration, keys, and a repository in a folder")
+	s.step("2. Set up: configuration, keys, and a repository in a directory")
 	conn := server.ConnString(filepath.Join(s.dir, "sock"), 0, "", "")
 	if err := s.lifeboat(ctx, "init", "--cluster", "demo", "--pgdata", s.data, "--repository", "file://"+filepath.Join(s.dir, "repository"), "--conn", conn); err != nil {
 		return nil, err
@@ -341,7 +341,7 @@ RTO achieved  %.2f s   restore %.2f s, start, replay and count %.2f s
 func (r demoReport) verdict() error {
 	if r.ArchivedLost > 0 || r.Altered > 0 {
 		return failed(exitFailed, "%d orders are missing although they were archived, and %d are altered", r.ArchivedLost, r.Altered).
-			hinted("this is a defect of Lifeboat: run the demo again with --dir DIR and report it with that folder")
+			hinted("this is a defect of Lifeboat: run the demo again with --dir DIR and report it with that directory")
 	}
 	if r.Acknowledged == 0 || r.Recovered == 0 {
 		return failed(exitUnknown, "no order was acknowledged and recovered: this run shows nothing")

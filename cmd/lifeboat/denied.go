@@ -27,9 +27,9 @@ func deniedHint(err error) (string, bool) {
 		return fmt.Sprintf("this runs as %s, and %s belongs to %s: run it as %s, or give %s the right", me, place, owner, owner, me), true
 	}
 	if owner == me {
-		return fmt.Sprintf("this runs as %s, which owns %s and still may not: look at its mode, and at the folders above it", me, place), true
+		return fmt.Sprintf("this runs as %s, which owns %s and still may not: look at its mode, and at the directories above it", me, place), true
 	}
-	return fmt.Sprintf("this runs as %s, which may not do that in %s of %s: make the folder for it (install -d -o %s %s), or run it as %s",
+	return fmt.Sprintf("this runs as %s, which may not do that in %s of %s: make the directory for it (install -d -o %s %s), or run it as %s",
 		me, place, owner, me, filepath.Dir(e.Path), owner), true
 }
 

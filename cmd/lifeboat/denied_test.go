@@ -26,9 +26,9 @@ func TestDeniedHint(t *testing.T) {
 			true:  "this runs as " + me + ", which owns /etc/passwd",
 			false: "this runs as " + me + ", and /etc/passwd belongs to " + roots + ": run it as " + roots,
 		}[me == roots],
-		"/etc/no such folder/x": map[bool]string{
+		"/etc/no such directory/x": map[bool]string{
 			true:  "this runs as " + me + ", which owns /etc",
-			false: "this runs as " + me + ", which may not do that in /etc of " + roots + ": make the folder for it (install -d -o " + me + " /etc/no such folder)",
+			false: "this runs as " + me + ", which may not do that in /etc of " + roots + ": make the directory for it (install -d -o " + me + " /etc/no such directory)",
 		}[me == roots],
 		"relative": "this runs as " + me + ", which may not do that",
 	} {

@@ -18,7 +18,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/report"
 )
 
-var update = flag.Bool("update", false, "write the generated parts of docs/ anew")
+var update = flag.Bool("update", false, "write the generated parts of docs/ again")
 
 // generated replaces, or compares, the part of a page in docs/ between
 // "<!-- generated: NAME -->" and "<!-- end -->".
@@ -39,7 +39,7 @@ func generated(t *testing.T, page, name, want string) {
 		return
 	}
 	if !*update {
-		t.Errorf("docs/%s: the part %q is out of date; go test ./cmd/lifeboat -run TestDocs -update writes it anew\nhave:\n%s\nwant:\n%s",
+		t.Errorf("docs/%s: the part %q is out of date; go test ./cmd/lifeboat -run TestDocs -update writes it again\nhave:\n%s\nwant:\n%s",
 			page, name, have, want)
 		return
 	}

@@ -29,7 +29,7 @@ func drillCommand(a *app) *cli.Command {
 		Subcommands: []*cli.Command{selftestCommand(a)},
 		Usage:       "restore into staging, check the data, report the RPO and RTO achieved",
 		Description: `
-Restores the newest backup and its WAL into a folder of its own, starts the
+Restores the newest backup and its WAL into a directory of its own, starts the
 server fenced off from network and files, checks the data, measures what would
 have been lost and how long it took, removes everything, and stores signed
 evidence in the repository. Nothing passes by default: what was not proven is
@@ -45,7 +45,7 @@ its place. The primary is asked for its clock and position if conn leads to
 it; else the loss is bounded by this host's clock, and the report says so.
 
 With --due 7d nothing is done while the last drill that passed is younger, so
-any scheduler may call it often. Of two drills at once the second leaves with
+any scheduler may call it often. Of two drills at once the second exits with
 75. --keep leaves the server running and prints how to connect.`,
 		Flags: append(drillFlags(), configFlags("repository", "identity", "signer", "conn", "jobs", "pg_bindir",
 			"drill.staging", "drill.level", "drill.rpo", "drill.rto", "drill.owner", "drill.timeout")...),
@@ -70,7 +70,7 @@ func drillFlags() []cli.Flag {
 		&cli.StringFlag{Name: "pick", Usage: "which backup: latest, random or a `LABEL`", Value: drill.Latest},
 		&cli.StringFlag{Name: "target-time", Usage: "recover up to `TIME`, or to a random one: random"},
 		&cli.StringFlag{Name: "due", Usage: "do nothing while the last drill that passed is younger than `TIME`, such as 7d"},
-		&cli.BoolFlag{Name: "keep", Usage: "leave the server running and its folder in place"},
+		&cli.BoolFlag{Name: "keep", Usage: "leave the server running and its directory in place"},
 		&cli.StringFlag{Name: "junit", Usage: "write the checks as JUnit XML to `FILE`"},
 		&cli.StringFlag{Name: "html", Usage: "write the report as one page to `FILE`"},
 		&cli.StringFlag{Name: "prometheus", Usage: "write metrics for node_exporter's textfile collector to `FILE` (*.prom)"},
@@ -140,7 +140,7 @@ func (a *app) newOutputs(c *cli.Context) (o outputs, err error) {
 		taken[path] = name
 		// Better now than after the drill.
 		if info, err := os.Stat(filepath.Dir(*field)); err != nil || !info.IsDir() {
-			return o, usage("--%s: there is no folder %s", name, filepath.Dir(*field))
+			return o, usage("--%s: there is no directory %s", name, filepath.Dir(*field))
 		}
 	}
 	return o, nil

@@ -219,7 +219,7 @@ func TestDrillStagingUnusable(t *testing.T) {
 	before := fingerprint(t, dir)
 	for _, staging := range []string{filepath.Join(dir, "missing"), file, closed} {
 		code, stdout, stderr := s.exec(t, "drill", "--identity", s.identity, "--staging", staging)
-		if exitCode(code) != exitUnknown || !strings.Contains(stderr, staging) || !strings.Contains(stderr, "hint: name an existing folder") {
+		if exitCode(code) != exitUnknown || !strings.Contains(stderr, staging) || !strings.Contains(stderr, "hint: name an existing directory") {
 			t.Errorf("%s: exit code %d\n%s%s", staging, code, stdout, stderr)
 		}
 		if d := s.newestEvidence(t); d.Verdict != evidence.Unknown || !d.Cleanup.Done || d.Backup != nil {
@@ -293,7 +293,7 @@ func filesBelow(t *testing.T, dir string) []string {
 	return out
 }
 
-// The name of the staging folder may be anything that a folder's may.
+// The name of the staging directory may be anything that a directory's may.
 func TestDrillStagingNames(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{})

@@ -56,7 +56,7 @@ func (s *site) configure(t *testing.T, lines string) {
 	}
 }
 
-// fingerprint is the hash of all that lies below a folder: names, modes, content.
+// fingerprint is the hash of all that lies below a directory: names, modes, content.
 func fingerprint(t *testing.T, dirs ...string) string {
 	t.Helper()
 	h := sha256.New()

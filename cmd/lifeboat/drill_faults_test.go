@@ -75,9 +75,9 @@ func awaited(t *testing.T, what string, done func() bool) {
 	}
 }
 
-// servers are the processes that have to do with a folder: by their command
+// servers are the processes that have to do with a directory: by their command
 // line, or by what is mounted for them.
-func servers(t *testing.T, folder string) []string {
+func servers(t *testing.T, directory string) []string {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -90,25 +90,25 @@ func servers(t *testing.T, folder string) []string {
 			continue
 		}
 		mounts, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "mountinfo"))
-		if bytes.Contains(command, []byte(folder)) || bytes.Contains(mounts, []byte(folder)) {
+		if bytes.Contains(command, []byte(directory)) || bytes.Contains(mounts, []byte(directory)) {
 			found = append(found, e.Name()+": "+strings.ReplaceAll(string(command), "\x00", " "))
 		}
 	}
 	return found
 }
 
-func noServerLeft(t *testing.T, folder string) {
+func noServerLeft(t *testing.T, directory string) {
 	t.Helper()
 	var left []string
 	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if left = servers(t, folder); len(left) == 0 {
+		if left = servers(t, directory); len(left) == 0 {
 			return
 		}
 	}
 	t.Errorf("these outlive the drill: %q", left)
 }
 
-// Of two drills at once the second leaves with 75, and nothing of it is there.
+// Of two drills at once the second exits with 75, and nothing of it is there.
 func TestTwoDrills(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{})
@@ -123,7 +123,7 @@ func TestTwoDrills(t *testing.T) {
 	}
 	code, stdout, stderr := s.exec(t, "drill", "--identity", s.identity, "--staging", second)
 	if exitCode(code) != exitBusy || !strings.Contains(stderr, "hint: ") {
-		t.Errorf("the second drill leaves with %d\n%s%s", code, stdout, stderr)
+		t.Errorf("the second drill exits with %d\n%s%s", code, stdout, stderr)
 	}
 	if entries, _ := os.ReadDir(second); len(entries) > 0 || exists(filepath.Join(s.dir, "repository", "drills")) {
 		t.Error("the second drill has left something")
@@ -178,7 +178,7 @@ func TestDrillStopped(t *testing.T) {
 	for i := range 8 {
 		staging := t.TempDir()
 		d := s.startDrill(t, staging)
-		awaited(t, "the drill has made no folder", func() bool { e, _ := os.ReadDir(staging); return len(e) > 0 })
+		awaited(t, "the drill has made no directory", func() bool { e, _ := os.ReadDir(staging); return len(e) > 0 })
 		time.Sleep(whole * time.Duration(i) / 10)
 		sig := []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP}[i%3]
 		if !d.endedBy(t, s, sig, staging) {
@@ -197,7 +197,7 @@ func TestDrillStopped(t *testing.T) {
 	}
 }
 
-// plant makes a folder that looks like that of a drill, with a marker that
+// plant makes a directory that looks like that of a drill, with a marker that
 // names the id; an empty id makes none.
 func plant(t *testing.T, staging, id, marked string) string {
 	t.Helper()
@@ -309,7 +309,7 @@ func symlink(t *testing.T, to, path string) {
 	}
 }
 
-// left are the ids of folders in staging other than those that must stay.
+// left are the ids of directories in staging other than those that must stay.
 func left(t *testing.T, staging string, stay []string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(staging)

@@ -25,12 +25,12 @@ func selftestCommand(a *app) *cli.Command {
 		Name:  "selftest",
 		Usage: "break a scratch repository in every way: a drill must catch it",
 		Description: `
-Starts a PostgreSQL server of its own in a scratch folder, backs it up, and runs
+Starts a PostgreSQL server of its own in a scratch directory, backs it up, and runs
 a drill on that backup after each of many breakages: packs that are missing,
 damaged or forged, gaps in the WAL, data that is wrong, too little disk, checks
 and recoveries that hang. Each line says what was broken, what caught it and how
 long that took. Fails when one is not caught, or when the healthy backup does
-not pass. Nothing outside the folder is touched; no configuration is read.`,
+not pass. Nothing outside the directory is touched; no configuration is read.`,
 		Flags: scratchFlags(),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
@@ -184,7 +184,7 @@ func (s *story) selftestDrill(cfg *Config) (*drill.Options, error) {
 	}
 	staging := filepath.Join(s.dir, "staging")
 	if err := os.Mkdir(staging, 0o700); err != nil {
-		return nil, fmt.Errorf("make a staging folder: %w", err)
+		return nil, fmt.Errorf("make a staging directory: %w", err)
 	}
 	key, err := repo.NewHostKey("demo", repo.NewID())
 	if err != nil {

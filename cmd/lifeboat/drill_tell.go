@@ -65,7 +65,7 @@ func writeKept(w io.Writer, k *drill.Kept) {
 		as = "runuser -u " + postgres.ShellWord(k.Account) + " -- "
 	}
 	_, _ = fmt.Fprintf(w, "\nThe server was kept. It is writable, and it is a copy.\nConnect:  %spsql %s\nStop:     %s%s -D %s stop -m immediate\nRemove:   rm -rf %s\n",
-		as, postgres.ShellWord(k.Conn), as, postgres.ShellWord(k.PGCtl), postgres.ShellWord(k.DataDir), postgres.ShellWord(k.Folder))
+		as, postgres.ShellWord(k.Conn), as, postgres.ShellWord(k.PGCtl), postgres.ShellWord(k.DataDir), postgres.ShellWord(k.Directory))
 }
 
 // painter colours a report where colours are shown: on a terminal.

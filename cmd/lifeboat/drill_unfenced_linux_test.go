@@ -101,7 +101,7 @@ func childWith(t *testing.T, parent int, text string) (pid int) {
 	return 0
 }
 
-// Where there is no fence, WAL that would open production's folder is not
+// Where there is no fence, WAL that would open production's directory is not
 // replayed; what cannot do harm is, and the evidence says that it was unfenced.
 func TestDrillUnfenced(t *testing.T) {
 	t.Parallel()

@@ -35,7 +35,7 @@ type site struct {
 	bucket   *s3test.Server
 }
 
-// siteOptions says what site a test wants; the zero value is a folder as
+// siteOptions says what site a test wants; the zero value is a directory as
 // repository and PostgreSQL's defaults.
 type siteOptions struct {
 	server servertest.Options
@@ -118,7 +118,7 @@ func runProgram(t *testing.T, dir string, env []string, args ...string) (code in
 	return code, out.String(), errs.String()
 }
 
-// run runs the program and fails the test unless it leaves with 0.
+// run runs the program and fails the test unless it exits with 0.
 func (s *site) run(t *testing.T, args ...string) string {
 	t.Helper()
 	code, stdout, stderr := s.exec(t, args...)
@@ -148,7 +148,7 @@ func (s *site) waitArchived(t *testing.T, segment string) {
 	}
 }
 
-// restoreTo restores with the given flags into a new folder, starts the result
+// restoreTo restores with the given flags into a new directory, starts the result
 // and waits until it has left recovery.
 func (s *site) restoreTo(t *testing.T, flags ...string) *servertest.Cluster {
 	t.Helper()

@@ -28,7 +28,7 @@ func evidenceVerify(a *app) *cli.Command {
 Checks that each document is as it was signed, that a trusted key signed it,
 and, of several, that each is linked to the one before. Trusted are --trust,
 drill.trust and this host's own drill key. A document that holds and is signed
-by an unknown key leaves with 4: nothing is proven by it.`,
+by an unknown key exits with 4: nothing is proven by it.`,
 		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "trust", Usage: "public `KEY` of a drill host, ed25519:…; can be repeated"},
 		}, configFlags("drill.trust", "drill.key")...),

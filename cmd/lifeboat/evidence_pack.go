@@ -117,7 +117,7 @@ func (a *app) newFile(c *cli.Context, flag string) (string, error) {
 		return "", usage("%s exists already, and is not overwritten", path).hinted("name another file, or move it away if it is not needed")
 	}
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
-		return "", usage("--%s: there is no folder %s", flag, filepath.Dir(path))
+		return "", usage("--%s: there is no directory %s", flag, filepath.Dir(path))
 	}
 	return path, nil
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/report"
 )
 
-// unzipped puts the files of a zip file into a folder.
+// unzipped puts the files of a zip file into a directory.
 func unzipped(t *testing.T, path string) string {
 	t.Helper()
 	z, err := zip.OpenReader(path)

@@ -11,7 +11,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/drill"
 )
 
-// exitCode is what the process leaves with.
+// exitCode is what the process exits with.
 type exitCode int
 
 // The exit codes. They are an interface: scripts, timers and PostgreSQL decide
@@ -75,7 +75,7 @@ func (c contract) exitCodes() []codeDoc {
 }
 
 // contractOf says by whose rules a command line must end, even one that cannot
-// be parsed. A misspelt restore_command that leaves with 2 would make
+// be parsed. A misspelt restore_command that exits with 2 would make
 // PostgreSQL take the archive for ended and open without the rest of it, so
 // the names that PostgreSQL gives the file it wants (RestoreArchivedFile in
 // xlogarchive.c, XLogFileRead in xlogrecovery.c, readTimeLineHistory in
@@ -179,7 +179,7 @@ func classify(err error) (exitCode, string) {
 	return exitFailed, ""
 }
 
-// fail prints err and returns the code to leave with.
+// fail prints err and returns the code to exit with.
 func (a *app) fail(err error, c contract) int {
 	code, hint := classify(err)
 	if hint == "" && code == exitUsage && a.command != "" {

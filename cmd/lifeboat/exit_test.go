@@ -24,14 +24,14 @@ func TestContractAllows(t *testing.T) {
 	for code := exitCode(1); code < 256; code++ {
 		push := contractPush.allow(code, false)
 		if push < 1 || push > 125 {
-			t.Errorf("push leaves with %d for %d: outside 1 to 125 the archiver dies", push, code)
+			t.Errorf("push exits with %d for %d: outside 1 to 125 the archiver dies", push, code)
 		}
 		fetch := contractFetch.allow(code, false)
 		if fetch <= 125 {
-			t.Errorf("fetch leaves with %d for %d: PostgreSQL takes 1 to 125 for the end of the archive", fetch, code)
+			t.Errorf("fetch exits with %d for %d: PostgreSQL takes 1 to 125 for the end of the archive", fetch, code)
 		}
 		if proven := contractFetch.allow(code, true); proven != 1 {
-			t.Errorf("fetch leaves with %d for a proven absence, want 1", proven)
+			t.Errorf("fetch exits with %d for a proven absence, want 1", proven)
 		}
 		if user := contractUser.allow(code, false); user != code {
 			t.Errorf("code %d became %d", code, user)
@@ -40,14 +40,14 @@ func TestContractAllows(t *testing.T) {
 	// Where PostgreSQL inherits a prefetch, any other code but 1 is a crash.
 	for code := exitCode(0); code < 256; code++ {
 		if got := contractPrefetch.allow(code, false); got != exitOK {
-			t.Errorf("prefetch leaves with %d for %d", got, code)
+			t.Errorf("prefetch exits with %d for %d", got, code)
 		}
 	}
 	if got := contractFetch.allow(exitOK, false); got != exitFetch {
-		t.Errorf("fetch leaves with %d for an error of code 0, want %d", got, exitFetch)
+		t.Errorf("fetch exits with %d for an error of code 0, want %d", got, exitFetch)
 	}
 	if got := contractPush.allow(exitOK, false); got != exitFailed {
-		t.Errorf("push leaves with %d for an error of code 0, want %d", got, exitFailed)
+		t.Errorf("push exits with %d for an error of code 0, want %d", got, exitFailed)
 	}
 }
 

@@ -57,16 +57,16 @@ func failures() []failure {
 	return append(rdsFailures(), []failure{
 		// drill
 		{as(func(e *drill.UnfencedError) string {
-			return "run the drill where namespaces are allowed (kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces, seccomp of the container), as root, or on a host that has no such folder"
+			return "run the drill where namespaces are allowed (kernel.apparmor_restrict_unprivileged_userns, user.max_user_namespaces, seccomp of the container), as root, or on a host that has no such directory"
 		}), exitUnknown},
 		{as(func(e *drill.MemoryError) string {
 			return "stop something else here, or run the drill on a host with more memory"
 		}), exitUnknown},
 		{as(func(e *drill.StagingError) string {
-			return "name an existing folder that this account can write to, with room for the whole cluster: --staging DIR"
+			return "name an existing directory that this account can write to, with room for the whole cluster: --staging DIR"
 		}), exitUnknown},
 		{as(func(e *drill.SpaceError) string {
-			return "name a folder on a larger file system with --staging DIR, or make room there"
+			return "name a directory on a larger file system with --staging DIR, or make room there"
 		}), exitUnknown},
 		{as(func(e *drill.HangError) string {
 			return "look at the server with \"lifeboat drill --keep\"; where recovery is only slow, allow it more with drill.stall"
@@ -81,7 +81,7 @@ func failures() []failure {
 		}), exitFailed},
 		{as(unreachableHint), exitFailed},
 		{as(gapHint), exitFailed},
-		{as(folderHint), exitFailed},
+		{as(dirHint), exitFailed},
 		{as(func(e *restore.SpaceError) string {
 			return "make room, or restore to a larger file system; tablespaces can be moved with --tablespace OLD=NEW"
 		}), exitFailed},
@@ -198,7 +198,7 @@ func failures() []failure {
 		}), exitFailed},
 		// storage
 		{as(optionHint), exitUsage},
-		{is(storage.ErrNoStore, "check the repository URL: the bucket or folder must exist and be mounted"), exitFailed},
+		{is(storage.ErrNoStore, "check the repository URL: the bucket or directory must exist and be mounted"), exitFailed},
 		{is(storage.ErrDenied, "the credentials are valid and lack a right: look at what the policy of the bucket allows: reading, writing and listing are needed"), exitFailed},
 		{is(storage.ErrCredentials, "check AWS_PROFILE, AWS_ACCESS_KEY_ID or the instance role; expired ones must be renewed"), exitFailed},
 		{is(storage.ErrUnavailable, "check network, endpoint and region, then run it again: nothing is lost"), exitFailed},
@@ -212,7 +212,7 @@ func failures() []failure {
 		}), exitFailed},
 		// postgres/server
 		{as(func(e *server.FindError) string {
-			return "install PostgreSQL's server programs, or name their folder with pg_bindir"
+			return "install PostgreSQL's server programs, or name their directory with pg_bindir"
 		}), exitFailed},
 		{as(func(e *server.ExitError) string { return "read the server's log" }), exitFailed},
 		// the server that is backed up

@@ -63,7 +63,7 @@ type setup struct {
 func (a *app) newSetup(c *cli.Context) (*setup, error) {
 	dir, err := a.getwd()
 	if err != nil {
-		return nil, fmt.Errorf("find the current folder: %w", err)
+		return nil, fmt.Errorf("find the current directory: %w", err)
 	}
 	file := c.String("config")
 	if file == "" {
@@ -377,7 +377,7 @@ func (s *setup) createRepository(ctx context.Context, cfg *Config, store storage
 // write makes a file that is not there, mode 0600.
 func (s *setup) write(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return fmt.Errorf("make the folder of %s: %w", path, err)
+		return fmt.Errorf("make the directory of %s: %w", path, err)
 	}
 	if err := writeNew(path, data); err != nil {
 		return err

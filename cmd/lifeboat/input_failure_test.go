@@ -37,7 +37,7 @@ func (s *site) refuses(t *testing.T, code int, want string, args ...string) {
 	}
 }
 
-// objects are the files of a repository in a folder with their hashes; leases
+// objects are the files of a repository in a directory with their hashes; leases
 // and unfinished writes come and go.
 func (s *site) objects(t *testing.T) map[string]string {
 	t.Helper()
@@ -94,7 +94,7 @@ func writeTo(t *testing.T, path string, raw []byte) {
 	}
 }
 
-// absent makes sure that a refused restore has not made its folder.
+// absent makes sure that a refused restore has not made its directory.
 func absent(t *testing.T, path string) {
 	t.Helper()
 	if _, err := os.Lstat(path); err == nil {
@@ -104,7 +104,7 @@ func absent(t *testing.T, path string) {
 }
 
 // Each mistake of a person is one line of what is wrong and one hint, with the
-// right exit code; the repository and the folder stay as they were.
+// right exit code; the repository and the directory stay as they were.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, siteOptions{server: servertest.Options{WALSegmentSize: 1 << 20}})
@@ -177,20 +177,20 @@ func TestBadInput(t *testing.T) {
 			s.refuses(t, 1, "", "wal", "push", path)
 		}
 	})
-	t.Run("folders", func(t *testing.T) {
+	t.Run("directories", func(t *testing.T) {
 		full := filepath.Join(t.TempDir(), "full")
 		writeTo(t, filepath.Join(mustMkdir(t, full, 0o700), "precious"), []byte("x"))
 		s.refuses(t, 1, "is not empty", "restore", "--identity", s.identity, "--to", full)
 		if left, err := os.ReadDir(full); err != nil || len(left) != 1 {
-			t.Errorf("left in the folder: %v, %v", left, err)
+			t.Errorf("left in the directory: %v, %v", left, err)
 		}
 		s.refuses(t, 1, "running server", "restore", "--identity", s.identity, "--to", s.DataDir())
 		closed := mustMkdir(t, filepath.Join(t.TempDir(), "closed"), 0o500)
 		s.refuses(t, 1, "no rights", "restore", "--identity", s.identity, "--to", filepath.Join(closed, "data"))
 		file := filepath.Join(t.TempDir(), "file")
 		writeTo(t, file, nil)
-		s.refuses(t, 1, "not a folder", "restore", "--identity", s.identity, "--to", file)
-		s.refuses(t, 1, "not a folder", "restore", "--identity", s.identity, "--to", filepath.Join(file, "data"))
+		s.refuses(t, 1, "not a directory", "restore", "--identity", s.identity, "--to", file)
+		s.refuses(t, 1, "not a directory", "restore", "--identity", s.identity, "--to", filepath.Join(file, "data"))
 	})
 	t.Run("no rights in the repository", func(t *testing.T) {
 		root := filepath.Join(s.dir, "repository")

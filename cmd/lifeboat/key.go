@@ -181,16 +181,16 @@ docs/keys.md says exactly what a retired key still opens and signs.
   --new-cluster-key makes a new cluster key and has the old one vouch for it.
     Copy the file to the cluster's other hosts, restart "wal stream" there, wait
     until the server has archived a segment, and only then
-  --retire-cluster-key seals all metadata anew, and has the old key believed for
+  --retire-cluster-key seals all metadata again, and has the old key believed for
     nothing but the WAL that it has signed up to then.
-  --reseal seals all metadata anew: to the recipients of now. It takes the right
+  --reseal seals all metadata again: to the recipients of now. It takes the right
     to delete. Packs and WAL stay sealed as they are until they expire.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "add-recipient", Usage: "seal what comes to `AGE` as well"},
 			&cli.StringFlag{Name: "retire-recipient", Usage: "seal nothing more to `AGE`"},
 			&cli.BoolFlag{Name: "new-cluster-key", Usage: "make a new cluster key, trusted beside the old one"},
 			&cli.BoolFlag{Name: "retire-cluster-key", Usage: "retire the cluster keys before this host's"},
-			&cli.BoolFlag{Name: "reseal", Usage: "seal metadata anew; alone or after a change of recipients"},
+			&cli.BoolFlag{Name: "reseal", Usage: "seal metadata again; alone or after a change of recipients"},
 		}, configFlags("repository", "cluster_key", "recipients")...),
 		Action: func(c *cli.Context) error {
 			if _, err := operands(c); err != nil {
@@ -222,7 +222,7 @@ type rotateReport struct {
 func (r *rotateReport) write(w io.Writer) {
 	_, _ = fmt.Fprintln(w, r.Done)
 	if r.Resealed > 0 {
-		_, _ = fmt.Fprintf(w, "%d metadata objects were sealed anew\n", r.Resealed)
+		_, _ = fmt.Fprintf(w, "%d metadata objects were sealed again\n", r.Resealed)
 	}
 	for i, s := range r.Next {
 		if i == 0 {
@@ -264,7 +264,7 @@ func (a *app) newRotation(c *cli.Context) (*rotation, error) {
 		return nil, usage("nothing to do").hinted("name a step: --add-recipient, --retire-recipient, --new-cluster-key, --retire-cluster-key or --reseal")
 	}
 	if strings.HasSuffix(r.step, "cluster-key") && r.reseal {
-		return nil, usage("--reseal does not go with --%s", r.step).hinted("--retire-cluster-key seals metadata anew by itself")
+		return nil, usage("--reseal does not go with --%s", r.step).hinted("--retire-cluster-key seals metadata again by itself")
 	}
 	for _, v := range []string{r.add, r.retire} {
 		if v == "" {
@@ -321,9 +321,9 @@ func (r *rotation) inEach(ctx context.Context, do func(context.Context, *Config,
 	return failedPlaces("rotate:", len(r.cfg.each()), failures)
 }
 
-// resealAll seals metadata and pins anew, and then retires the keys, if any.
+// resealAll seals metadata and pins again, and then retires the keys, if any.
 func (r *rotation) resealAll(ctx context.Context, repository *repo.Repo, retire []repo.PublicKey) error {
-	p := r.newProgress("sealing metadata anew")
+	p := r.newProgress("sealing metadata again")
 	defer p.close()
 	n, err := repository.ResealAll(ctx, repo.ResealOptions{Retire: retire, Claim: claim("key rotate"), Now: r.now, Warn: r.warnLease})
 	r.report.Resealed += n

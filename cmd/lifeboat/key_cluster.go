@@ -70,7 +70,7 @@ func removeIfThere(path string) error {
 }
 
 // nextClusterKey is the one that an earlier run has left, or a new one. The
-// identities of the old one stay in it until the metadata is sealed anew.
+// identities of the old one stay in it until the metadata is sealed again.
 func (r *rotation) nextClusterKey(path string, old *repo.KeyFile) (*repo.KeyFile, error) {
 	if old.Signing == nil {
 		return nil, usage("cluster_key: %s is not a cluster key", path)
@@ -129,7 +129,7 @@ func (r *rotation) retireClusterKeys(ctx context.Context) error {
 		return usage("the cluster key has no predecessor").hinted("\"lifeboat key rotate --new-cluster-key\" makes a new one first")
 	}
 	err = r.inEach(ctx, func(ctx context.Context, _ *Config, repository *repo.Repo) error {
-		// Its identities too are of no use after this: what they open is sealed anew.
+		// Its identities too are of no use after this: what they open is sealed again.
 		return r.resealAll(ctx, repository, old)
 	})
 	if err != nil {

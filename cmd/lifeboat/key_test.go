@@ -56,7 +56,7 @@ func TestRotateRecipients(t *testing.T) {
 	first := s.backup(t)
 	r := s.rotate(t, "--add-recipient", made.Recipient, "--reseal")
 	if len(r.Recipients) != 2 || r.Recipients[1] != made.Recipient || r.Resealed < 3 {
-		t.Errorf("%d recipients, %d objects sealed anew", len(r.Recipients), r.Resealed)
+		t.Errorf("%d recipients, %d objects sealed again", len(r.Recipients), r.Resealed)
 	}
 	both := s.backup(t)
 	if s.opens(t, first, second) {
@@ -65,7 +65,7 @@ func TestRotateRecipients(t *testing.T) {
 	if !s.opens(t, first, s.identity) || !s.opens(t, both, s.identity) || !s.opens(t, both, second) {
 		t.Error("a recipient does not open what was sealed to it")
 	}
-	// Metadata of the older one was sealed anew to both.
+	// Metadata of the older one was sealed again to both.
 	if code, out, stderr := runProgram(t, s.dir, s.env, "backups", "--identity", second, "--repository", "file://"+filepath.Join(s.dir, "repository")); code != 0 || !strings.Contains(out, first) {
 		t.Errorf("%d %s%s", code, out, stderr)
 	}

@@ -112,7 +112,7 @@ func writeNew(path string, data []byte) error {
 		return usage("%s exists already, and is not overwritten", path).hinted("name another file, or move it away if it is not needed")
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return usage("write %s: there is no such folder", path).hinted("make the folder %s, or name another one", filepath.Dir(path))
+		return usage("write %s: there is no such directory", path).hinted("make the directory %s, or name another one", filepath.Dir(path))
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -115,7 +115,7 @@ func (k *killer) killBackup(t *testing.T) {
 		k.checkBackups(t, "after a kill")
 		// The lease of the dead process does not keep its own host waiting.
 		if code, _, stderr := k.exec(t, "backup"); code != 0 {
-			t.Fatalf("the backup after a killed one (%v) leaves with %d\n%s", dead, code, stderr)
+			t.Fatalf("the backup after a killed one (%v) exits with %d\n%s", dead, code, stderr)
 		}
 	}
 	k.checkBackups(t, "after all kills")
@@ -217,9 +217,9 @@ func (k *killer) checkRestored(t *testing.T, dir string, dead bool, args []strin
 	code, _, stderr := k.exec(t, args...)
 	if code != 0 {
 		// Between the removal of the mark and the last step nobody can tell the
-		// folder from another one: it must be refused, and said what to do.
+		// directory from another one: it must be refused, and said what to do.
 		if code != 1 || !strings.Contains(stderr, "not empty") || !strings.Contains(stderr, "lifeboat: hint:") {
-			t.Errorf("the restore after a killed one leaves with %d\n%s", code, stderr)
+			t.Errorf("the restore after a killed one exits with %d\n%s", code, stderr)
 		}
 		return
 	}

@@ -42,7 +42,6 @@ type hostile struct {
 	bytes int64 // of them all
 	packs int64
 	pack  func(i int64) string
-	spans int64 // frames in all of the packs
 	info  func(*repo.Info)
 }
 

@@ -55,7 +55,7 @@ func openStoreWith(ctx context.Context, cfg *Config, silent time.Duration) (stor
 	})
 }
 
-// createStore is openStore for init, which may make the folder.
+// createStore is openStore for init, which may make the directory.
 func createStore(ctx context.Context, cfg *Config) (storage.Store, error) {
 	if l, err := parseRepository(cfg.Repository); err == nil && l.scheme == "file" {
 		return file.Init(l.path)

@@ -19,7 +19,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 )
 
-var pictures = flag.String("update-picture", "", "a folder that the tests' account can write to: TestReportPicture makes the pictures of docs/images there")
+var pictures = flag.String("update-picture", "", "a directory that the tests' account can write to: TestReportPicture makes the pictures of docs/images there")
 
 // TestReportPicture makes the pictures in docs/images of a real report: drills
 // of a scratch cluster under load, one of which misses its objective.
@@ -29,7 +29,7 @@ var pictures = flag.String("update-picture", "", "a folder that the tests' accou
 func TestReportPicture(t *testing.T) {
 	t.Parallel()
 	if *pictures == "" {
-		t.Skip("-update-picture names no folder: the pictures of docs/images stay as they are")
+		t.Skip("-update-picture names no directory: the pictures of docs/images stay as they are")
 	}
 	browser, err := exec.LookPath("chromium")
 	if err != nil {

@@ -100,7 +100,7 @@ func (s *site) settle(t *testing.T) {
 // all. Then the server goes on by itself, and everything restores.
 func TestBacklogIsPushedAhead(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]siteOptions{"folder": {}, "s3": {s3: true}} {
+	for name, o := range map[string]siteOptions{"directory": {}, "s3": {s3: true}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o.server.WALSegmentSize = 1 << 20

@@ -32,7 +32,7 @@ anything else the identifier of a snapshot. --region restores a copy in another
 region, into the staging set-up there.
 
 What a crashed drill left is removed by the next one, or by "lifeboat rds expire",
-when its time to live is over. Of two drills at once the second leaves with 75.`,
+when its time to live is over. Of two drills at once the second exits with 75.`,
 		Flags: append(rdsFlags(
 			&cli.StringFlag{Name: "from", Usage: "latest, latest-time, a `TIME` or a snapshot", Value: rds.FromLatest},
 			&cli.StringFlag{Name: "region", Usage: "restore in `REGION`"},

@@ -107,7 +107,7 @@ func (c *cloudSite) typed(t *testing.T, text string, args ...string) (code int, 
 	return 0, string(both)
 }
 
-// A person's day with an instance: from an empty folder to evidence in the history.
+// A person's day with an instance: from an empty directory to evidence in the history.
 func TestRDSEndToEnd(t *testing.T) {
 	t.Parallel()
 	c := newCloudSite(t, rdstest.Options{}, rdstest.Source{Encrypted: true, MultiAZ: true, Protected: true, Backups: true})
@@ -145,17 +145,17 @@ func TestRDSEndToEnd(t *testing.T) {
 
 	code, out, stderr := c.exec(t, "rds", "failover")
 	if code != 2 || !strings.Contains(stderr, "interrupts") || !strings.Contains(stderr, "--confirm orders") || len(c.Calls("RebootDBInstance")) != 0 {
-		t.Errorf("without a name a failover leaves with %d: %s%s", code, out, stderr)
+		t.Errorf("without a name a failover exits with %d: %s%s", code, out, stderr)
 	}
 	code, _, stderr = c.exec(t, "rds", "failover", "--confirm", "orders", "--repository", "file:///nowhere")
 	if code == 0 || !strings.Contains(stderr, "nothing was failed over") || !strings.Contains(stderr, "aws rds reboot-db-instance --force-failover --db-instance-identifier orders-prod --region eu-central-1") || len(c.Calls("RebootDBInstance")) != 0 {
-		t.Errorf("without a repository a failover leaves with %d: %s", code, stderr)
+		t.Errorf("without a repository a failover exits with %d: %s", code, stderr)
 	}
 	if code, out := c.typed(t, "orders-prod", "rds", "failover"); code != 1 || !strings.Contains(out, "Type the name") || !strings.Contains(out, "that is not orders: nothing was done") || len(c.Calls("RebootDBInstance")) != 0 {
-		t.Errorf("with another name typed it leaves with %d: %s", code, out)
+		t.Errorf("with another name typed it exits with %d: %s", code, out)
 	}
 	if code, out := c.typed(t, "orders", "rds", "failover"); code != 0 || len(c.Calls("RebootDBInstance")) != 1 {
-		t.Errorf("with the name typed it leaves with %d: %s", code, out)
+		t.Errorf("with the name typed it exits with %d: %s", code, out)
 	}
 	var d evidence.Drill
 	if err := json.Unmarshal([]byte(c.must(t, "rds", "failover", "--confirm", "orders", "--json")), &d); err != nil {

@@ -46,7 +46,7 @@ func TestRDSBadInput(t *testing.T) {
 		{"two regions and one key", nil, "snapshot --copy-to eu-west-1 --copy-to us-east-1 --kms-key k", 2, "--kms-key goes with one --copy-to", "dr:"},
 		{"a level", nil, "drill --level quick", 2, "no level quick", "standard or deep"},
 		{"a time to come", nil, "drill --from 2099-01-01T00:00:00Z", 2, "still to come", ""},
-		{"a folder", nil, "drill --html /nowhere/x.html", 2, "there is no folder /nowhere", ""},
+		{"a directory", nil, "drill --html /nowhere/x.html", 2, "there is no directory /nowhere", ""},
 		{"another name", nil, "failover --confirm bank", 2, "--confirm bank is not the name of the source, orders", "nothing was done"},
 		{"a role", nil, "policy --role all", 2, `"all" is none of snapshots, drills, failover`, ""},
 		{"an operand", nil, "drill now", 2, `unexpected "now"`, ""},
@@ -74,7 +74,7 @@ func TestRDSBadInput(t *testing.T) {
 		lines := regexp.MustCompile(`(?m)^lifeboat: error: .*$`).FindAllString(stderr, -1)
 		hints := regexp.MustCompile(`(?m)^lifeboat: hint: .*$`).FindAllString(stderr, -1)
 		if code != x.code || len(lines) != 1 || !strings.Contains(lines[0], x.err) || len(hints) != 1 || !strings.Contains(hints[0], x.hint) {
-			t.Errorf("%s: lifeboat rds %s leaves with %d, want %d %q, hint %q\n%s%s", x.name, x.args, code, x.code, x.err, x.hint, stdout, stderr)
+			t.Errorf("%s: lifeboat rds %s exits with %d, want %d %q, hint %q\n%s%s", x.name, x.args, code, x.code, x.err, x.hint, stdout, stderr)
 		}
 		if strings.Contains(stdout+stderr, rdstest.Password) {
 			t.Errorf("%s: the password is told", x.name)
@@ -82,11 +82,11 @@ func TestRDSBadInput(t *testing.T) {
 	}
 	c.Inject("DescribeDBInstances", "AccessDenied", 1)
 	if code, stdout, stderr := c.exec(t, "rds", "status"); code != 1 || !strings.Contains(stdout, "state         unknown: ") || !strings.Contains(stdout, "by Lifeboat") || !strings.Contains(stderr, "lack the right rds:DescribeDBInstances") {
-		t.Errorf("a status that is known in part leaves with %d: %s%s", code, stdout, stderr)
+		t.Errorf("a status that is known in part exits with %d: %s%s", code, stdout, stderr)
 	}
 	c.env = append(c.env, "ORDERS_PASSWORD=")
 	if code, _, stderr := c.exec(t, "rds", "drill"); code != 2 || !strings.Contains(stderr, "ORDERS_PASSWORD") || !strings.Contains(stderr, "hint: ") {
-		t.Errorf("without a password a drill leaves with %d: %s", code, stderr)
+		t.Errorf("without a password a drill exits with %d: %s", code, stderr)
 	}
 	if names := append(c.Names("eu-central-1"), c.Names("eu-west-1")...); !slices.Equal(names, []string{"orders-prod"}) {
 		t.Errorf("left: %v", names)
@@ -190,7 +190,7 @@ func TestRDSDrillIsStopped(t *testing.T) {
 	}
 	err := cmd.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 130 {
-		t.Errorf("it leaves with %v", err)
+		t.Errorf("it exits with %v", err)
 	}
 	if names := c.Names("eu-central-1"); !slices.Equal(names, []string{"orders-prod"}) || len(c.Calls("DeleteDBInstance")) == 0 {
 		t.Errorf("left: %v", names)

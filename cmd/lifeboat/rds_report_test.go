@@ -128,7 +128,7 @@ func TestRDSExpire(t *testing.T) {
 	}
 	c.Inject("DeleteDBSnapshot", "AccessDenied", 1)
 	if code, out, stderr := c.exec(t, "rds", "expire"); code != 1 || !strings.HasPrefix(out, "NOT deleted lifeboat-orders-") || !strings.Contains(stderr, "rds:DeleteDBSnapshot") {
-		t.Errorf("without the right it leaves with %d: %s%s", code, out, stderr)
+		t.Errorf("without the right it exits with %d: %s%s", code, out, stderr)
 	}
 	if out := c.must(t, "rds", "expire"); !strings.HasPrefix(out, "Deleted lifeboat-orders-") || len(c.SnapshotNames("eu-central-1")) != 2 {
 		t.Errorf("it says\n%s; there is %v", out, c.SnapshotNames("eu-central-1"))

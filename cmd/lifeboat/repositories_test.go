@@ -14,10 +14,10 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 )
 
-// severalSite is a site with two folders as repositories, near and far.
+// severalSite is a site with two directories as repositories, near and far.
 type severalSite struct {
 	*site
-	near, far string // the folders
+	near, far string // the directories
 }
 
 func newSeveralSite(t *testing.T, o siteOptions) *severalSite {
@@ -42,7 +42,7 @@ func newSeveralSite(t *testing.T, o siteOptions) *severalSite {
 	return s
 }
 
-// away takes a repository's folder away until back is called.
+// away takes a repository's directory away until back is called.
 func away(t *testing.T, dir string) (back func()) {
 	t.Helper()
 	if err := os.Rename(dir, dir+".away"); err != nil {

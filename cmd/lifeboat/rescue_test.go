@@ -9,7 +9,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 )
 
-// rescueTools is the folder with the age that "make tools" builds; it skips the test
+// rescueTools is the directory with the age that "make tools" builds; it skips the test
 // where a tool is missing.
 func rescueTools(t *testing.T) string {
 	t.Helper()
@@ -25,7 +25,7 @@ func rescueTools(t *testing.T) string {
 	return tools
 }
 
-// rescue runs the script on the folder "repository" and returns where it wrote.
+// rescue runs the script on the directory "repository" and returns where it wrote.
 func (s *site) rescue(t *testing.T, tools string) (out string) {
 	t.Helper()
 	out = filepath.Join(t.TempDir(), "out")

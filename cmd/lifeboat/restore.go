@@ -24,7 +24,7 @@ func restoreCommand(a *app) *cli.Command {
 		Description: `
 Prints a plan first, and refuses before it writes anything when the plan cannot
 work: a gap in the WAL, missing objects, a target that cannot be reached, a
-folder that is not empty, too little disk. --dry-run stops after the plan.
+directory that is not empty, too little disk. --dry-run stops after the plan.
 
 Without a target, recovery goes to the end of the archive and opens the server.
 At a target it pauses, as is PostgreSQL's default: the server can be looked at,
@@ -101,7 +101,7 @@ type restoration struct {
 func (a *app) newRestoration(c *cli.Context, cfg *Config) (*restoration, error) {
 	r := &restoration{app: a, cfg: cfg, start: c.Bool("start"), dryRun: c.Bool("dry-run")}
 	if c.String("to") == "" {
-		return nil, usage("--to is missing: where to restore to").hinted("name a folder that is missing or empty: --to DIR")
+		return nil, usage("--to is missing: where to restore to").hinted("name a directory that is missing or empty: --to DIR")
 	}
 	var err error
 	if r.port, err = portOf(c, "port"); err != nil {

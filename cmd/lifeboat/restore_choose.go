@@ -80,12 +80,12 @@ func (r *restoration) consider(ctx context.Context, cfg *Config) (option, error)
 // restore to, or the target has two meanings, and a repository that happens to
 // hold but one of them is no answer to which was meant.
 func noneDoesBetter(err error) bool {
-	_, folder := errors.AsType[*restore.FolderError](err)
+	_, directory := errors.AsType[*restore.DirError](err)
 	_, space := errors.AsType[*restore.SpaceError](err)
 	_, owner := errors.AsType[*restore.OwnerError](err)
 	_, target := errors.AsType[*restore.TargetError](err)
 	_, ambiguous := errors.AsType[*restore.AmbiguousError](err)
-	return folder || space || owner || target || ambiguous
+	return directory || space || owner || target || ambiguous
 }
 
 // furthest is the first of those from which recovery gets the furthest.
@@ -100,7 +100,7 @@ func furthest(options []option) option {
 }
 
 // further says whether a plan gets further than another. Between systems, as
-// after pg_upgrade, only time counts: timelines and positions begin anew.
+// after pg_upgrade, only time counts: timelines and positions begin again.
 func further(a, b *restore.Plan) bool {
 	switch {
 	case a.Backup.System != b.Backup.System:

@@ -189,7 +189,7 @@ func TestRestoreBeatsOldSettings(t *testing.T) {
 		"recovery_target_action":    "shutdown",
 		"restore_command":           "exit 99",
 		"archive_cleanup_command":   "exit 99",
-		"recovery_end_command":      "touch /nonexistent/folder/x",
+		"recovery_end_command":      "touch /nonexistent/directory/x",
 		"recovery_min_apply_delay":  "1h",
 		"max_connections":           "50",
 	}}})

@@ -100,7 +100,7 @@ func (r *restoration) tryFetch(ctx context.Context, p *restore.Plan) error {
 		reason = err.Error()
 	}
 	return failed(exitFailed, "%s, who will run the server, cannot fetch WAL: %s", p.Owner.User, reason).
-		hinted("let %s read %s, the configuration and the identity file: put them in a folder of its own, mode 0700", p.Owner.User, r.target.FetchCommand[0])
+		hinted("let %s read %s, the configuration and the identity file: put them in a directory of its own, mode 0700", p.Owner.User, r.target.FetchCommand[0])
 }
 
 func firstLine(s string) string {

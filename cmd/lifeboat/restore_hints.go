@@ -64,17 +64,17 @@ func wordHint(e *restore.WordError) string {
 	return "if that is where they belong, add " + e.Flags() + "; another directory behind \"=\" moves one"
 }
 
-// folderHint says what to do about a folder that cannot be used.
-func folderHint(e *restore.FolderError) string {
+// dirHint says what to do about a directory that cannot be used.
+func dirHint(e *restore.DirError) string {
 	switch e.Kind {
 	case restore.ServerRunning:
-		return "stop that server and move its data directory away, or restore to another folder"
+		return "stop that server and move its data directory away, or restore to another directory"
 	case restore.NotEmpty:
-		return "choose a folder that is missing or empty, or move away what is in it; tablespaces are moved with --tablespace OLD=NEW"
+		return "choose a directory that is missing or empty, or move away what is in it; tablespaces are moved with --tablespace OLD=NEW"
 	case restore.NoRights:
-		return "run it as the account that runs PostgreSQL, or as root, and restore to a folder that this account can get to"
+		return "run it as the account that runs PostgreSQL, or as root, and restore to a directory that this account can get to"
 	case restore.Overlap:
-		return "give each tablespace a folder of its own, outside of the data directory: --tablespace OLD=NEW"
+		return "give each tablespace a directory of its own, outside of the data directory: --tablespace OLD=NEW"
 	}
-	return "choose another folder"
+	return "choose another directory"
 }

@@ -46,7 +46,7 @@ func (r *restoration) startServer(ctx context.Context, p *restore.Plan) (*restor
 	defer progress.close()
 	began := r.now()
 	srv, err := server.Start(ctx, r.install, server.Options{DataDir: p.DataDir, Port: r.port,
-		LogFile: filepath.Join(p.DataDir, "lifeboat-start.log")}) // where it outlives the server and the socket's folder
+		LogFile: filepath.Join(p.DataDir, "lifeboat-start.log")}) // where it outlives the server and the socket's directory
 	if err != nil {
 		return nil, err
 	}

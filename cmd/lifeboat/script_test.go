@@ -114,7 +114,7 @@ func (s scriptT) Run(name string, f func(testscript.T)) {
 
 func (s scriptT) Verbose() bool { return testing.Verbose() }
 
-// TestScripts runs the files in testdata/script, each in a folder of its own.
+// TestScripts runs the files in testdata/script, each in a directory of its own.
 // Beside testscript's commands they have
 //
 //	status CODE PROGRAM [ARGUMENT]…   run it and expect this exit code

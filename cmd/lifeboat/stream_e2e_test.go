@@ -83,7 +83,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// stop ends the stream in order; it must leave with 0.
+// stop ends the stream in order; it must exit with 0.
 func (st *streamer) stop(t *testing.T) {
 	t.Helper()
 	if err := st.cmd.Process.Signal(os.Interrupt); err != nil {
@@ -118,7 +118,7 @@ func (s *site) waitDurable(t *testing.T, lsn string) {
 // slices of a segment that never was complete.
 func TestStreamAlone(t *testing.T) {
 	t.Parallel()
-	for name, o := range map[string]siteOptions{"folder": {}, "S3": {s3: true}} {
+	for name, o := range map[string]siteOptions{"directory": {}, "S3": {s3: true}} {
 		t.Run(name, func(t *testing.T) {
 			o.server.Settings = map[string]string{"wal_level": "replica"}
 			s := newSite(t, o)

@@ -225,14 +225,14 @@ func TestStreamBesidePush(t *testing.T) {
 			}
 			st.stop(t)
 			want := content(t, s.Cluster)
-			folders := map[string]bool{}
+			directories := map[string]bool{}
 			for key := range s.objects(t) {
 				if i := strings.Index(key, ".d/"); i > 0 {
-					folders[key[:i]] = true
+					directories[key[:i]] = true
 				}
 			}
-			if len(folders) > 1 {
-				t.Errorf("slices are left of %d segments", len(folders))
+			if len(directories) > 1 {
+				t.Errorf("slices are left of %d segments", len(directories))
 			}
 			s.Stop(t, server.Immediate)
 			sameContent(t, s.restoreTo(t), want)

@@ -25,7 +25,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal"
 )
 
-// sweepSite is a small server with its repository in a folder, into which the
+// sweepSite is a small server with its repository in a directory, into which the
 // server itself archives without any fault.
 type sweepSite struct {
 	*site
@@ -181,7 +181,7 @@ func (s *sweepSite) checkBackups(t *testing.T, when string) {
 	}
 }
 
-// treeOf describes every file and folder below path, by its relative name.
+// treeOf describes every file and directory below path, by its relative name.
 func treeOf(t *testing.T, path string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -219,7 +219,7 @@ func hashOf(t *testing.T, path string) string {
 	return fmt.Sprintf("%s %x", info.Mode(), sha256.Sum256(raw))
 }
 
-// sameTree fails the test unless the two restored folders are the same.
+// sameTree fails the test unless the two restored directories are the same.
 func sameTree(t *testing.T, when, dir string, want map[string]string) {
 	t.Helper()
 	have := treeOf(t, dir)
@@ -228,7 +228,7 @@ func sameTree(t *testing.T, when, dir string, want map[string]string) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if have[name] != want[name] {
-			t.Errorf("%s: %s is %q in the restored folder, want %q", when, name, have[name], want[name])
+			t.Errorf("%s: %s is %q in the restored directory, want %q", when, name, have[name], want[name])
 		}
 		delete(have, name)
 	}

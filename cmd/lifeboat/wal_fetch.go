@@ -176,7 +176,7 @@ func (f *fetch) from(ctx context.Context, cfg *Config, name postgres.WALName, pa
 func (f *fetch) findDataDir(ctx context.Context) error {
 	dir, err := f.getwd()
 	if err != nil {
-		return fmt.Errorf("find the current folder: %w", err)
+		return fmt.Errorf("find the current directory: %w", err)
 	}
 	f.control, err = wal.ReadControl(ctx, dir)
 	if errors.Is(err, fs.ErrNotExist) {

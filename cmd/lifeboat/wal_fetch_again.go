@@ -93,7 +93,7 @@ func (f *fetch) patiently(ctx context.Context, name postgres.WALName, path strin
 		case standby && patience > 0:
 			err = &askAgainError{err}
 		case !standby && f.patience > 0 && storeFails(err):
-			err = failed(exitFailed, "%w", err).hinted("--standby does not count here: %s has no standby.signal", cmp.Or(f.dataDir, "the current folder"))
+			err = failed(exitFailed, "%w", err).hinted("--standby does not count here: %s has no standby.signal", cmp.Or(f.dataDir, "the current directory"))
 		}
 		return id, err
 	}
@@ -133,7 +133,7 @@ func storeFails(err error) bool {
 	if _, ok := errors.AsType[*s3.Error](err); ok {
 		return true
 	}
-	// A folder on the network.
+	// A directory on the network.
 	errno, ok := errors.AsType[syscall.Errno](err)
 	return ok && slices.Contains([]syscall.Errno{syscall.EIO, syscall.ESTALE, syscall.ENOTCONN, syscall.ETIMEDOUT,
 		syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENXIO, syscall.ENODEV}, errno)

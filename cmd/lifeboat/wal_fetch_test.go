@@ -23,7 +23,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/wal/queue"
 )
 
-// replayed is a folder in which "wal fetch" is run as PostgreSQL runs it.
+// replayed is a directory in which "wal fetch" is run as PostgreSQL runs it.
 type replayed struct {
 	*recovery
 	dir   string
@@ -250,7 +250,7 @@ func TestHandedOverBeforeMain(t *testing.T) {
 	}
 }
 
-// prefetches are the processes that fetch ahead for the folder.
+// prefetches are the processes that fetch ahead for the directory.
 func (p *replayed) prefetches(t *testing.T) []int {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")

@@ -210,7 +210,7 @@ func (a *app) pushDone(report pushReport) error {
 func (a *app) pushSource(ctx context.Context, cfg *Config, path string) (file, dataDir string, o wal.PushOptions, err error) {
 	dir, err := a.getwd()
 	if err != nil {
-		return "", "", o, fmt.Errorf("find the current folder: %w", err)
+		return "", "", o, fmt.Errorf("find the current directory: %w", err)
 	}
 	dataDir = dir // PostgreSQL runs archive_command in its data directory
 	if cfg.PGData != "" {

@@ -33,7 +33,7 @@ func (s *site) statusOf(t *testing.T, wantCode int, flags ...string) (r systemRe
 	return report.Systems[0], stderr
 }
 
-// object is the path of an archived file, in a folder as repository.
+// object is the path of an archived file, in a directory as repository.
 func (s *site) object(t *testing.T, name string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(s.dir, "repository", "wal", "*", "*", name))

@@ -239,7 +239,7 @@ func (v *systemView) notes() []string {
 		out = append(out, "a stream has stored the beginning of a segment, and no whole one: how far it gets is known where the recovery key is, with --identity FILE")
 	}
 	if n := v.index.Foreign(); n > 0 {
-		out = append(out, fmt.Sprintf("%d objects in the archive's folder are no WAL files", n))
+		out = append(out, fmt.Sprintf("%d objects in the archive's directory are no WAL files", n))
 	}
 	return out
 }

@@ -27,7 +27,7 @@ func (a *app) walStream() *cli.Command {
 		Description: `
 Runs until it is stopped, beside archive_command or instead of it, on the
 database host or another one; told to stop it stores what has arrived and
-leaves with 0. Receives WAL over the replication protocol and puts what has
+exits with 0. Receives WAL over the replication protocol and puts what has
 arrived into the archive every interval; a segment that is complete is stored
 whole. The slot never moves past what the archive has acknowledged, so nothing
 is lost while it is away: the server keeps the WAL. After a failover it follows

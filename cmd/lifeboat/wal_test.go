@@ -260,7 +260,7 @@ func TestFetchCommand(t *testing.T) {
 		"before the first":     {200, []string{"000000010000000000000000", dest}},
 		"no name":              {200, []string{"archive_status", dest}},
 		"no path":              {200, []string{name}},
-		"no folder":            {200, []string{name, filepath.Join(dest, "x")}},
+		"no directory":         {200, []string{name, filepath.Join(dest, "x")}},
 		"another system":       {200, []string{name, dest, "--system", "5"}},
 		"no number":            {200, []string{name, dest, "--system", "five"}},
 		"a repository of none": {200, []string{"00000007.history", dest, "--repository", "file://" + t.TempDir()}},

@@ -27,7 +27,7 @@ func LookupAccount(name string) (*Account, error) {
 	return accountOf(u)
 }
 
-// OwnerOf returns the account that owns a file or folder.
+// OwnerOf returns the account that owns a file or directory.
 // An owner without an entry in the password database is an account without
 // a name.
 func OwnerOf(path string) (*Account, error) {
@@ -79,7 +79,7 @@ func (a *Account) String() string {
 }
 
 // accountFor is the account that runs a server on dataDir when none was named:
-// root hands the work to the folder's owner, because PostgreSQL refuses to run
+// root hands the work to the directory's owner, because PostgreSQL refuses to run
 // as root; everybody else can only run it as themselves.
 func accountFor(dataDir string) (*Account, error) {
 	if os.Geteuid() == 0 {
@@ -109,7 +109,7 @@ func (a *Account) apply(attr *syscall.SysProcAttr) {
 }
 
 // environment is env for a program that runs as a: HOME and the account's name
-// follow the account, or the program would look for its files in root's folder.
+// follow the account, or the program would look for its files in root's directory.
 func (a *Account) environment(env []string) []string {
 	if os.Geteuid() != 0 || a.Name == "" {
 		return env

@@ -16,16 +16,16 @@ import (
 // on Linux and 104 on macOS, the last of them NUL.
 const maxSocketPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
-// checkSocketPath refuses a folder in which the socket's path would not fit
+// checkSocketPath refuses a directory in which the socket's path would not fit
 // (PostgreSQL refuses it as well, but only in the log), and one with a comma:
 // libpq splits the host of a connection string there and knows no way to quote.
 func checkSocketPath(dir string, port int) error {
 	path := socketPath(dir, port)
 	if strings.Contains(dir, ",") {
-		return fmt.Errorf("socket folder %s: a comma in it stands between hosts in a connection string", dir)
+		return fmt.Errorf("socket directory %s: a comma in it stands between hosts in a connection string", dir)
 	}
 	if len(path) > maxSocketPath {
-		return fmt.Errorf("socket %s: %d bytes, the longest path of a Unix socket is %d; name a shorter folder for it",
+		return fmt.Errorf("socket %s: %d bytes, the longest path of a Unix socket is %d; name a shorter directory for it",
 			path, len(path), maxSocketPath)
 	}
 	return nil
@@ -35,7 +35,7 @@ func socketPath(dir string, port int) string {
 	return filepath.Join(dir, fmt.Sprintf(".s.PGSQL.%d", port))
 }
 
-// makeSocketDir makes the folder of the socket unless it is there.
+// makeSocketDir makes the directory of the socket unless it is there.
 func (s *Server) makeSocketDir() (err error) {
 	o := &s.opts
 	switch {
@@ -97,7 +97,7 @@ func (s *Server) missingFiles() (map[string]string, error) {
 }
 
 // localAuth is the way to log in over the socket: whoever can enter a private
-// folder is trusted, in any other the system vouches for the account.
+// directory is trusted, in any other the system vouches for the account.
 func (s *Server) localAuth() string {
 	if info, err := os.Stat(s.opts.SocketDir); err == nil && info.Mode().Perm()&0o077 == 0 {
 		return "trust"
@@ -119,7 +119,7 @@ func (s *Server) writeOwned(path, text string) error {
 	return errors.Join(err, s.opts.Account.own(f), f.Close())
 }
 
-// removeSocketDir removes the private folder that Start made.
+// removeSocketDir removes the private directory that Start made.
 func (s *Server) removeSocketDir() {
 	if s.ownSockDir {
 		os.RemoveAll(s.opts.SocketDir)
@@ -127,7 +127,7 @@ func (s *Server) removeSocketDir() {
 }
 
 // openLog opens the log for appending and notes where this start begins. The
-// folder may belong to the server's account, so a link is not followed and
+// directory may belong to the server's account, so a link is not followed and
 // only a file that was just made is given away.
 func (s *Server) openLog() (*os.File, error) {
 	o := &s.opts

@@ -40,8 +40,8 @@ func (e *FindError) Error() string {
 }
 
 // Find returns the installation of a major version; 0 takes the first found.
-// With bindir it looks in that folder alone. Otherwise in this order: where
-// pg_config says, the folders of PATH, and the places where distributions put
+// With bindir it looks in that directory alone. Otherwise in this order: where
+// pg_config says, the directories of PATH, and the places where distributions put
 // each major version. When there is none the error is a *FindError.
 func Find(major int, bindir string) (Install, error) {
 	places := []string{bindir}
@@ -74,8 +74,8 @@ func Find(major int, bindir string) (Install, error) {
 	return Install{}, missing
 }
 
-// inspect asks the programs in one folder for their version. Both must be
-// there: distributions that package clients apart leave a folder with neither.
+// inspect asks the programs in one directory for their version. Both must be
+// there: distributions that package clients apart leave a directory with neither.
 func inspect(dir string) (Install, error) {
 	in := Install{BinDir: dir}
 	for _, program := range []string{"postgres", "initdb"} {
@@ -115,7 +115,7 @@ func parseVersion(out string) (version string, major int, err error) {
 // newestMajor is the newest major version looked for when any will do.
 const newestMajor = 30
 
-// candidates lists the folders that may hold the programs, the likeliest first.
+// candidates lists the directories that may hold the programs, the likeliest first.
 func candidates(major int) []string {
 	var dirs []string
 	majors := []int{major}
@@ -145,7 +145,7 @@ func candidates(major int) []string {
 	return append(dirs, "/usr/local/pgsql/bin", "/usr/local/bin", "/usr/bin")
 }
 
-// layouts are the folders where packagers put one major version.
+// layouts are the directories where packagers put one major version.
 var layouts = [...]string{
 	"/usr/lib/postgresql/MAJOR/bin",                          // Debian, Ubuntu
 	"/usr/pgsql-MAJOR/bin",                                   // PGDG's packages for RHEL, Fedora, SUSE

@@ -35,14 +35,14 @@ func TestFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	if again, err := Find(found.Major, found.BinDir); err != nil || again != found {
-		t.Errorf("in its own folder: %+v, %v; want %+v", again, err, found)
+		t.Errorf("in its own directory: %+v, %v; want %+v", again, err, found)
 	}
 
-	t.Run("another version in the folder", func(t *testing.T) {
+	t.Run("another version in the directory", func(t *testing.T) {
 		_, err := Find(found.Major+1, found.BinDir)
 		var missing *FindError
 		if !errors.As(err, &missing) || len(missing.Looked) != 1 || !strings.Contains(err.Error(), found.Version) {
-			t.Errorf("%v: want the one folder and its version", err)
+			t.Errorf("%v: want the one directory and its version", err)
 		}
 	})
 	t.Run("nowhere", func(t *testing.T) {

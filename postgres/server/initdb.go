@@ -29,7 +29,7 @@ type InitdbOptions struct {
 }
 
 // Initdb makes a new data directory. Logins over the Unix socket are trusted,
-// so the socket must lie in a private folder, and all others are refused: no
+// so the socket must lie in a private directory, and all others are refused: no
 // password exists that could leak. The locale is C and the encoding UTF-8, the
 // same on every machine.
 func (in Install) Initdb(ctx context.Context, o InitdbOptions) error {
@@ -51,7 +51,7 @@ func (in Install) initdb(ctx context.Context, o InitdbOptions) (err error) {
 	if err := o.Account.check(); err != nil {
 		return err
 	}
-	// initdb makes the folder itself, but as its own account it may lack the
+	// initdb makes the directory itself, but as its own account it may lack the
 	// right to write to the parent.
 	if err := os.Mkdir(o.DataDir, 0o700); err == nil && os.Geteuid() == 0 {
 		if err := os.Lchown(o.DataDir, int(o.Account.UID), int(o.Account.GID)); err != nil {

@@ -27,7 +27,7 @@ func TestRefusals(t *testing.T) {
 		o    server.Options
 		want string
 	}{
-		"no such folder":     {server.Options{DataDir: dir + "x"}, "no such file"},
+		"no such directory":  {server.Options{DataDir: dir + "x"}, "no such file"},
 		"comma":              {server.Options{DataDir: dir, SocketDir: "/tmp/a,b"}, "between hosts"},
 		"long socket path":   {server.Options{DataDir: dir, SocketDir: long}, "the longest path"},
 		"password in argv":   {server.Options{DataDir: dir, Settings: map[string]string{"Primary_conninfo": "x"}}, "visible to everybody"},
@@ -42,12 +42,12 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: %v; want %q and the data directory", name, err, c.want)
 		}
 		if after := leftovers(t); after != before {
-			t.Errorf("%s: %d folders for sockets, %d before", name, after, before)
+			t.Errorf("%s: %d directories for sockets, %d before", name, after, before)
 		}
 	}
 }
 
-func TestFolderClosedToTheAccount(t *testing.T) {
+func TestDirClosedToTheAccount(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root runs a server as another account")
 	}
@@ -62,7 +62,7 @@ func TestFolderClosedToTheAccount(t *testing.T) {
 		t.Fatal(ownerErr)
 	}
 	if err == nil || !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), "as "+owner.Name+" in "+dir) {
-		t.Errorf("%v; want the account and the folder it cannot reach", err)
+		t.Errorf("%v; want the account and the directory it cannot reach", err)
 	}
 }
 
@@ -118,7 +118,7 @@ func TestInitdbRefusals(t *testing.T) {
 		}
 	}
 	if err := in.Initdb(context1m(t), server.InitdbOptions{DataDir: full}); err == nil || !strings.Contains(err.Error(), "not empty") {
-		t.Errorf("a full folder: %v", err)
+		t.Errorf("a full directory: %v", err)
 	}
 }
 
@@ -172,7 +172,7 @@ func TestDieWithParent(t *testing.T) {
 	}
 }
 
-// startAndDie starts a server, prints its process id and socket folder, and
+// startAndDie starts a server, prints its process id and socket directory, and
 // kills its own process.
 func startAndDie(dir string) {
 	in, err := server.Find(0, os.Getenv("LIFEBOAT_PG_BINDIR"))

@@ -2,7 +2,7 @@
 // and stops one server on a data directory.
 //
 // The server is a child process started without a shell and without pg_ctl
-// (which itself goes through one). It listens on a Unix socket in a folder that
+// (which itself goes through one). It listens on a Unix socket in a directory that
 // only its own account can enter, and on TCP only when asked. The package
 // holds no global state and reads the environment in two places only: PATH, to
 // find programs, and the environment handed on to the server when
@@ -35,15 +35,15 @@ type Options struct {
 	// DataDir is the data directory; it must exist.
 	DataDir string
 
-	// SocketDir is the folder for the Unix socket. When it is missing Start
+	// SocketDir is the directory for the Unix socket. When it is missing Start
 	// makes it, mode 0700, owned by the server's account. When the option is
-	// empty Start makes a private folder below the system's folder for
+	// empty Start makes a private directory below the system's directory for
 	// temporary files; it is removed when the server ends and the caller's
 	// process still runs.
 	SocketDir string
 
 	// Port is part of the socket's name; 0 means DefaultPort. Two servers with
-	// socket folders of their own can have the same one as long as neither
+	// socket directories of their own can have the same one as long as neither
 	// listens on TCP.
 	Port int
 
@@ -57,7 +57,7 @@ type Options struct {
 	Settings map[string]string
 
 	// LogFile receives what the server writes to stderr, appended. Empty
-	// means server.log in the socket folder.
+	// means server.log in the socket directory.
 	LogFile string
 
 	// Account is the operating system account that runs the server. nil means
@@ -106,7 +106,7 @@ type Server struct {
 // /etc) gets stand-ins beside the socket, see MadeConfig, unless Settings names
 // config_file or hba_file.
 //
-// On an error nothing runs and the folder that Start made is gone.
+// On an error nothing runs and the directory that Start made is gone.
 func Start(ctx context.Context, in Install, o Options) (*Server, error) {
 	s, err := start(ctx, in, o)
 	if err != nil {
@@ -164,7 +164,7 @@ func start(ctx context.Context, in Install, o Options) (_ *Server, err error) {
 		}
 	}
 	if err := s.run(cmd); err != nil {
-		// The system does not say whether it is the program or the folder that
+		// The system does not say whether it is the program or the directory that
 		// the account cannot reach.
 		return nil, fmt.Errorf("run %s as %s in %s: %w", cmd.Path, o.Account, cmd.Dir, plain(err))
 	}
@@ -223,7 +223,7 @@ func withDefaults(o Options) (Options, error) {
 //
 // Two parameters are for a copy of a data directory that still has the
 // original's configuration: data_directory in postgresql.conf beats -D, so the
-// server would start on the original's folder, and external_pid_file would
+// server would start on the original's directory, and external_pid_file would
 // overwrite the original's. It cannot be unset, only lead elsewhere.
 func arguments(o Options, files map[string]string) ([]string, error) {
 	set := map[string]string{
@@ -293,7 +293,7 @@ func (s *Server) PID() int { return s.pid }
 // DataDir is the absolute path of the data directory.
 func (s *Server) DataDir() string { return s.opts.DataDir }
 
-// SocketDir is the folder of the socket: libpq's host.
+// SocketDir is the directory of the socket: libpq's host.
 func (s *Server) SocketDir() string { return s.opts.SocketDir }
 
 // Port is the port in the socket's name.
@@ -303,7 +303,7 @@ func (s *Server) Port() int { return s.opts.Port }
 func (s *Server) LogFile() string { return s.opts.LogFile }
 
 // MadeConfig lists the configuration files that Start made because the data
-// directory has none. They lie in the socket folder: a server that is to stay
+// directory has none. They lie in the socket directory: a server that is to stay
 // needs its own.
 func (s *Server) MadeConfig() []string { return s.made }
 
@@ -317,7 +317,7 @@ func (s *Server) Conn() string {
 }
 
 // ConnString is a libpq connection string (keywords and values) for a server
-// behind a socket folder. A port of 0 means DefaultPort, an empty role or
+// behind a socket directory. A port of 0 means DefaultPort, an empty role or
 // database "postgres".
 func ConnString(socketDir string, port int, role, database string) string {
 	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s", quoteConn(socketDir), cmp.Or(port, DefaultPort),

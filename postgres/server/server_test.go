@@ -22,7 +22,7 @@ import (
 // These tests run as whoever runs them: root hands its servers to another
 // account, which is what is to be tested then.
 
-// dataDirVariable makes this binary start a server on the folder it names and
+// dataDirVariable makes this binary start a server on the directory it names and
 // then die, see TestDieWithParent.
 const dataDirVariable = "LIFEBOAT_TEST_DIE_ON"
 
@@ -57,7 +57,7 @@ func install(t *testing.T) server.Install {
 	return in
 }
 
-// scratch is a folder that the account of the servers owns.
+// scratch is a directory that the account of the servers owns.
 func scratch(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pg")
@@ -164,7 +164,7 @@ func TestStartAndStop(t *testing.T) {
 			}
 			info, err := os.Stat(s.SocketDir())
 			if err != nil || info.Mode().Perm() != 0o700 {
-				t.Errorf("socket folder: %v, %v; want mode 0700", info.Mode(), err)
+				t.Errorf("socket directory: %v, %v; want mode 0700", info.Mode(), err)
 			}
 			if c, err := net.Dial("tcp", "127.0.0.1:5432"); err == nil {
 				c.Close()
@@ -178,7 +178,7 @@ func TestStartAndStop(t *testing.T) {
 				t.Errorf("Running after Stop: %d, %v", pid, err)
 			}
 			if _, err := os.Stat(s.SocketDir()); !os.IsNotExist(err) {
-				t.Errorf("the socket folder is still there: %v", err)
+				t.Errorf("the socket directory is still there: %v", err)
 			}
 			if !strings.Contains(s.LogTail(), "ready to accept connections") {
 				t.Errorf("the log after the end is %q", s.LogTail())

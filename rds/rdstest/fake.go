@@ -34,7 +34,7 @@ type Fake struct {
 	URL  string
 	CA   string // file of the certificate of the servers
 	DNS  string // address of the name server
-	Home string // folder of all data
+	Home string // directory of all data
 
 	o       Options
 	install server.Install

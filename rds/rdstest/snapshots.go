@@ -12,7 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/rds/types"
 )
 
-// snapshot is one, or a copy; its data lies in a folder.
+// snapshot is one, or a copy; its data lies in a directory.
 type snapshot struct {
 	region, id, source, resource string
 	cluster                      bool

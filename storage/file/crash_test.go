@@ -86,7 +86,7 @@ func TestCreateCleansUp(t *testing.T) {
 	}
 }
 
-// Deletions remove folders that become empty while creations put objects in
+// Deletions remove directories that become empty while creations put objects in
 // them: none of these may fail, or be lost, through whichever handle.
 func TestCreateMeetsDelete(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")

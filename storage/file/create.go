@@ -15,9 +15,9 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
-// Create implements storage.Store. In a folder that was used before it costs
+// Create implements storage.Store. In a directory that was used before it costs
 // two fsyncs: of the file before it gets its name, because a name without its
-// bytes would be a partial object after a crash, and of the folder, because a
+// bytes would be a partial object after a crash, and of the directory, because a
 // file whose name is lost is lost.
 //
 // When it returns fs.ErrExist the object that is there is durable too: who
@@ -34,15 +34,15 @@ func (s *Store) Create(ctx context.Context, key string, body io.ReadSeeker) erro
 		return s.settleTaken(key, dir)
 	}
 
-	// The folders do not depend on the bytes: both reach the disk at once.
-	folders := make(chan error, 1)
-	go func() { folders <- s.makeDir(dir) }()
+	// The directories do not depend on the bytes: both reach the disk at once.
+	directories := make(chan error, 1)
+	go func() { directories <- s.makeDir(dir) }()
 	tmp, written, err := s.writeTemp(ctx, body)
-	folderErr := <-folders
+	dirErr := <-directories
 	if tmp != "" {
 		defer s.root.Remove(tmp)
 	}
-	if err := errors.Join(err, folderErr); err != nil {
+	if err := errors.Join(err, dirErr); err != nil {
 		return opaque("create", key, err)
 	}
 
@@ -58,7 +58,7 @@ func (s *Store) Create(ctx context.Context, key string, body io.ReadSeeker) erro
 	return nil
 }
 
-// taken says whether key names a file already. A folder, or anything else that
+// taken says whether key names a file already. A directory, or anything else that
 // stands in its place, is an error: no object can ever be there.
 func (s *Store) taken(key string) (bool, error) {
 	info, err := s.root.Lstat(key)
@@ -130,7 +130,7 @@ func (s *Store) openTemp(name string) (*os.File, error) {
 
 // link gives the file its final name and says whether it was free.
 func (s *Store) link(tmp string, written fs.FileInfo, key string) (won bool, err error) {
-	// A Delete elsewhere may remove the folder, if empty, right after it was
+	// A Delete elsewhere may remove the directory, if empty, right after it was
 	// made. It does so once for each object it deletes, so this ends.
 	for range 100 {
 		err = s.root.Link(tmp, key)
@@ -160,9 +160,9 @@ func (s *Store) link(tmp string, written fs.FileInfo, key string) (won bool, err
 	return false, err
 }
 
-// makeDir makes dir and the folders above it, and sees to it that their names
-// are durable: it fsyncs the folder above each, once in the store's life. It
-// does not trust a folder that is there, because who made it may have died, or
+// makeDir makes dir and the directories above it, and sees to it that their names
+// are durable: it fsyncs the directory above each, once in the store's life. It
+// does not trust a directory that is there, because who made it may have died, or
 // be about to, before its fsync.
 func (s *Store) makeDir(dir string) error {
 	if dir == "." {
@@ -195,14 +195,14 @@ func (s *Store) makeDir(dir string) error {
 	return nil
 }
 
-// forget has makeDir look again at dir and the folders above it.
+// forget has makeDir look again at dir and the directories above it.
 func (s *Store) forget(dir string) {
 	for ; dir != "."; dir = path.Dir(dir) {
 		s.durable.Delete(dir)
 	}
 }
 
-// syncDir makes the names in a folder durable.
+// syncDir makes the names in a directory durable.
 func (s *Store) syncDir(dir string) error {
 	f, err := s.root.Open(dir)
 	if err != nil {
@@ -211,7 +211,7 @@ func (s *Store) syncDir(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Sweep removes what crashes left in the folder for temporary files: all that
+// Sweep removes what crashes left in the directory for temporary files: all that
 // was last written before the given time. It returns how many files went. A
 // Create that is still under way must be younger than that; one that is not
 // fails, and loses nothing.
@@ -247,14 +247,14 @@ func (s *Store) Sweep(ctx context.Context, before time.Time) (removed int, err e
 	return removed, nil
 }
 
-// makeRoot makes the root and the folders above it that are missing, and in
-// it tmpDir, which marks the folder as a store's. All of it is durable then.
+// makeRoot makes the root and the directories above it that are missing, and in
+// it tmpDir, which marks the directory as a store's. All of it is durable then.
 func makeRoot(root string) error {
 	var missing []string
 	for dir := path.Clean(root); ; dir = path.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err == nil && !info.IsDir() || errors.Is(err, syscall.ENOTDIR) {
-			return fmt.Errorf("%w: %s is not a folder", storage.ErrNoStore, dir)
+			return fmt.Errorf("%w: %s is not a directory", storage.ErrNoStore, dir)
 		}
 		if err == nil {
 			break
@@ -286,7 +286,7 @@ func syncPath(dir string) error {
 		return err
 	}
 	err = f.Sync()
-	// The folder above the root may belong to a file system that cannot do
+	// The directory above the root may belong to a file system that cannot do
 	// this, or to somebody else. What we make there is seldom and seen at once.
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
 		err = nil

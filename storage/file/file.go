@@ -1,14 +1,14 @@
-// Package file is a storage.Store in a folder: of a disk, or of a file system
+// Package file is a storage.Store in a directory: of a disk, or of a file system
 // that is mounted from elsewhere.
 //
 // An object is a regular file at the path that its key spells, below the
 // root. It gets there complete or not at all: the bytes are written to a file
-// of a random name in the folder ~tmp of the root and fsynced, and then linked
+// of a random name in the directory ~tmp of the root and fsynced, and then linked
 // to the final name, which fails when that is taken. The last step fsyncs the
-// folder that holds the name. What a crash leaves in ~tmp has no key, since
+// directory that holds the name. What a crash leaves in ~tmp has no key, since
 // no key may hold a tilde: it is never listed, and Sweep removes it.
 //
-// Two keys of which one is a folder of the other ("a" and "a/b") cannot both
+// Two keys of which one is a directory of the other ("a" and "a/b") cannot both
 // exist, and on a file system that ignores case keys that differ in case only
 // are one. Symbolic links that lead out of the root are refused. The name
 // lost+found at the root belongs to the file system, not to the store.
@@ -35,25 +35,25 @@ import (
 // because storage.CheckKey does not allow the tilde.
 const tmpDir = "~tmp"
 
-// Files and folders are their owner's alone, whatever the umask says.
+// Files and directories are their owner's alone, whatever the umask says.
 const (
 	fileMode fs.FileMode = 0o600
 	dirMode  fs.FileMode = 0o700
 )
 
-// Store is a store in a folder. It holds that folder open; Close lets it go.
+// Store is a store in a directory. It holds that directory open; Close lets it go.
 type Store struct {
 	path string // of the root, for messages and to see whether it is still there
 	root *os.Root
 
-	// durable holds the folders whose own names are known to have been
+	// durable holds the directories whose own names are known to have been
 	// fsynced, so that this is done once for each.
 	durable sync.Map // path below the root → struct{}
 }
 
 var _ storage.Store = (*Store)(nil)
 
-// Init makes a store in the folder at root, together with the folders above
+// Init makes a store in the directory at root, together with the directories above
 // it that are missing, and returns it. One that exists is opened.
 func Init(root string) (*Store, error) {
 	if err := makeRoot(root); err != nil {
@@ -62,9 +62,9 @@ func Init(root string) (*Store, error) {
 	return New(root)
 }
 
-// New returns the store in the folder at root. A root that is missing, that is
-// not a folder, or that is empty is storage.ErrNoStore, never fs.ErrNotExist:
-// an empty folder is what remains where a file system is no longer mounted.
+// New returns the store in the directory at root. A root that is missing, that is
+// not a directory, or that is empty is storage.ErrNoStore, never fs.ErrNotExist:
+// an empty directory is what remains where a file system is no longer mounted.
 func New(root string) (*Store, error) {
 	info, err := os.Stat(root)
 	if err == nil && !info.IsDir() {
@@ -87,7 +87,7 @@ func New(root string) (*Store, error) {
 	return s, nil
 }
 
-// Close lets go of the root folder. The store is of no use afterwards.
+// Close lets go of the root directory. The store is of no use afterwards.
 func (s *Store) Close() error { return s.root.Close() }
 
 // Open implements storage.Store.
@@ -134,7 +134,7 @@ func describe(key string, info fs.FileInfo) storage.Info {
 }
 
 // Delete implements storage.Store. After it returns nil the object is gone
-// for good, also when the machine stops. Folders that it leaves empty go too.
+// for good, also when the machine stops. Directories that it leaves empty go too.
 func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := check(ctx, "delete", key); err != nil {
 		return err
@@ -157,7 +157,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return opaque("delete", key, err)
 	}
 	for ; dir != "."; dir = path.Dir(dir) {
-		// Fails at the first folder that is not empty.
+		// Fails at the first directory that is not empty.
 		if s.removeDir(dir) != nil {
 			break
 		}
@@ -166,8 +166,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-// removeDir removes an empty folder, and never a file: os.Root.Remove would
-// take an object that another process made under the folder's name just now.
+// removeDir removes an empty directory, and never a file: os.Root.Remove would
+// take an object that another process made under the directory's name just now.
 func (s *Store) removeDir(dir string) error {
 	above, err := s.root.Open(path.Dir(dir))
 	if err != nil {
@@ -178,14 +178,14 @@ func (s *Store) removeDir(dir string) error {
 }
 
 // lstat describes the object's file. It returns fs.ErrNotExist where there is
-// none, a folder included, and another error where something else is in its place.
+// none, a directory included, and another error where something else is in its place.
 func (s *Store) lstat(op, key string) (fs.FileInfo, error) {
 	info, err := s.root.Lstat(key)
 	switch {
 	case err != nil:
 		return nil, s.absent(op, key, err)
 	case info.IsDir():
-		return nil, fmt.Errorf("%s %s: is a folder: %w", op, key, fs.ErrNotExist)
+		return nil, fmt.Errorf("%s %s: is a directory: %w", op, key, fs.ErrNotExist)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s %s: is not a regular file but %v", op, key, info.Mode().Type())
 	}
@@ -205,7 +205,7 @@ func (s *Store) absent(op, key string, err error) error {
 }
 
 // alive returns storage.ErrNoStore unless the root's path still leads to the
-// folder that was opened and that folder holds something. A root that was
+// directory that was opened and that directory holds something. A root that was
 // unmounted or deleted would otherwise make every object look absent.
 func (s *Store) alive() error {
 	opened, err := s.root.Stat(".")
@@ -214,7 +214,7 @@ func (s *Store) alive() error {
 	}
 	now, err := os.Stat(s.path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(opened, now) {
-		return fmt.Errorf("%s: %w: the folder was removed, or its file system is no longer mounted", s.path, storage.ErrNoStore)
+		return fmt.Errorf("%s: %w: the directory was removed, or its file system is no longer mounted", s.path, storage.ErrNoStore)
 	}
 	if err != nil {
 		return opaque("look at the store's root", s.path, err)
@@ -226,7 +226,7 @@ func (s *Store) alive() error {
 	defer dir.Close()
 	switch _, err := dir.Readdirnames(1); {
 	case err == io.EOF:
-		return fmt.Errorf("%s: %w: the folder is empty; is its file system mounted?", s.path, storage.ErrNoStore)
+		return fmt.Errorf("%s: %w: the directory is empty; is its file system mounted?", s.path, storage.ErrNoStore)
 	case err != nil:
 		return opaque("look at the store's root", s.path, err)
 	}

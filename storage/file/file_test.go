@@ -135,13 +135,13 @@ func TestRootVanishes(t *testing.T) {
 				wantNoStore(t, op, err)
 			}
 			if entries, err := os.ReadDir(root); err == nil && len(entries) > 0 {
-				t.Errorf("something was made in the folder that is no longer the store: %v", entries)
+				t.Errorf("something was made in the directory that is no longer the store: %v", entries)
 			}
 		})
 	}
 }
 
-// A repository copied here by another program has no folder for temporary files.
+// A repository copied here by another program has no directory for temporary files.
 func TestCopiedRepository(t *testing.T) {
 	root := t.TempDir()
 	if err := os.WriteFile(filepath.Join(root, "lifeboat.json"), []byte("{}"), 0o600); err != nil {
@@ -224,7 +224,7 @@ func TestNothingEscapes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(
-		os.Symlink(outside, filepath.Join(root, "folder")),
+		os.Symlink(outside, filepath.Join(root, "directory")),
 		os.Symlink("../outside", filepath.Join(root, "relative")),
 		os.Symlink(filepath.Join(outside, "secret"), filepath.Join(root, "link")),
 		os.Symlink(filepath.Join(outside, "none"), filepath.Join(root, "dangling")),
@@ -234,7 +234,7 @@ func TestNothingEscapes(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	for _, key := range []string{"folder/secret", "relative/secret", "link", "dangling", "fifo"} {
+	for _, key := range []string{"directory/secret", "relative/secret", "link", "dangling", "fifo"} {
 		got, err := read(s, key)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("Open(%q): %q, %v", key, got, err)
@@ -249,7 +249,7 @@ func TestNothingEscapes(t *testing.T) {
 			t.Errorf("Delete(%q) succeeded", key)
 		}
 	}
-	for _, key := range []string{"folder/new", "relative/new"} {
+	for _, key := range []string{"directory/new", "relative/new"} {
 		if err := create(s, key, "forged"); err == nil {
 			t.Errorf("Create(%q) succeeded", key)
 		}
@@ -263,9 +263,9 @@ func TestNothingEscapes(t *testing.T) {
 	}
 }
 
-// A folder where an object should go, and an object where a folder should go,
+// A directory where an object should go, and an object where a directory should go,
 // are neither "taken" nor "absent": nothing can be stored there.
-func TestFoldersAndObjects(t *testing.T) {
+func TestDirsAndObjects(t *testing.T) {
 	s := initStore(t, filepath.Join(t.TempDir(), "root"))
 	if err := create(s, "a/b", "x"); err != nil {
 		t.Fatal(err)
@@ -286,7 +286,7 @@ func TestFoldersAndObjects(t *testing.T) {
 	}
 }
 
-// The folder of a file system's own at its root is not listed, and need not be
+// The directory of a file system's own at its root is not listed, and need not be
 // readable.
 func TestLostAndFound(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")

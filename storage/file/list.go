@@ -41,7 +41,7 @@ func (s *Store) List(ctx context.Context, prefix string) iter.Seq2[storage.Info,
 // errStopped says that the caller wants no more.
 var errStopped = errors.New("stopped")
 
-// lister walks the folders that can hold keys with a prefix.
+// lister walks the directories that can hold keys with a prefix.
 type lister struct {
 	ctx    context.Context
 	root   *os.Root
@@ -50,7 +50,7 @@ type lister struct {
 	found  int
 }
 
-// start begins at the deepest folder that the prefix names in full.
+// start begins at the deepest directory that the prefix names in full.
 func (l *lister) start() error {
 	if err := l.ctx.Err(); err != nil {
 		return err
@@ -97,7 +97,7 @@ func (l *lister) walk(dir *os.Root, at string) error {
 func (l *lister) descend(dir *os.Root, name, at string) error {
 	sub, err := dir.OpenRoot(name)
 	if err != nil {
-		// Nothing to list when the folder is not there, was deleted while we
+		// Nothing to list when the directory is not there, was deleted while we
 		// walked, or is an object. OpenRoot has no error value for the last.
 		if info, statErr := dir.Stat(name); gone(statErr) || statErr == nil && !info.IsDir() {
 			return nil
@@ -126,7 +126,7 @@ func (l *lister) file(dir *os.Root, name, key string) error {
 	return nil
 }
 
-// entries names the files of a folder, and its folders with a slash at the
+// entries names the files of a directory, and its directories with a slash at the
 // end. The slash takes part in the order, since it does in the keys: "a-b"
 // and "a.b" come before "a/b".
 func entries(dir *os.Root) ([]string, error) {
@@ -151,7 +151,7 @@ func entries(dir *os.Root) ([]string, error) {
 	return names, nil
 }
 
-// gone says that a folder or file is not there (any more).
+// gone says that a directory or file is not there (any more).
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

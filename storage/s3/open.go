@@ -37,7 +37,7 @@ func (s *Store) Open(ctx context.Context, key string, off, n int64) (io.ReadClos
 	return r, nil
 }
 
-// resumeAfter is how many bytes must come before the tries count anew.
+// resumeAfter is how many bytes must come before the tries count again.
 const resumeAfter = 1 << 20
 
 // reader reads a range of an object.

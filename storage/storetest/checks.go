@@ -13,11 +13,11 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage"
 )
 
-// check is one part of the contract; folder is where its objects go.
+// check is one part of the contract; directory is where its objects go.
 type check struct {
-	name   string
-	folder string
-	run    func(context.Context, *scratch) error
+	name      string
+	directory string
+	run       func(context.Context, *scratch) error
 }
 
 var checks = []check{
@@ -208,7 +208,7 @@ func checkMissing(ctx context.Context, s *scratch) error {
 	if err := s.createAll(ctx, "there/a"); err != nil {
 		return err
 	}
-	// "there" is a folder to a file system, and no object.
+	// "there" is a directory to a file system, and no object.
 	for _, name := range []string{"b", "there/b", "nowhere/b", "there", "there/a/b"} {
 		_, err := s.Stat(ctx, s.root+name)
 		if err := wantError("Stat of missing "+name, err, fs.ErrNotExist); err != nil {

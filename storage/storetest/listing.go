@@ -12,7 +12,7 @@ import (
 
 func checkList(ctx context.Context, s *scratch) error {
 	// '+', '-' and '.' sort before '/', the digits after it: a walk from
-	// folder to folder gets that wrong.
+	// directory to directory gets that wrong.
 	names := []string{
 		"a+b", "a-", "a-b/c", "a.b", "a/b", "a/b.d/x", "a/c", "a/c-d/e", "a0", "a=b", "aB", "a_", "ab/c", "abc",
 		"b/a/a", "b/a-", "b/b", "c",

@@ -2,7 +2,7 @@
 // storage.Store's comment states.
 //
 // It needs no testing package, because `lifeboat check-repository` runs it on
-// a user's own bucket or folder: all it touches lies under a scratch prefix,
+// a user's own bucket or directory: all it touches lies under a scratch prefix,
 // and it removes that when it is done. Package suite, below, runs it as tests.
 package storetest
 
@@ -45,7 +45,7 @@ func CheckTwo(ctx context.Context, store, second storage.Store, prefix string) [
 	}
 	var results []Result
 	for _, c := range checks {
-		s := &scratch{Store: store, second: second, root: prefix + "/" + c.folder + "/"}
+		s := &scratch{Store: store, second: second, root: prefix + "/" + c.directory + "/"}
 		results = append(results, timed(c.name, func() error { return c.run(ctx, s) }))
 	}
 	return append(results, timed("clean up", func() error { return cleanUp(ctx, store, prefix+"/") }))
@@ -89,7 +89,7 @@ func cleanUp(ctx context.Context, store storage.Store, prefix string) error {
 	return nil
 }
 
-// scratch is a store whose checks keep to one folder of it.
+// scratch is a store whose checks keep to one directory of it.
 type scratch struct {
 	storage.Store
 	second storage.Store

@@ -148,14 +148,14 @@ func TestBrokenStoresAreFound(t *testing.T) {
 				return body, err
 			}
 		},
-		"lists folder by folder": func(good storage.Store, b *broken) {
+		"lists directory by directory": func(good storage.Store, b *broken) {
 			b.list = func(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 				return sorted(good.List(ctx, prefix), func(x, y storage.Info) int {
 					return slices.Compare(strings.Split(x.Key, "/"), strings.Split(y.Key, "/"))
 				})
 			}
 		},
-		"lists whole folders": func(good storage.Store, b *broken) {
+		"lists whole directories": func(good storage.Store, b *broken) {
 			b.list = func(ctx context.Context, prefix string) iter.Seq2[storage.Info, error] {
 				if storage.CheckPrefix(prefix) == nil {
 					prefix = prefix[:strings.LastIndexByte(prefix, '/')+1]

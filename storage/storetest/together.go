@@ -73,11 +73,11 @@ func checkSecond(ctx context.Context, s *scratch) error {
 	return wantError("Stat after deletion through the second handle", err, fs.ErrNotExist)
 }
 
-// checkMany makes, reads and deletes objects in the same folders at once. One
+// checkMany makes, reads and deletes objects in the same directories at once. One
 // object stays in each: servers that keep objects as files may fail a Create
-// that meets the removal of the folder it goes to (versitygw 1.8 does).
+// that meets the removal of the directory it goes to (versitygw 1.8 does).
 func checkMany(ctx context.Context, s *scratch) error {
-	if err := s.createAll(ctx, "folder/0/stays", "folder/1/stays"); err != nil {
+	if err := s.createAll(ctx, "directory/0/stays", "directory/1/stays"); err != nil {
 		return err
 	}
 	return parallelBy(24, 8, func(i int) error {
@@ -85,7 +85,7 @@ func checkMany(ctx context.Context, s *scratch) error {
 		if i%3 == 0 {
 			store = s.second
 		}
-		key := s.root + fmt.Sprintf("folder/%d/x%d", i%2, i)
+		key := s.root + fmt.Sprintf("directory/%d/x%d", i%2, i)
 		body := strings.Repeat(key, 100)
 		if err := store.Create(ctx, key, strings.NewReader(body)); err != nil {
 			return err

@@ -21,7 +21,7 @@ const backlogSegments = 64
 // The targets of a backlog: how many times as fast as pgBackRest, and what a
 // call for a segment that is archived already may take.
 const (
-	drainFolder    = 2.0
+	drainDir       = 2.0
 	drainS3        = 1.5
 	drainSync      = 3.0
 	rememberedMost = 12 * time.Millisecond
@@ -36,7 +36,7 @@ func (b *bench) backlog(ctx context.Context, w io.Writer) error {
 		return fmt.Errorf("make a backlog: %w", err)
 	}
 	tools := []tool{&lifeboat{b: b}, &pgBackRest{b: b, level: defaultLevel, async: true}, &pgBackRest{b: b, level: 1, async: true}, &pgBackRest{b: b, level: defaultLevel}}
-	places := []place{{name: "Folders"}, b.bucket("S3 over TLS", b.s3.Addr)}
+	places := []place{{name: "Directories"}, b.bucket("S3 over TLS", b.s3.Addr)}
 	var remembered series
 	for round := range b.opt.rounds + 1 {
 		for _, p := range places {
@@ -125,7 +125,7 @@ func (b *bench) drain(ctx context.Context, t tool, p place, round int, segments 
 		return u, fmt.Errorf("drain the backlog: %w", err)
 	}
 	u.wall, u.cpu = time.Since(begin), machineCPU()-cpu
-	if err := archived(filepath.Join(files, t.walFolder()), segments); err != nil {
+	if err := archived(filepath.Join(files, t.walDir()), segments); err != nil {
 		return u, err
 	}
 	if l, ok := t.(*lifeboat); ok {
@@ -273,7 +273,7 @@ func (b *bench) backlogRows(w io.Writer, p place, tools []tool) {
 		return times
 	}
 	times := row("wall", func(s *series) []time.Duration { return s.wall })
-	wanted := drainFolder
+	wanted := drainDir
 	if p.s3 != nil {
 		wanted = drainS3
 	}

@@ -83,7 +83,7 @@ func (b *bench) openDatabase(ctx context.Context) error {
 	if _, err := b.sql(ctx, "checkpoint"); err != nil {
 		return err
 	}
-	d.bytes, err = folderSize(d.dataDir(), "pg_wal")
+	d.bytes, err = dirSize(d.dataDir(), "pg_wal")
 	return err
 }
 
@@ -127,7 +127,7 @@ func (b *bench) archiveWith(line string) error {
 }
 
 // freshCluster starts a new cluster in the place of what was there, which
-// archives nothing yet, and makes the folder for segments that are to be kept.
+// archives nothing yet, and makes the directory for segments that are to be kept.
 func (b *bench) freshCluster(ctx context.Context, d *database) (segments string, err error) {
 	if err := os.RemoveAll(d.dir); err != nil {
 		return "", err
@@ -254,7 +254,7 @@ func (b *bench) environment() []string {
 	return []string{"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + b.dir, "LC_ALL=C.UTF-8", "TZ=UTC"}
 }
 
-// mkdir makes a folder of the account.
+// mkdir makes a directory of the account.
 func (b *bench) mkdir(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -267,8 +267,8 @@ func (b *bench) mkdir(dir string) error {
 
 func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// folderSize adds up the files below dir, without the folders named.
-func folderSize(dir string, without ...string) (int64, error) {
+// dirSize adds up the files below dir, without the directories named.
+func dirSize(dir string, without ...string) (int64, error) {
 	var total int64
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {

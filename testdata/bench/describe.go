@@ -79,7 +79,7 @@ func field(file, name string) string {
 	return "unknown"
 }
 
-// fileSystem names the kind of file system that holds a folder.
+// fileSystem names the kind of file system that holds a directory.
 func fileSystem(dir string) string {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {

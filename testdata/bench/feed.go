@@ -44,7 +44,7 @@ type fed struct {
 	feed, feedCommands []time.Duration // of the loop without a server: all of it, and restore_command alone
 }
 
-// feed measures how fast WAL is handed to recovery, on folders and on S3.
+// feed measures how fast WAL is handed to recovery, on directories and on S3.
 func (b *bench) feed(ctx context.Context, w io.Writer) (err error) {
 	before := b.db
 	defer func() { b.db = before }()
@@ -58,7 +58,7 @@ func (b *bench) feed(ctx context.Context, w io.Writer) (err error) {
 	if err := b.openFeedDatabase(ctx); err != nil {
 		return err
 	}
-	for _, p := range []place{{name: "Folders"}, b.bucket("S3 over TLS", b.s3.Addr)} {
+	for _, p := range []place{{name: "Directories"}, b.bucket("S3 over TLS", b.s3.Addr)} {
 		if err := b.feedFrom(ctx, p, w); err != nil {
 			return fmt.Errorf("feed from %s: %w", p.name, err)
 		}
@@ -189,11 +189,11 @@ func keepRestored(restored, kept, last string) error {
 		return err
 	}
 	err = errors.Join(f.Sync(), f.Close(), os.Rename(restored, kept))
-	folder, openErr := os.Open(filepath.Dir(kept))
+	directory, openErr := os.Open(filepath.Dir(kept))
 	if openErr != nil {
 		return openErr
 	}
-	err = errors.Join(err, folder.Sync(), folder.Close())
+	err = errors.Join(err, directory.Sync(), directory.Close())
 	if err == nil && last != "" {
 		err = os.Remove(last)
 	}

@@ -50,7 +50,7 @@ func (b *bench) incremental(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	ours := &lifeboat{b: b}
-	dir, _, discard, err := b.freshRepository(ctx, ours, place{name: "Folders"}, "incremental")
+	dir, _, discard, err := b.freshRepository(ctx, ours, place{name: "Directories"}, "incremental")
 	if err != nil {
 		return errors.Join(err, discard())
 	}
@@ -158,7 +158,7 @@ func (b *bench) incrementalAt(ctx context.Context, t *lifeboat, gb int, w io.Wri
 	if _, err := b.measure(ctx, t.command("backup")); err != nil {
 		return nil, err
 	}
-	size, err := folderSize(b.db.dataDir(), "pg_wal")
+	size, err := dirSize(b.db.dataDir(), "pg_wal")
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +276,7 @@ func (b *bench) againstBlockIncremental(ctx context.Context, ours []incrementalR
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.program, err)
 	}
-	_, _, discard, err := b.freshRepository(ctx, r, place{name: "Folders"}, "incremental")
+	_, _, discard, err := b.freshRepository(ctx, r, place{name: "Directories"}, "incremental")
 	if err != nil {
 		return errors.Join(err, discard())
 	}

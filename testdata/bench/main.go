@@ -1,5 +1,5 @@
 // Command bench measures Lifeboat beside pgBackRest on one database, on
-// folders and on an S3 server over TLS, and prints tables of what each takes.
+// directories and on an S3 server over TLS, and prints tables of what each takes.
 // "make bench" runs it; docs/benchmarks.md explains the method and keeps a
 // result.
 package main
@@ -26,10 +26,10 @@ import (
 
 // options are the flags.
 type options struct {
-	work     string // folder of the database, kept, and of scratch files
-	scratch  string // folder of repositories and restored files, removed
+	work     string // directory of the database, kept, and of scratch files
+	scratch  string // directory of repositories and restored files, removed
 	lifeboat string // program
-	parts    string // "folder,s3,far,start,backlog,feed,incremental,shapes"
+	parts    string // "directory,s3,far,start,backlog,feed,incremental,shapes"
 
 	sizes      sizes  // GB, ascending, of the database that grows
 	pgBackRest string // one that knows block incremental backups
@@ -74,10 +74,10 @@ func main() {
 	// Children are told to die with the thread that started them.
 	runtime.LockOSThread()
 	var o options
-	flag.StringVar(&o.work, "work", "bench-work", "`folder` that keeps the database")
-	flag.StringVar(&o.scratch, "scratch", "", "`folder` for repositories and restored files, else that of -work")
+	flag.StringVar(&o.work, "work", "bench-work", "`directory` that keeps the database")
+	flag.StringVar(&o.scratch, "scratch", "", "`directory` for repositories and restored files, else that of -work")
 	flag.StringVar(&o.lifeboat, "lifeboat", "bin/lifeboat", "`program` to measure")
-	flag.StringVar(&o.parts, "parts", "folder,s3,far,start,backlog,feed", "what to measure; and \"incremental\" and \"shapes\", which need 40 GB of disk")
+	flag.StringVar(&o.parts, "parts", "directory,s3,far,start,backlog,feed", "what to measure; and \"incremental\" and \"shapes\", which need 40 GB of disk")
 	o.sizes = sizes{2, 5, 10}
 	flag.Var(&o.sizes, "sizes", "how large the database of \"incremental\" is to be, one after the other, in `GB`")
 	flag.StringVar(&o.pgBackRest, "pgbackrest", "pgbackrest", "`program` to measure incremental backups against; see scripts/pgbackrest")
@@ -116,8 +116,8 @@ func run(ctx context.Context, o options) (missed int, err error) {
 	if err := b.describe(ctx, os.Stdout); err != nil {
 		return 0, err
 	}
-	if b.wants("folder") {
-		p := place{name: "Folders"}
+	if b.wants("directory") {
+		p := place{name: "Directories"}
 		if err := b.compare(ctx, p); err != nil {
 			return 0, err
 		}
@@ -173,7 +173,7 @@ func (b *bench) wants(part string) bool {
 	return slices.Contains(strings.Split(b.opt.parts, ","), part)
 }
 
-// open finds the programs and makes the folders.
+// open finds the programs and makes the directories.
 func (b *bench) open(ctx context.Context) (err error) {
 	for _, path := range []*string{&b.opt.work, &b.opt.scratch, &b.opt.lifeboat} {
 		if *path == "" {
@@ -220,7 +220,7 @@ func (b *bench) open(ctx context.Context) (err error) {
 		return err
 	}
 	if _, err := b.measure(ctx, command{args: []string{copied, "version"}}); err != nil {
-		return fmt.Errorf("the account %s must reach the folders of -work and -scratch: %w", b.account, err)
+		return fmt.Errorf("the account %s must reach the directories of -work and -scratch: %w", b.account, err)
 	}
 	return nil
 }
@@ -264,7 +264,7 @@ func (b *bench) bucket(name, addr string) place {
 	return place{name: name, s3: b.s3, addr: addr, ca: b.caFile()}
 }
 
-// close stops all that was started and removes the scratch folder.
+// close stops all that was started and removes the scratch directory.
 func (b *bench) close() error {
 	var errs []error
 	if b.s3 != nil {

@@ -36,8 +36,8 @@ func (b *bench) compare(ctx context.Context, p place) error {
 	return nil
 }
 
-// freshRepository makes the folder of a round, and in the place a repository
-// that is told from others by the name. files is the folder in which it lies.
+// freshRepository makes the directory of a round, and in the place a repository
+// that is told from others by the name. files is the directory in which it lies.
 // discard removes both, also after an error.
 func (b *bench) freshRepository(ctx context.Context, t tool, p place, name string) (dir, files string, discard func() error, err error) {
 	dir = filepath.Join(b.dir, "round")
@@ -72,7 +72,7 @@ func (b *bench) round(ctx context.Context, t tool, p place, round, pushes int, i
 	if err != nil {
 		return err
 	}
-	if backup.stored, err = folderSize(files, t.walFolder()); err != nil {
+	if backup.stored, err = dirSize(files, t.walDir()); err != nil {
 		return err
 	}
 	into.backup.add(round, backup)
@@ -103,7 +103,7 @@ func (b *bench) round(ctx context.Context, t tool, p place, round, pushes int, i
 		return err
 	}
 
-	push, err := b.pushAll(ctx, t, filepath.Join(files, t.walFolder()), round, pushes, into)
+	push, err := b.pushAll(ctx, t, filepath.Join(files, t.walDir()), round, pushes, into)
 	if err != nil {
 		return err
 	}
@@ -112,11 +112,11 @@ func (b *bench) round(ctx context.Context, t tool, p place, round, pushes int, i
 	return nil
 }
 
-// discard frees the blocks of a folder, which may be gone already, and puts it
+// discard frees the blocks of a directory, which may be gone already, and puts it
 // aside; the end of the run removes it. ext4 does not use an inode again for
 // up to five minutes after its file was removed (recently_deleted in
 // fs/ext4/ialloc.c), and a new file looks at all of these: with the restored
-// folders of earlier rounds removed that was a second of each restore.
+// directories of earlier rounds removed that was a second of each restore.
 func (b *bench) discard(dir string) error {
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
@@ -134,14 +134,14 @@ func (b *bench) discard(dir string) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(dir, filepath.Join(aside, "folder"))
+	return os.Rename(dir, filepath.Join(aside, "directory"))
 }
 
 // pushAll pushes segments one after another, each with a process of its own,
 // as archive_command does.
 func (b *bench) pushAll(ctx context.Context, t tool, walFiles string, round, pushes int, into *sample) (time.Duration, error) {
 	settle()
-	before, err := folderSize(walFiles)
+	before, err := dirSize(walFiles)
 	if err != nil {
 		return 0, err
 	}
@@ -160,7 +160,7 @@ func (b *bench) pushAll(ctx context.Context, t tool, walFiles string, round, pus
 		total.wall += u.wall
 		walls = append(walls, u.wall)
 	}
-	after, err := folderSize(walFiles)
+	after, err := dirSize(walFiles)
 	if err != nil {
 		return 0, err
 	}

@@ -27,7 +27,7 @@ func (b *bench) shapes(ctx context.Context, w io.Writer) error {
 	if err := b.makeTables(ctx); err != nil {
 		return err
 	}
-	size, err := folderSize(b.db.dataDir(), "pg_wal")
+	size, err := dirSize(b.db.dataDir(), "pg_wal")
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (b *bench) makeTables(ctx context.Context) error {
 // tables takes a full backup, an incremental one after some tables have changed,
 // and restores it.
 func (b *bench) tables(ctx context.Context, t tool) (out []usage, err error) {
-	dir, _, discard, err := b.freshRepository(ctx, t, place{name: "Folders"}, "shapes")
+	dir, _, discard, err := b.freshRepository(ctx, t, place{name: "Directories"}, "shapes")
 	defer func() { err = errors.Join(err, discard()) }()
 	if err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func (b *bench) huge(ctx context.Context, l *lifeboat, w io.Writer) (err error) 
 	if err != nil {
 		return err
 	}
-	_, _, discard, err := b.freshRepository(ctx, l, place{name: "Folders"}, "shapes")
+	_, _, discard, err := b.freshRepository(ctx, l, place{name: "Directories"}, "shapes")
 	defer func() { err = errors.Join(err, discard()) }()
 	if err != nil {
 		return err

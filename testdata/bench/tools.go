@@ -12,11 +12,11 @@ import (
 	"github.com/lifeboat-dr/lifeboat/storage/s3/s3test"
 )
 
-// place is where repositories are: folders, or a bucket. Each run has a fresh
+// place is where repositories are: directories, or a bucket. Each run has a fresh
 // repository in it.
 type place struct {
 	name string
-	s3   *s3test.Server // nil for folders
+	s3   *s3test.Server // nil for directories
 	addr string         // host:port of the server, or of the proxy before it
 	ca   string         // the CA's certificate, where the account can read it
 }
@@ -24,15 +24,15 @@ type place struct {
 // tool is one of the programs that are compared.
 type tool interface {
 	name() string
-	// prepare makes a repository, in the folder or below the prefix given by
+	// prepare makes a repository, in the directory or below the prefix given by
 	// at, and has the server archive into it. What it writes beside goes to dir.
 	prepare(ctx context.Context, p place, at, dir string) error
 	backup() command
 	incremental() command
 	restore(to string) command
 	push(segment string) command
-	// walFolder is the name of the folder of a repository that holds the WAL.
-	walFolder() string
+	// walDir is the name of the directory of a repository that holds the WAL.
+	walDir() string
 }
 
 // lifeboat with its defaults.
@@ -43,7 +43,7 @@ type lifeboat struct {
 }
 
 func (l *lifeboat) name() string      { return "Lifeboat" }
-func (l *lifeboat) walFolder() string { return "wal" }
+func (l *lifeboat) walDir() string { return "wal" }
 
 func (l *lifeboat) config() string { return filepath.Join(l.dir, "lifeboat.yaml") }
 
@@ -103,7 +103,7 @@ func (r *pgBackRest) name() string {
 // defaultLevel is pgBackRest's own for zst.
 const defaultLevel = 3
 
-func (r *pgBackRest) walFolder() string { return "archive" }
+func (r *pgBackRest) walDir() string { return "archive" }
 
 func (r *pgBackRest) command(args ...string) command {
 	return command{args: append([]string{cmp.Or(r.program, "pgbackrest"), "--config=" + filepath.Join(r.dir, "pgbackrest.conf"), "--stanza=bench"}, args...)}

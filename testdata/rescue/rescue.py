@@ -3,9 +3,9 @@
 
     rescue.py REPOSITORY KEYFILE OUT [LABEL]
 
-REPOSITORY  a folder that holds the repository (a bucket, copied to disk)
+REPOSITORY  a directory that holds the repository (a bucket, copied to disk)
 KEYFILE     the recovery key, or any age identity file the data is sealed to
-OUT         a folder to make: OUT/data, OUT/tablespaces/<oid>, OUT/wal
+OUT         a directory to make: OUT/data, OUT/tablespaces/<oid>, OUT/wal
 LABEL       which backup; the newest if not given
 
 It needs Python 3.7, and the tools age (1.3 or later for keys that begin with
@@ -157,7 +157,7 @@ class Repository:
     def envelope(self, key, kind, sink, most=1 << 40):
         """Writes the plain bytes of any object that is not a pack into sink."""
         if not self.exists(key) and self.exists(key + ".next"):
-            key += ".next"  # it was just being sealed anew
+            key += ".next"  # it was just being sealed again
         data = self.read(key)
         line, _, sealed = data.partition(b"\n")
         if not re.fullmatch(rb"lifeboat/1 kind=[a-z0-9]+ sha256=[0-9a-f]{64} size=[0-9]+ sealed=[0-9a-f]{64} "
@@ -191,7 +191,7 @@ def path_of(record):
     path = bytes.fromhex(record["path_hex"]) if "path_hex" in record else record["path"].encode()
     parts = path.split(b"/")
     if b"" in parts or b"." in parts or b".." in parts or b"\0" in path:
-        fail("the path %r leads out of the folder" % path)
+        fail("the path %r leads out of the directory" % path)
     if path.startswith(b"pg_tblspc/") and not re.fullmatch(rb"[1-9][0-9]{0,9}(/PG_[1-9][0-9]*_[1-9][0-9]*(/.*)?)?", path[10:], re.DOTALL):
         fail("the path %r is none that a tablespace has" % path)
     return path
@@ -293,9 +293,9 @@ def restore(repo, label, out):
     os.mkdir(os.path.join(data, b"pg_tblspc"), 0o700)
     for space in info.get("tablespaces", []):
         if not space.get("in_place"):
-            folder = os.path.abspath(os.path.join(out, "tablespaces", "%d" % space["oid"])).encode()
-            os.makedirs(folder, 0o700)
-            os.symlink(folder, os.path.join(data, b"pg_tblspc", b"%d" % space["oid"]))
+            directory = os.path.abspath(os.path.join(out, "tablespaces", "%d" % space["oid"])).encode()
+            os.makedirs(directory, 0o700)
+            os.symlink(directory, os.path.join(data, b"pg_tblspc", b"%d" % space["oid"]))
     for path, record in manifest.files():
         path = os.path.join(data, path)
         if record["type"] == "dir":
@@ -326,8 +326,8 @@ def restore(repo, label, out):
 
 
 def rescue_wal(repo, system, out):
-    folder = os.path.join(out, "wal")
-    os.mkdir(folder, 0o700)
+    directory = os.path.join(out, "wal")
+    os.mkdir(directory, 0o700)
     count = 0
     slices = {}
     for key in repo.list("wal/%s" % system):
@@ -337,16 +337,16 @@ def rescue_wal(repo, system, out):
             slices.setdefault(part[1], []).append((int(part[2], 16), int(part[3], 16), key))
         if key.count("/") != 3 or not re.fullmatch(r"[0-9A-F]{8}\.history|[0-9A-F]{24}(\.partial|\.[0-9A-F]{8}\.backup)?", name):
             continue
-        with open(os.path.join(folder, name), "xb") as f:
+        with open(os.path.join(directory, name), "xb") as f:
             repo.envelope(key, "wal", f, MAX_WAL)
         count += 1
     for name, parts in slices.items():
-        if not os.path.exists(os.path.join(folder, name)):
-            count += rescue_slices(repo, folder, name, parts)
+        if not os.path.exists(os.path.join(directory, name)):
+            count += rescue_slices(repo, directory, name, parts)
     return count
 
 
-def rescue_slices(repo, folder, name, parts):
+def rescue_slices(repo, directory, name, parts):
     """Puts a segment together that was never complete; zeros follow what there is."""
     data = b""
     for begin, end, key in sorted(parts):
@@ -359,7 +359,7 @@ def rescue_slices(repo, folder, name, parts):
     size = int.from_bytes(data[32:36], "little")  # xlp_seg_size of its first page
     if not len(data) <= size <= MAX_WAL:
         fail("the segment %s is said to have %d bytes" % (name, size))
-    with open(os.path.join(folder, name), "xb") as f:
+    with open(os.path.join(directory, name), "xb") as f:
         f.write(data + bytes(size - len(data)))
     return 1
 
@@ -384,7 +384,7 @@ def main(arguments):
     wal = os.path.abspath(os.path.join(out, "wal"))
     print("Backup %s of cluster %s (PostgreSQL %d, timeline %d) is in %s/data, %d WAL files in %s." % (
         label, info["cluster"], info["pg_version"] // 10000, info["timeline"], out, count, wal))
-    print("To recover: own the folder as the user postgres, add to data/postgresql.auto.conf\n"
+    print("To recover: own the directory as the user postgres, add to data/postgresql.auto.conf\n"
           "    restore_command = 'cp \"%s/%%f\" \"%%p\"'\n    archive_mode = off\n"
           "make the empty file data/recovery.signal, and start PostgreSQL." % wal)
 

@@ -40,8 +40,8 @@ func (w *work) checkWAL(ctx context.Context) error {
 		default:
 			before = key
 		}
-		folder, _, _ := strings.Cut(o.Key[len(repo.ArchivePrefix):], "/")
-		if id, err := postgres.ParseSystemID(folder); err != nil || !hasKey(w.indexes, id) {
+		directory, _, _ := strings.Cut(o.Key[len(repo.ArchivePrefix):], "/")
+		if id, err := postgres.ParseSystemID(directory); err != nil || !hasKey(w.indexes, id) {
 			w.result.Unknown = append(w.result.Unknown, o.Key)
 		}
 	}

@@ -45,13 +45,13 @@ func listAll(ctx context.Context, r *repo.Repo) (*snapshot, error) {
 }
 
 // known says whether a key is of a form that the format knows, as far as its
-// folder tells; what lies in the folder is looked at by who reads it.
+// directory tells; what lies in the directory is looked at by who reads it.
 func known(key string) bool {
 	if key == repo.MarkerKey {
 		return true
 	}
-	folder, _, ok := strings.Cut(key, "/")
-	return ok && slices.Contains([]string{"backups", "wal", "systems", "leases", "pins", "blocks", "drills", "check", "checks", "keys"}, folder)
+	directory, _, ok := strings.Cut(key, "/")
+	return ok && slices.Contains([]string{"backups", "wal", "systems", "leases", "pins", "blocks", "drills", "check", "checks", "keys"}, directory)
 }
 
 // List implements storage.Store.

@@ -319,7 +319,7 @@ func (w *work) recheck(ctx context.Context) error {
 			if _, known := gone[label]; known {
 				continue
 			}
-			there, err := w.repo.Exists(ctx, label) // also one whose manifest is just being sealed anew
+			there, err := w.repo.Exists(ctx, label) // also one whose manifest is just being sealed again
 			if err != nil {
 				return err
 			}

@@ -22,9 +22,9 @@ func (s *site) spoil(key string) {
 	s.check(s.store.Create(s.t.Context(), key, strings.NewReader(strings.Repeat("x", int(info.Size)))))
 }
 
-// A manifest that is being sealed anew lies beside its place when that is
+// A manifest that is being sealed again lies beside its place when that is
 // stopped. What is wrong with its backup is told all the same.
-func TestFindingsOfABackupThatIsSealedAnew(t *testing.T) {
+func TestFindingsOfABackupThatIsSealedAgain(t *testing.T) {
 	t.Parallel()
 	beside := false
 	for n := 1; !beside; n++ {

@@ -65,7 +65,7 @@ const (
 )
 
 // recorder notes what was read, and stores it in parts, so that a check that is
-// stopped need not begin anew.
+// stopped need not begin again.
 type recorder struct {
 	repo   *repo.Repo
 	id     string

@@ -180,14 +180,14 @@ func (w *work) add(c Code, object, problem string) *Finding {
 // checkBackups opens every manifest and compares its packs with the listing.
 func (w *work) checkBackups(ctx context.Context) error {
 	w.options.Observe(Progress{Phase: "backups"})
-	folders, others, err := w.repo.Folders(ctx)
+	directories, others, err := w.repo.Directories(ctx)
 	if err != nil {
 		return err
 	}
 	w.result.Unknown = append(append(w.result.Unknown, w.list.strange...), others...)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(repo.ManifestsAtOnce)
-	for _, f := range folders {
+	for _, f := range directories {
 		if f.Committed {
 			g.Go(func() error { return w.checkBackup(gctx, f) })
 		}
@@ -199,7 +199,7 @@ func (w *work) checkBackups(ctx context.Context) error {
 	return nil
 }
 
-func (w *work) checkBackup(ctx context.Context, f repo.Folder) error {
+func (w *work) checkBackup(ctx context.Context, f repo.Directory) error {
 	key := repo.ManifestKey(f.Label)
 	b, err := w.readManifest(ctx, f.Label)
 	switch {

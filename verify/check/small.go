@@ -12,7 +12,7 @@ import (
 )
 
 // checkBeside looks at the objects beside a manifest.
-func (w *work) checkBeside(ctx context.Context, f repo.Folder, want repo.Info) error {
+func (w *work) checkBeside(ctx context.Context, f repo.Directory, want repo.Info) error {
 	for _, o := range f.Objects {
 		switch o.Key {
 		case repo.InfoKey(f.Label):

@@ -40,7 +40,7 @@ type UnfencedError struct {
 }
 
 func (e *UnfencedError) Error() string {
-	return fmt.Sprintf("the WAL to be replayed makes a tablespace at %s, and nothing keeps the server from the folder there: %s", e.Path, e.Reason)
+	return fmt.Sprintf("the WAL to be replayed makes a tablespace at %s, and nothing keeps the server from the directory there: %s", e.Path, e.Reason)
 }
 
 // MemoryError says that the host has too little memory for a server.
@@ -50,14 +50,14 @@ func (e *MemoryError) Error() string {
 	return fmt.Sprintf("too little memory for the server: %d MiB are needed, %d MiB are available", e.Need>>20, e.Free>>20)
 }
 
-// StagingError says that the staging folder cannot be used.
+// StagingError says that the staging directory cannot be used.
 type StagingError struct {
 	Path   string
 	Reason string
 }
 
 func (e *StagingError) Error() string {
-	return fmt.Sprintf("staging folder %s: %s", e.Path, e.Reason)
+	return fmt.Sprintf("staging directory %s: %s", e.Path, e.Reason)
 }
 
 // provesFailure says whether an error proves that a restore would have failed.

@@ -29,7 +29,7 @@ type Options struct {
 	Time       time.Time
 	RandomTime bool
 
-	// Staging is an existing folder, in which each drill makes one of its own.
+	// Staging is an existing directory, in which each drill makes one of its own.
 	Staging string
 	Reserve int64  // bytes that must stay free in it
 	Owner   string // account for files and server, "USER[:GROUP]"; for root only
@@ -53,7 +53,7 @@ type Options struct {
 	// server leaves behind becomes a child of it when the helper is killed, and is ended.
 	Adopt bool
 
-	Keep    bool          // leave the server running and the folder in place
+	Keep    bool          // leave the server running and the directory in place
 	Timeout time.Duration // for the whole drill; 0 is none
 	Stall   time.Duration // recovery that makes no progress for so long hangs; 0 is 5 minutes
 

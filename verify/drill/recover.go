@@ -199,7 +199,7 @@ func (r *run) stopServer() error {
 func (r *run) removeCgroups() { _ = fence.RemoveCgroups(r.raised.Cgroups) }
 
 func (r *run) keptServer() *Kept {
-	k := &Kept{Conn: server.ConnString(r.socket, 0, r.o.Role, ""), DataDir: r.plan.DataDir, Folder: r.stage.dir, PGCtl: r.install.Path("pg_ctl")}
+	k := &Kept{Conn: server.ConnString(r.socket, 0, r.o.Role, ""), DataDir: r.plan.DataDir, Directory: r.stage.dir, PGCtl: r.install.Path("pg_ctl")}
 	if r.plan.Owner != nil {
 		k.Account = r.plan.Owner.User
 	}

@@ -25,18 +25,18 @@ type Result struct {
 
 // Kept says how to reach a server that was left running.
 type Kept struct {
-	Conn    string // libpq
-	DataDir string
-	Folder  string
-	PGCtl   string
-	Account string // that runs it, when it is not ours
+	Conn      string // libpq
+	DataDir   string
+	Directory string
+	PGCtl     string
+	Account   string // that runs it, when it is not ours
 }
 
 // Run does one drill and stores its evidence; the caller holds the lease. The
 // error is about the evidence alone: what the drill came to, failures
 // included, is in the result.
 //
-// Whatever happens, the staging folder is removed, unless it is to be kept;
+// Whatever happens, the staging directory is removed, unless it is to be kept;
 // when that fails too the evidence says so. A cancelled context ends the drill
 // and is no reason to leave anything.
 func Run(ctx context.Context, r *repo.Repo, restorer *Restorer, o Options) (*Result, error) {

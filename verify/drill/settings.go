@@ -61,7 +61,7 @@ func (r *run) writeConf() error {
 	}
 	files := map[string]string{
 		"postgresql.conf": "# A drill's: all that counts stands on the command line.\n",
-		"pg_hba.conf":     "# The folder of the socket lets in one account only.\nlocal all all trust\n",
+		"pg_hba.conf":     "# The directory of the socket lets in one account only.\nlocal all all trust\n",
 		"pg_ident.conf":   "",
 	}
 	for name, text := range files {
@@ -127,7 +127,7 @@ func libraryNames(list string) []string {
 }
 
 // libraryThere says whether the library can be loaded: by its path, or from
-// the installation's own folder (dynamic_library_path is $libdir).
+// the installation's own directory (dynamic_library_path is $libdir).
 func libraryThere(install server.Install, name string) bool {
 	name = strings.TrimPrefix(name, "$libdir/")
 	if !strings.HasSuffix(name, ".so") {

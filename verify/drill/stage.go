@@ -16,16 +16,16 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
 
-// A drill works in one folder of its own, STAGING/lifeboat-drill-ID, whose
+// A drill works in one directory of its own, STAGING/lifeboat-drill-ID, whose
 // first file is the marker. It is locked as long as the drill lives, so a later
 // drill can tell one at work from one that crashed. Nothing is ever removed
-// that is not such a folder with its marker in it.
+// that is not such a directory with its marker in it.
 const (
 	stagePrefix = "lifeboat-drill-"
 	markerName  = "lifeboat-drill.json"
 )
 
-// marker says whose folder it is.
+// marker says whose directory it is.
 type marker struct {
 	Drill      string    `json:"drill"`
 	Repository string    `json:"repository"`
@@ -33,7 +33,7 @@ type marker struct {
 	Began      time.Time `json:"began"`
 }
 
-// stage is the folder of one drill.
+// stage is the directory of one drill.
 type stage struct {
 	dir  string
 	lock *os.File
@@ -41,14 +41,14 @@ type stage struct {
 
 func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
 
-// What lies in the folder. The server's account can write to the first two, and to
+// What lies in the directory. The server's account can write to the first two, and to
 // the directory of the socket; nothing else may be its own.
 func (s *stage) dataDir() string     { return s.path("data") }
 func (s *stage) tablespaces() string { return s.path("tablespaces") }
 func (s *stage) conf() string        { return s.path("conf") }
 func (s *stage) logs() string        { return s.path("log") }
 
-// makeStage makes the folder of a drill. Others may pass through it, since
+// makeStage makes the directory of a drill. Others may pass through it, since
 // under root the server runs as another account, but not list it.
 func makeStage(staging string, m marker) (*stage, error) {
 	info, err := os.Stat(staging)
@@ -58,7 +58,7 @@ func makeStage(staging string, m marker) (*stage, error) {
 	case err != nil:
 		return nil, &StagingError{staging, err.Error()}
 	case !info.IsDir():
-		return nil, &StagingError{staging, "it is not a folder"}
+		return nil, &StagingError{staging, "it is not a directory"}
 	}
 	dir := filepath.Join(staging, stagePrefix+m.Drill)
 	if err := os.Mkdir(dir, 0o711); err != nil {
@@ -71,7 +71,7 @@ func makeStage(staging string, m marker) (*stage, error) {
 	}
 	if err != nil {
 		_ = os.RemoveAll(dir)
-		return nil, fmt.Errorf("mark the staging folder: %w", err)
+		return nil, fmt.Errorf("mark the staging directory: %w", err)
 	}
 	return s, nil
 }
@@ -100,7 +100,7 @@ func (s *stage) remove(ctx context.Context) error {
 	return removeStage(ctx, s.dir)
 }
 
-// Sweep removes what crashed drills have left in the staging folder, and
+// Sweep removes what crashed drills have left in the staging directory, and
 // returns their ids. What a drill at work holds, what was kept with --keep, and
 // what does not carry our marker stays.
 func Sweep(ctx context.Context, staging string) ([]string, error) {
@@ -150,10 +150,10 @@ func sweepOne(ctx context.Context, dir, id string) (bool, error) {
 	return true, removeStage(ctx, dir)
 }
 
-// keptName marks a folder that a person wanted to keep.
+// keptName marks a directory that a person wanted to keep.
 const keptName = "kept"
 
-// keep leaves the folder to the user.
+// keep leaves the directory to the user.
 func (s *stage) keep() error {
 	defer s.lock.Close()
 	f, err := os.OpenFile(s.path(keptName), os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)

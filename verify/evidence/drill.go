@@ -240,7 +240,7 @@ type Covered struct {
 	Tested time.Time `json:"tested,omitzero"` // by the newest drill that passed with it; zero: never
 }
 
-// Cleanup says what became of the staging folder.
+// Cleanup says what became of the staging directory.
 type Cleanup struct {
 	Done   bool     `json:"done"` // proven gone
 	Kept   string   `json:"kept,omitempty"`

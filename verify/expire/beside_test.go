@@ -79,7 +79,7 @@ func TestRunBesideACopy(t *testing.T) {
 	}
 }
 
-// Metadata is sealed anew, and the policy removes a backup at each moment of it: the
+// Metadata is sealed again, and the policy removes a backup at each moment of it: the
 // backup is gone, or is there whole.
 func TestRunBesideAReseal(t *testing.T) {
 	t.Parallel()

@@ -40,7 +40,7 @@ func (in Input) overSince() time.Time {
 // the backups from before a failover or an upgrade are not to stay for ever.
 // A timeline is in use from its first backup to its last one, or to the time
 // when its newest WAL was stored, whichever is later. Only times count, never
-// the numbers of timelines: those begin anew with a new system.
+// the numbers of timelines: those begin again with a new system.
 //
 // all is sorted, newest first, and so is each line. Backups that cannot be read
 // are in none. Lines are over that ended before a time, but not the last of all.

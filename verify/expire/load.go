@@ -19,11 +19,11 @@ import (
 // scene is what was found in the repository.
 type scene struct {
 	Input
-	packs   repo.PackList
-	folders []repo.Folder // of backups that are not committed
-	running map[string]bool
-	indexes map[postgres.SystemID]*wal.Index
-	sizes   map[string]int64 // bytes of the manifests, by label
+	packs       repo.PackList
+	directories []repo.Directory // of backups that are not committed
+	running     map[string]bool
+	indexes     map[postgres.SystemID]*wal.Index
+	sizes       map[string]int64 // bytes of the manifests, by label
 }
 
 // load gathers what the plan needs. What is damaged is noted and is no error; a
@@ -36,7 +36,7 @@ func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	folders, _, err := r.Folders(ctx)
+	directories, _, err := r.Directories(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -45,10 +45,10 @@ func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 	if s.packs, _, err = r.ListPacks(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.readBackups(ctx, r, folders, o.Observe); err != nil {
+	if err := s.readBackups(ctx, r, directories, o.Observe); err != nil {
 		return nil, err
 	}
-	if err := s.findRunning(ctx, r, folders, lease); err != nil {
+	if err := s.findRunning(ctx, r, directories, lease); err != nil {
 		return nil, err
 	}
 	if err := s.readPins(ctx, r); err != nil {
@@ -63,13 +63,13 @@ func load(ctx context.Context, r *repo.Repo, o Options) (*scene, error) {
 
 // readBackups reads the manifests of all backups: what they are, and which
 // packs are theirs.
-func (s *scene) readBackups(ctx context.Context, r *repo.Repo, folders []repo.Folder, observe func(Event)) error {
+func (s *scene) readBackups(ctx context.Context, r *repo.Repo, directories []repo.Directory, observe func(Event)) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(repo.ManifestsAtOnce)
 	var mu sync.Mutex
-	for _, f := range folders {
+	for _, f := range directories {
 		if !f.Committed {
-			s.folders = append(s.folders, f)
+			s.directories = append(s.directories, f)
 			continue
 		}
 		for _, o := range f.Objects {
@@ -150,7 +150,7 @@ func readPacks(ctx context.Context, r *repo.Repo, label string, packs repo.PackL
 }
 
 // findRunning notes what backups that are not committed may still need.
-func (s *scene) findRunning(ctx context.Context, r *repo.Repo, folders []repo.Folder, lease repo.LeaseState) error {
+func (s *scene) findRunning(ctx context.Context, r *repo.Repo, directories []repo.Directory, lease repo.LeaseState) error {
 	if lease.Held {
 		s.since(lease.Since)
 	}
@@ -158,7 +158,7 @@ func (s *scene) findRunning(ctx context.Context, r *repo.Repo, folders []repo.Fo
 	for _, b := range s.Backups {
 		byLabel[b.Info.Label] = b
 	}
-	for _, f := range folders {
+	for _, f := range directories {
 		if f.Committed || !lease.Held && !s.young(f) {
 			continue
 		}
@@ -182,9 +182,9 @@ func (s *scene) findRunning(ctx context.Context, r *repo.Repo, folders []repo.Fo
 	return nil
 }
 
-// young says whether something of the folder is so new that the backup may
+// young says whether something of the directory is so new that the backup may
 // still run.
-func (s *scene) young(f repo.Folder) bool {
+func (s *scene) young(f repo.Directory) bool {
 	limit := s.Now.Add(-Age)
 	return f.Newest.After(limit) || f.Began().After(limit)
 }
@@ -197,7 +197,7 @@ func (s *scene) since(t time.Time) {
 
 // adopted are the backups whose packs a running one takes over, or why that
 // cannot be known.
-func adopted(ctx context.Context, r *repo.Repo, f repo.Folder) (bases []string, unknown string, err error) {
+func adopted(ctx context.Context, r *repo.Repo, f repo.Directory) (bases []string, unknown string, err error) {
 	if !f.Adopts {
 		return nil, "", nil
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/expire"
 )
 
-// half seals the manifest of a backup anew and is stopped when the new one lies
+// half seals the manifest of a backup again and is stopped when the new one lies
 // beside it: both are there, or the new one alone. It returns its key.
 func (w *world) half(l string, alone bool) string {
 	w.t.Helper()
@@ -40,7 +40,7 @@ func (w *world) half(l string, alone bool) string {
 // A rotation was stopped with the new manifest beside the old one, and an expiry
 // removes the backup. Another adopts it before any operation of that: it finds the
 // backup there and whole, or gone.
-func TestRunBesideABackupThatAdoptsHalfSealedAnew(t *testing.T) {
+func TestRunBesideABackupThatAdoptsHalfSealedAgain(t *testing.T) {
 	t.Parallel()
 	for _, alone := range []bool{false, true} {
 		first := newWorld(t)

@@ -236,7 +236,7 @@ func TestRunLeavesPacksOfWhatIsGone(t *testing.T) {
 // nothing names yet.
 func TestRunBesideALongBackup(t *testing.T) {
 	t.Parallel()
-	for _, folder := range []bool{true, false} { // a full backup has none before its end
+	for _, directory := range []bool{true, false} { // a full backup has none before its end
 		w := newWorld(t)
 		w.backup(10, 100, "")
 		w.backup(5, 110, "")
@@ -245,7 +245,7 @@ func TestRunBesideALongBackup(t *testing.T) {
 		lease, err := w.repo.AcquireLease(t.Context(), "backup", repo.Claim{Holder: "db1"}, w.now.Add(-3*day))
 		w.check(err)
 		w.check(lease.Renew(t.Context(), w.now))
-		if folder {
+		if directory {
 			w.at(3, func() {
 				w.check(w.repo.Adopt(t.Context(), label(w.now.Add(-3*day), 9), repo.Adoption{Made: w.now}))
 			})
@@ -254,7 +254,7 @@ func TestRunBesideALongBackup(t *testing.T) {
 		w.check(err)
 		for _, p := range packs {
 			if _, err := w.store.Stat(t.Context(), repo.PackKey(p.ID)); err != nil {
-				t.Errorf("a pack of a running backup, with a folder %v: %v", folder, err)
+				t.Errorf("a pack of a running backup, with a directory %v: %v", directory, err)
 			}
 		}
 	}

@@ -53,7 +53,7 @@ func (w *work) run() error {
 		return err
 	}
 	w.countLive()
-	if err := w.removeFolders(); err != nil {
+	if err := w.removeDirs(); err != nil {
 		return err
 	}
 	if err := w.removePacks(); err != nil {
@@ -110,7 +110,7 @@ func (w *work) lookAgain() error {
 	if w.options.DryRun {
 		return nil
 	}
-	folders, _, err := w.repo.Folders(w.ctx)
+	directories, _, err := w.repo.Directories(w.ctx)
 	if err != nil {
 		return err
 	}
@@ -122,8 +122,8 @@ func (w *work) lookAgain() error {
 	for _, d := range w.result.Plan.Decisions {
 		known[d.Info.Label] = d
 	}
-	w.scene.folders = w.scene.folders[:0]
-	for _, f := range folders {
+	w.scene.directories = w.scene.directories[:0]
+	for _, f := range directories {
 		d := known[f.Label]
 		if f.Committed {
 			w.there[f.Label] = true
@@ -132,7 +132,7 @@ func (w *work) lookAgain() error {
 		case f.Committed && d == nil:
 			err = w.committedMeanwhile(f.Label)
 		case !f.Committed && !w.dropped[f.Label]:
-			w.scene.folders = append(w.scene.folders, f)
+			w.scene.directories = append(w.scene.directories, f)
 			if lease.Held || w.scene.young(f) {
 				w.scene.running[f.Label] = true
 				err = w.protect(f, known)
@@ -161,7 +161,7 @@ func (w *work) committedMeanwhile(label string) error {
 }
 
 // protect leaves the packs that a running backup takes over.
-func (w *work) protect(f repo.Folder, known map[string]*Decision) error {
+func (w *work) protect(f repo.Directory, known map[string]*Decision) error {
 	bases, unknown, err := adopted(w.ctx, w.repo, f)
 	if err != nil {
 		return err
@@ -198,9 +198,9 @@ func (w *work) countLive() {
 	}
 }
 
-// removeFolders removes what lies beside the manifests that are gone, and the
+// removeDirs removes what lies beside the manifests that are gone, and the
 // pins of backups that there are no more.
-func (w *work) removeFolders() error {
+func (w *work) removeDirs() error {
 	var all []storage.Info
 	for label := range w.dropped {
 		for info, err := range w.repo.Store().List(w.ctx, repo.BackupsPrefix+label+"/") {
@@ -317,7 +317,7 @@ func (w *work) removeBlocks() error {
 // checkAge is how long the records of checks are kept.
 const checkAge = 400 * 24 * time.Hour
 
-// removeCrashed removes the folders of backups that ended before they were
+// removeCrashed removes the directories of backups that ended before they were
 // committed, and records of checks that are older than a year.
 func (w *work) removeCrashed() error {
 	var all []storage.Info
@@ -329,7 +329,7 @@ func (w *work) removeCrashed() error {
 			all = append(all, info)
 		}
 	}
-	for _, f := range w.scene.folders {
+	for _, f := range w.scene.directories {
 		if !w.scene.running[f.Label] {
 			all = append(all, f.Objects...)
 		}

@@ -120,7 +120,7 @@ head -c 4 /dev/zero | wc -c`)
 		t.Errorf("what was written there is not in the copy: %q %v", text, err)
 	}
 	if names, err := os.ReadDir(root); err != nil || len(names) != 0 {
-		t.Errorf("the folder of the root is not empty: %v %v", names, err)
+		t.Errorf("the directory of the root is not empty: %v %v", names, err)
 	}
 }
 

@@ -25,7 +25,7 @@ type Check struct {
 	NewerThan time.Duration // the value is a time, at most so long before the moment of disaster
 
 	// Command is a program and its arguments, run without a shell. It passes
-	// when it leaves with 0. PGHOST, PGPORT, PGUSER and PGDATABASE lead libpq
+	// when it exits with 0. PGHOST, PGPORT, PGUSER and PGDATABASE lead libpq
 	// to the restored server, and LIFEBOAT_DRILL_CONN is the same as one string.
 	Command []string
 }

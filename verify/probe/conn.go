@@ -24,9 +24,9 @@ import (
 	"github.com/lifeboat-dr/lifeboat/repo"
 )
 
-// Conn leads to a restored server: by the socket in a folder, or over a network.
+// Conn leads to a restored server: by the socket in a directory, or over a network.
 type Conn struct {
-	Host string // folder of the socket, or a name or address
+	Host string // directory of the socket, or a name or address
 	Port int
 	Role string
 

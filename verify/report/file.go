@@ -12,15 +12,15 @@ import (
 // WriteFile replaces a file as a whole: whoever reads path sees the old content
 // or the new one, also after a crash. After an error it may be either. The
 // mode is 0644, since node_exporter and web servers run as other users than the
-// drill and what a report says is no secret to those who may enter the folder.
+// drill and what a report says is no secret to those who may enter the directory.
 // The name of the temporary file does not end like path, or node_exporter would
 // read it (it takes *.prom). What holds a secret key is not written.
 func WriteFile(path string, data []byte) error {
 	if repo.HoldsSecret(data) {
 		return fmt.Errorf("write %s: it would hold a secret key", path)
 	}
-	folder := filepath.Dir(path)
-	f, err := os.CreateTemp(folder, "."+filepath.Base(path)+".*.tmp")
+	directory := filepath.Dir(path)
+	f, err := os.CreateTemp(directory, "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -38,17 +38,17 @@ func WriteFile(path string, data []byte) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
 	}
-	return syncFolder(folder)
+	return syncDir(directory)
 }
 
-// syncFolder makes a rename last.
-func syncFolder(folder string) error {
-	d, err := os.Open(folder)
+// syncDir makes a rename last.
+func syncDir(directory string) error {
+	d, err := os.Open(directory)
 	if err != nil {
-		return fmt.Errorf("sync %s: %w", folder, err)
+		return fmt.Errorf("sync %s: %w", directory, err)
 	}
 	if err := errors.Join(d.Sync(), d.Close()); err != nil {
-		return fmt.Errorf("sync %s: %w", folder, err)
+		return fmt.Errorf("sync %s: %w", directory, err)
 	}
 	return nil
 }

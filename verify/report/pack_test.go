@@ -124,12 +124,12 @@ func TestReadmeByHand(t *testing.T) {
 	lines, _, _ = strings.Cut(lines, "\n\n")
 	script := "set -e\n" + lines + "\n"
 	run := func(document []byte) (string, error) {
-		folder := t.TempDir()
-		if err := os.WriteFile(filepath.Join(folder, "drill.json"), document, 0o644); err != nil {
+		directory := t.TempDir()
+		if err := os.WriteFile(filepath.Join(directory, "drill.json"), document, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command("sh", "-c", script)
-		cmd.Dir, cmd.Env = folder, append(os.Environ(), "F=drill.json")
+		cmd.Dir, cmd.Env = directory, append(os.Environ(), "F=drill.json")
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}

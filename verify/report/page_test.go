@@ -128,7 +128,7 @@ func contrast(t *testing.T, a, b string) float64 {
 
 // TestPageInChromium looks at the pages as a browser draws them: at the width
 // of a desk and of a phone nothing sticks out, the style came through the
-// policy, and there is a dark mode. LIFEBOAT_SHOTS names a folder for pictures of
+// policy, and there is a dark mode. LIFEBOAT_SHOTS names a directory for pictures of
 // all of them.
 func TestPageInChromium(t *testing.T) {
 	browser, err := exec.LookPath("chromium")
@@ -138,16 +138,16 @@ func TestPageInChromium(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: how the pages look is not tested")
 	}
-	folder := t.TempDir()
+	directory := t.TempDir()
 	all := pages(t)
 	for name, page := range all {
-		if err := os.WriteFile(filepath.Join(folder, name), page, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(directory, name), page, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	checkWidths(t, browser, folder, slices.Sorted(maps.Keys(all)))
-	light := shoot(t, browser, folder, "failed.html", filepath.Join(folder, "light.png"), 1280, "light")
-	dark := shoot(t, browser, folder, "failed.html", filepath.Join(folder, "dark.png"), 1280, "dark")
+	checkWidths(t, browser, directory, slices.Sorted(maps.Keys(all)))
+	light := shoot(t, browser, directory, "failed.html", filepath.Join(directory, "light.png"), 1280, "light")
+	dark := shoot(t, browser, directory, "failed.html", filepath.Join(directory, "dark.png"), 1280, "dark")
 	if light[0] < 0xc000 || dark[0] > 0x4000 {
 		t.Errorf("the ground is %x when light, %x when dark", light, dark)
 	}
@@ -155,7 +155,7 @@ func TestPageInChromium(t *testing.T) {
 		for name := range all {
 			for _, width := range []int{1280, 360} {
 				for _, mode := range []string{"light", "dark"} {
-					shoot(t, browser, folder, name, filepath.Join(shots, fmt.Sprintf("%s-%d-%s.png", strings.TrimSuffix(name, ".html"), width, mode)), width, mode)
+					shoot(t, browser, directory, name, filepath.Join(shots, fmt.Sprintf("%s-%d-%s.png", strings.TrimSuffix(name, ".html"), width, mode)), width, mode)
 				}
 			}
 		}
@@ -185,17 +185,17 @@ function look(name, width) {
 
 // checkWidths asks a page around the pages, in frames of the wanted widths: a
 // window of Chromium is never narrower than 500 pixels.
-func checkWidths(t *testing.T, browser, folder string, names []string) {
+func checkWidths(t *testing.T, browser, directory string, names []string) {
 	t.Helper()
 	var calls strings.Builder
 	for _, name := range names {
 		fmt.Fprintf(&calls, "look(%q, 1280); look(%q, 360); look(%q, 768);\n", name, name, name)
 	}
-	outer := filepath.Join(folder, "widths.html")
+	outer := filepath.Join(directory, "widths.html")
 	if err := os.WriteFile(outer, fmt.Appendf(nil, widthsPage, calls.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	dom := string(chromium(t, browser, folder, "--window-size=1400,1000", "--virtual-time-budget=10000", "--dump-dom", "file://"+outer))
+	dom := string(chromium(t, browser, directory, "--window-size=1400,1000", "--virtual-time-budget=10000", "--dump-dom", "file://"+outer))
 	if n := strings.Count(dom, "\nLOOKED ") + strings.Count(dom, ">LOOKED "); n != 3*len(names) {
 		t.Errorf("%d answers for %d pages: %s", n, len(names), dom[:min(len(dom), 2000)])
 	}
@@ -208,9 +208,9 @@ func checkWidths(t *testing.T, browser, folder string, names []string) {
 
 // shoot takes a picture in a frame of the wanted width and returns the colour
 // of its corner, which is the ground of the page.
-func shoot(t *testing.T, browser, folder, page, shot string, width int, mode string) [3]uint32 {
+func shoot(t *testing.T, browser, directory, page, shot string, width int, mode string) [3]uint32 {
 	t.Helper()
-	outer := filepath.Join(folder, "frame.html")
+	outer := filepath.Join(directory, "frame.html")
 	text := fmt.Sprintf(`<!DOCTYPE html><meta name="color-scheme" content="light dark"><body style="margin:0"><iframe src="%s" width="%d" height="4400" style="border:0;display:block"></iframe>`, page, width)
 	if err := os.WriteFile(outer, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func shoot(t *testing.T, browser, folder, page, shot string, width int, mode str
 	if mode == "dark" {
 		args = append(args, "--blink-settings=preferredColorScheme=0")
 	}
-	chromium(t, browser, folder, append(args, "file://"+outer)...)
+	chromium(t, browser, directory, append(args, "file://"+outer)...)
 	raw, err := os.ReadFile(shot)
 	if err != nil {
 		t.Fatal(err)
@@ -232,11 +232,11 @@ func shoot(t *testing.T, browser, folder, page, shot string, width int, mode str
 	return [3]uint32{r, g, b}
 }
 
-func chromium(t *testing.T, browser, folder string, args ...string) []byte {
+func chromium(t *testing.T, browser, directory string, args ...string) []byte {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	profile, err := os.MkdirTemp(folder, "profile")
+	profile, err := os.MkdirTemp(directory, "profile")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/report"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 func samples() map[string]*evidence.Drill {
 	return map[string]*evidence.Drill{"passed": passed(began), "failed": failed(began), "unknown": unknown(began), "first": first(began), "hostile": evil(began)}
@@ -40,7 +40,7 @@ func golden(t *testing.T, name string, have []byte) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(have, want) {
-		t.Errorf("%s is not what it was; go test ./verify/report -update writes it anew\nhave:\n%s\nwant:\n%s", path, have, want)
+		t.Errorf("%s is not what it was; go test ./verify/report -update writes it again\nhave:\n%s\nwant:\n%s", path, have, want)
 	}
 }
 
@@ -336,12 +336,12 @@ func TestWriteFile(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o644 {
 		t.Errorf("the mode is %v: %v", info.Mode(), err)
 	}
-	blocked := filepath.Join(filepath.Dir(path), "folder")
+	blocked := filepath.Join(filepath.Dir(path), "directory")
 	if err := os.MkdirAll(filepath.Join(blocked, "inside"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := report.WriteFile(blocked, nil); err == nil {
-		t.Error("a folder was replaced")
+		t.Error("a directory was replaced")
 	}
 	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 2 {
 		t.Errorf("something was left: %v", left)

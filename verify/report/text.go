@@ -310,7 +310,7 @@ func (t *textWriter) rest(d *evidence.Drill) {
 
 // cleanupWords says what became of what was restored.
 func cleanupWords(d *evidence.Drill) string {
-	c, what := d.Cleanup, "the staging folder"
+	c, what := d.Cleanup, "the staging directory"
 	switch {
 	case d.Failover != nil:
 		return "nothing was made that would have to go"

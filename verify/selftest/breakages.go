@@ -88,7 +88,7 @@ func truncate(o *overlay, ctx context.Context, key string) error {
 	return nil
 }
 
-// forgeManifest writes the manifest anew, whole and well-formed, signed by a
+// forgeManifest writes the manifest again, whole and well-formed, signed by a
 // key that somebody made for it.
 func forgeManifest(ctx context.Context, w *bench) error {
 	key := repo.ManifestKey(w.info.Label)

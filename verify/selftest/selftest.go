@@ -73,7 +73,7 @@ type bench struct {
 }
 
 // Run breaks, drills and looks, one breakage after another. base says how drills
-// are run; its staging folder must be empty. Each outcome is reported as soon as
+// are run; its staging directory must be empty. Each outcome is reported as soon as
 // it is known. The error is about the test itself, not about what it found.
 func Run(ctx context.Context, s Scratch, base drill.Options, report func(Outcome)) ([]Outcome, error) {
 	var all []Outcome
@@ -144,7 +144,7 @@ func (b breakage) judge(d *evidence.Drill, took time.Duration) Outcome {
 		o.By = fmt.Sprintf("nothing: it passed, on timeline %d to %s", d.Target.Timeline, d.WAL.End)
 	}
 	if !d.Cleanup.Done {
-		o.By = "the staging folder was not removed: " + d.Cleanup.Detail
+		o.By = "the staging directory was not removed: " + d.Cleanup.Detail
 	}
 	return o
 }

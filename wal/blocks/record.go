@@ -72,10 +72,10 @@ func (s *Set) takeEvent(ev postgres.Event) {
 			}
 		}
 	case postgres.DatabaseCreate:
-		s.ReplaceFolder(Folder{ev.Tablespace, ev.Database})
+		s.ReplaceDir(Directory{ev.Tablespace, ev.Database})
 	case postgres.DatabaseDrop:
 		for _, t := range ev.Tablespaces {
-			s.ReplaceFolder(Folder{t, ev.Database})
+			s.ReplaceDir(Directory{t, ev.Database})
 		}
 	}
 }

@@ -117,7 +117,7 @@ func restOf(seg postgres.Segment, file io.ReaderAt, record, page postgres.LSN) (
 	return rest, nil
 }
 
-// ReadRest reads the rest of a segment that was kept as JSON in a folder, in a
+// ReadRest reads the rest of a segment that was kept as JSON in a directory, in a
 // file named like the segment; nil when there is none that can be used.
 func ReadRest(dir string, seg postgres.Segment) *Rest {
 	raw, err := os.ReadFile(filepath.Join(dir, seg.Name()))

@@ -17,11 +17,11 @@ type Fork struct {
 	postgres.Fork
 }
 
-// Folder is the folder of a database in a tablespace.
-type Folder struct{ Tablespace, Database uint32 }
+// Directory is the directory of a database in a tablespace.
+type Directory struct{ Tablespace, Database uint32 }
 
 // Set is a set of pages that WAL has changed. Beside single pages it holds
-// where forks were cut off, and folders of databases that came or went as a
+// where forks were cut off, and directories of databases that came or went as a
 // whole. The zero value is an empty set.
 //
 // Some changes are not in the WAL, and so in no set: those of free space maps;
@@ -34,9 +34,9 @@ type Folder struct{ Tablespace, Database uint32 }
 // of a heap page that the map has a bit for is no hint: its record names both
 // pages, though it may leave the heap page's LSN as it was.
 type Set struct {
-	forks   map[Fork]*pages
-	folders map[Folder]struct{}
-	rels    map[postgres.RelFile]struct{}
+	forks       map[Fork]*pages
+	directories map[Directory]struct{}
+	rels        map[postgres.RelFile]struct{}
 }
 
 // noLimit is the limit of a fork that was never cut off. No relation has a
@@ -98,22 +98,22 @@ func (s *Set) Cut(f Fork, from uint32) {
 	p.limit = min(p.limit, from)
 }
 
-// Replace notes that the fork was made anew, or removed.
+// Replace notes that the fork was made again, or removed.
 func (s *Set) Replace(f Fork) { s.Cut(f, 0) }
 
-// ReplaceFolder notes that all of a database's files in a tablespace came or
+// ReplaceDir notes that all of a database's files in a tablespace came or
 // went.
-func (s *Set) ReplaceFolder(f Folder) {
-	if s.folders == nil {
-		s.folders = map[Folder]struct{}{}
+func (s *Set) ReplaceDir(f Directory) {
+	if s.directories == nil {
+		s.directories = map[Directory]struct{}{}
 	}
-	s.folders[f] = struct{}{}
+	s.directories[f] = struct{}{}
 }
 
 // Merge adds all of another set.
 func (s *Set) Merge(o *Set) {
-	for f := range o.folders {
-		s.ReplaceFolder(f)
+	for f := range o.directories {
+		s.ReplaceDir(f)
 	}
 	for f, p := range o.forks {
 		s.Cut(f, p.limit)
@@ -125,7 +125,7 @@ func (s *Set) Merge(o *Set) {
 
 // Touched says whether anything of the relation has changed.
 func (s *Set) Touched(r postgres.RelFile) bool {
-	if _, all := s.folders[Folder{r.Tablespace, r.Database}]; all {
+	if _, all := s.directories[Directory{r.Tablespace, r.Database}]; all {
 		return true
 	}
 	_, some := s.rels[r]
@@ -141,7 +141,7 @@ type Run struct {
 // not including, end: ascending, apart from each other.
 func (s *Set) Changed(f Fork, first, end uint32) iter.Seq[Run] {
 	return func(yield func(Run) bool) {
-		if _, all := s.folders[Folder{f.Tablespace, f.Database}]; all {
+		if _, all := s.directories[Directory{f.Tablespace, f.Database}]; all {
 			if first < end {
 				yield(Run{first, end})
 			}
@@ -216,7 +216,7 @@ func (s *Set) Pages() int64 {
 	return n
 }
 
-// Forks yields the forks that the set names, in order. Folders are not among
+// Forks yields the forks that the set names, in order. Directories are not among
 // them.
 func (s *Set) Forks() []Fork {
 	return slices.SortedFunc(maps.Keys(s.forks), compareForks)

@@ -126,7 +126,7 @@ func TestSummaryText(t *testing.T) {
 	s.Add(Fork{postgres.RelFile{Tablespace: 1663, Database: 5, Number: 16384}, postgres.ForkMain}, 7, 9)
 	s.Add(Fork{postgres.RelFile{Tablespace: 1663, Database: 5, Number: 16384}, postgres.ForkMain}, 12, 13)
 	s.Cut(Fork{postgres.RelFile{Tablespace: 1663, Database: 5, Number: 16384}, postgres.ForkVM}, 0)
-	s.ReplaceFolder(Folder{1663, 9})
+	s.ReplaceDir(Directory{1663, 9})
 	text, err := Summary{From: 0x1000028, To: 0x2000000, Set: &s}.marshal(maxPages, maxSummary)
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func FuzzParse(f *testing.F) {
 	var s Set
 	s.Add(Fork{postgres.RelFile{Tablespace: 1, Database: 2, Number: 3}, 0}, 5, 9)
 	s.Cut(Fork{postgres.RelFile{Tablespace: 1, Database: 2, Number: 3}, 2}, 7)
-	s.ReplaceFolder(Folder{1, 4})
+	s.ReplaceDir(Directory{1, 4})
 	text, err := Summary{From: 1, To: 2, Set: &s}.marshal(maxPages, maxSummary)
 	if err != nil {
 		f.Fatal(err)

@@ -29,11 +29,11 @@ const (
 
 // file is a summary as it stands in the repository; see repo/FORMAT.md.
 type file struct {
-	Format  int          `json:"format"`
-	From    postgres.LSN `json:"from"`
-	To      postgres.LSN `json:"to"`
-	Folders [][2]uint32  `json:"folders,omitempty"` // tablespace, database
-	Forks   []fileFork   `json:"forks,omitempty"`
+	Format      int          `json:"format"`
+	From        postgres.LSN `json:"from"`
+	To          postgres.LSN `json:"to"`
+	Directories [][2]uint32  `json:"folders,omitempty"` // tablespace, database
+	Forks       []fileFork   `json:"forks,omitempty"`
 }
 
 type fileFork struct {
@@ -69,10 +69,10 @@ func (s Summary) marshal(pages int64, size int) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d pages", ErrTooLarge, n)
 	}
 	f := file{Format: repo.Format, From: s.From, To: s.To}
-	for d := range s.Set.folders {
-		f.Folders = append(f.Folders, [2]uint32{d.Tablespace, d.Database})
+	for d := range s.Set.directories {
+		f.Directories = append(f.Directories, [2]uint32{d.Tablespace, d.Database})
 	}
-	slices.SortFunc(f.Folders, func(a, b [2]uint32) int { return slices.Compare(a[:], b[:]) })
+	slices.SortFunc(f.Directories, func(a, b [2]uint32) int { return slices.Compare(a[:], b[:]) })
 	for _, id := range s.Set.Forks() {
 		p := s.Set.forks[id]
 		one := fileFork{Rel: [3]uint32{id.Tablespace, id.Database, id.Number}, Fork: uint8(id.Fork)}
@@ -136,8 +136,8 @@ func parse(raw []byte) (Summary, error) {
 	}
 	s := Summary{From: f.From, To: f.To, Set: new(Set)}
 	left := uint32(maxPages)
-	for _, d := range f.Folders {
-		s.Set.ReplaceFolder(Folder{d[0], d[1]})
+	for _, d := range f.Directories {
+		s.Set.ReplaceDir(Directory{d[0], d[1]})
 	}
 	for _, one := range f.Forks {
 		id := Fork{postgres.RelFile{Tablespace: one.Rel[0], Database: one.Rel[1], Number: one.Rel[2]}, postgres.Fork(one.Fork)}

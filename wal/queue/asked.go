@@ -115,7 +115,7 @@ func (q *Queue) Asked(name postgres.WALName, waited bool) (fill bool, err error)
 	return fill && 2*ahead < next.window && !q.filling(), nil
 }
 
-// make makes the folder, empty.
+// make makes the directory, empty.
 func (q *Queue) make() error {
 	if err := q.Clear(); err != nil {
 		return err

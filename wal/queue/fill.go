@@ -59,7 +59,7 @@ func (q *Queue) Fill(ctx context.Context, open func(context.Context) (Source, er
 	}
 	fetched, err = f.run(ctx)
 	if !f.inPlace() {
-		// Whoever put the folder aside may not have been able to remove what
+		// Whoever put the directory aside may not have been able to remove what
 		// was being written.
 		err = errors.Join(err, removeGone(filepath.Dir(q.dir)))
 	}
@@ -173,7 +173,7 @@ func (f *filler) next() (postgres.Segment, bool) {
 	return postgres.Segment{}, false
 }
 
-// inPlace says whether the folder still is the queue's.
+// inPlace says whether the directory still is the queue's.
 func (f *filler) inPlace() bool {
 	ours, err := f.root.Stat(".")
 	if err != nil {

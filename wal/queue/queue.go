@@ -21,7 +21,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres"
 )
 
-// SpoolDir is the folder, in the data directory, in which push notes what it
+// SpoolDir is the directory, in the data directory, in which push notes what it
 // has made durable ahead of being asked, and fetch keeps what it got ahead. It
 // lives and dies with the cluster whose WAL it is about, it is on PostgreSQL's
 // own file system, so that a segment is handed over by a rename, and its
@@ -29,14 +29,14 @@ import (
 // fetch only do their work later. A base backup leaves it out.
 const SpoolDir = "lifeboat.spool"
 
-// The queue's folder in SpoolDir, and what is in it beside segments.
+// The queue's directory in SpoolDir, and what is in it beside segments.
 const (
 	fetchedDir  = "fetch"
 	goneSuffix  = ".gone-" // behind fetchedDir: put aside, to be removed
 	fillingLock = "filling"
 )
 
-// Queue is the folder, in a data directory, of the segments that were fetched
+// Queue is the directory, in a data directory, of the segments that were fetched
 // before PostgreSQL asked for them. The call that PostgreSQL waits for takes a
 // segment from it (Take) and says how far recovery has come (Asked); a process
 // that nobody waits for fetches what comes next (Fill). Nothing of it decides
@@ -45,7 +45,7 @@ const (
 //
 // A file has the name of a segment only once all of it was verified, as wal.Fetch
 // does it, and is on disk, so that what a crash leaves is whole too. Segments
-// of another system, another data directory (a copy has a folder of its own),
+// of another system, another data directory (a copy has a directory of its own),
 // another source or another timeline than the last one asked for are not used.
 type Queue struct {
 	dataDir string
@@ -202,8 +202,8 @@ func Clear(dataDir string) error {
 	dir := filepath.Join(spool, fetchedDir)
 	_, err := os.Lstat(dir)
 	if err == nil {
-		// A Fill knows its folder by an open descriptor, so what it still
-		// writes goes to the folder that was put aside.
+		// A Fill knows its directory by an open descriptor, so what it still
+		// writes goes to the directory that was put aside.
 		var aside string
 		if aside, err = os.MkdirTemp(spool, fetchedDir+goneSuffix); err == nil {
 			err = os.Rename(dir, filepath.Join(aside, fetchedDir))
@@ -212,7 +212,7 @@ func Clear(dataDir string) error {
 	return errors.Join(notThere(err), removeGone(spool))
 }
 
-// removeGone removes the folders that were put aside.
+// removeGone removes the directories that were put aside.
 func removeGone(spool string) error {
 	entries, err := os.ReadDir(spool)
 	if err != nil {

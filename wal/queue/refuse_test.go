@@ -36,7 +36,7 @@ func TestQueueRefuses(t *testing.T) {
 			seg := segment(t, r.names[1], 2<<20)
 			return os.WriteFile(second(r), segmentBytes(seg, testSystem), 0o600)
 		},
-		"a folder": func(r *recovering) error { return errors.Join(os.Remove(second(r)), os.Mkdir(second(r), 0o700)) },
+		"a directory": func(r *recovering) error { return errors.Join(os.Remove(second(r)), os.Mkdir(second(r), 0o700)) },
 	} {
 		r := fresh(t)
 		if err := damage(r); err != nil {
@@ -74,7 +74,7 @@ func TestQueueRefuses(t *testing.T) {
 }
 
 // Neither another source, nor a copy of the data directory, nor another system
-// in the same folder uses what was fetched.
+// in the same directory uses what was fetched.
 func TestQueueIsOneServers(t *testing.T) {
 	r := newRecovering(t, "000000010000000000000001", 3, 1<<20)
 	r.asked(t, r.names[0], true)

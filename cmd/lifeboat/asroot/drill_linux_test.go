@@ -15,7 +15,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/verify/evidence"
 )
 
-// fingerprint is the hash of all that lies below a folder: names, owners, modes,
+// fingerprint is the hash of all that lies below a directory: names, owners, modes,
 // content.
 func fingerprint(t *testing.T, dir string) string {
 	t.Helper()
@@ -88,9 +88,9 @@ func TestDrillAsRoot(t *testing.T) {
 		t.Error("production was changed")
 	}
 
-	// A folder that the account cannot pass through is found before anything is fetched.
+	// A directory that the account cannot pass through is found before anything is fetched.
 	code, _, stderr := h.lifeboat(t, false, "--config", config, "drill", "--identity", closed, "--staging", root)
 	if left, _ := os.ReadDir(root); code != 4 || len(left) != 1 {
-		t.Errorf("staging behind a closed folder: exit code %d, left %v\n%s", code, left, stderr)
+		t.Errorf("staging behind a closed directory: exit code %d, left %v\n%s", code, left, stderr)
 	}
 }

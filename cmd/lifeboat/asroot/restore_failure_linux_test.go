@@ -19,7 +19,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 )
 
-// host is a folder that stands for a machine: the program, an account that runs
+// host is a directory that stands for a machine: the program, an account that runs
 // PostgreSQL, its server and its repository.
 type host struct {
 	dir     string

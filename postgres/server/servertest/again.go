@@ -72,7 +72,7 @@ func unprivilegedAccount() (*server.Account, error) {
 	return account, nil
 }
 
-// copySelf copies the test binary: go test puts it in a folder that is closed
+// copySelf copies the test binary: go test puts it in a directory that is closed
 // to other accounts.
 func (s *scratch) copySelf() (string, error) {
 	self, err := os.Executable()
@@ -86,7 +86,7 @@ func (s *scratch) copySelf() (string, error) {
 	return path, os.Chmod(path, 0o755)
 }
 
-// reachableBindir is the folder of the server programs to test with, or a copy
+// reachableBindir is the directory of the server programs to test with, or a copy
 // of that installation when another account cannot reach it: the programs look
 // for each other with access(2), which heeds no capabilities.
 func (s *scratch) reachableBindir() (string, error) {
@@ -141,7 +141,7 @@ func runForwarding(cmd *exec.Cmd) (int, error) {
 	return cmd.ProcessState.ExitCode(), nil
 }
 
-// output is a file or folder that the tests write instead of one that only
+// output is a file or directory that the tests write instead of one that only
 // root can.
 type output struct{ made, wanted string }
 

@@ -14,7 +14,7 @@ import (
 	"github.com/lifeboat-dr/lifeboat/postgres/server"
 )
 
-// bindirVariable names the folder of the server programs to test with.
+// bindirVariable names the directory of the server programs to test with.
 const bindirVariable = "LIFEBOAT_PG_BINDIR"
 
 // defaultMajor is the version tested when nothing else is said.
@@ -64,7 +64,7 @@ type Cluster struct {
 
 // fastSettings cost nothing a test could notice: with fsync off only a crash
 // of the whole machine loses data, and mmap keeps shared memory in the data
-// directory, where a killed server's goes away with the test's folder.
+// directory, where a killed server's goes away with the test's directory.
 var fastSettings = map[string]string{
 	"fsync":                      "off",
 	"dynamic_shared_memory_type": "mmap",
@@ -247,7 +247,7 @@ func (c *Cluster) running(t testing.TB) *server.Server {
 // DataDir is the data directory.
 func (c *Cluster) DataDir() string { return c.dataDir }
 
-// SocketDir is the folder of the socket: libpq's host. It is the same for the
+// SocketDir is the directory of the socket: libpq's host. It is the same for the
 // life of the Cluster.
 func (c *Cluster) SocketDir() string { return c.sockDir }
 

@@ -10,7 +10,7 @@ import (
 
 // confine makes a test process die with this one and, if it must, lets it and
 // what it starts read what its account could not (capabilities(7)). The right
-// is to read and to pass folders, not to write.
+// is to read and to pass directories, not to write.
 func confine(attr *syscall.SysProcAttr, readAll bool) {
 	attr.Pdeathsig = syscall.SIGKILL
 	if readAll {

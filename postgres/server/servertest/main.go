@@ -6,7 +6,7 @@
 // archive_command of that server.
 //
 // The package reads the environment, which only tests may: LIFEBOAT_PG_BINDIR
-// names the folder of the server programs to test with.
+// names the directory of the server programs to test with.
 package servertest
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// rootVariable hands the scratch folder on to the processes below.
+// rootVariable hands the scratch directory on to the processes below.
 const rootVariable = "LIFEBOAT_TEST_ROOT"
 
 // Main runs the tests of a package, or one of its commands, and exits. It is
@@ -37,13 +37,13 @@ const rootVariable = "LIFEBOAT_TEST_ROOT"
 // testscript files too.
 //
 // PostgreSQL refuses to run as root. When root runs the tests, the test binary
-// is copied to a folder that all can read and run again by the account
+// is copied to a directory that all can read and run again by the account
 // postgres, else nobody, with the same arguments, working directory and exit
-// code. When the checkout lies behind a folder closed to that account, the
+// code. When the checkout lies behind a directory closed to that account, the
 // process may on Linux read what the account could not; a test that needs a
 // refusal to read asks Unprivileged.
 //
-// HOME, TMPDIR and GOCACHE lie in one scratch folder. It is removed at the
+// HOME, TMPDIR and GOCACHE lie in one scratch directory. It is removed at the
 // end; what a killed run left is removed by the next one.
 func Main(m *testing.M, commands map[string]func() int) {
 	funcs := make(map[string]func(), len(commands))
@@ -75,7 +75,7 @@ func Main(m *testing.M, commands map[string]func() int) {
 	testscript.Main(tidy{m, scratch}, funcs)
 }
 
-// tidy removes the scratch folder behind the tests.
+// tidy removes the scratch directory behind the tests.
 type tidy struct {
 	m       *testing.M
 	scratch *scratch

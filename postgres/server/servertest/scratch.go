@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// scratch is the folder in which one run of a test binary does everything. Its
+// scratch is the directory in which one run of a test binary does everything. Its
 // file "lock" stays locked as long as the run lives, however it ends.
 type scratch struct {
 	dir  string
@@ -18,7 +18,7 @@ type scratch struct {
 // scratchPrefix is short because sockets lie below.
 const scratchPrefix = "lifeboat-test-"
 
-// makeScratch makes the folder, after a look at what earlier runs left.
+// makeScratch makes the directory, after a look at what earlier runs left.
 func makeScratch() (*scratch, error) {
 	parent := scratchParent()
 	removeAbandoned(parent)
@@ -31,7 +31,7 @@ func makeScratch() (*scratch, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Another run may be looking at it, for a moment; it removes no folder
+	// Another run may be looking at it, for a moment; it removes no directory
 	// whose lock is new and empty.
 	if err := syscall.Flock(int(s.lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func makeScratch() (*scratch, error) {
 	return s, nil
 }
 
-// scratchParent is the folder for temporary files, unless another account
+// scratchParent is the directory for temporary files, unless another account
 // could not reach it or the paths of sockets below it would be too long.
 func scratchParent() string {
 	dir := os.TempDir()
@@ -61,7 +61,7 @@ func scratchParent() string {
 	return dir
 }
 
-// passable says whether every account can reach and list a folder.
+// passable says whether every account can reach and list a directory.
 func passable(dir string) bool {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -79,7 +79,7 @@ func passable(dir string) bool {
 	}
 }
 
-// removeAbandoned removes the folders of runs that were killed: nobody holds
+// removeAbandoned removes the directories of runs that were killed: nobody holds
 // their lock. One without a lock may be in the making, so it has a minute.
 func removeAbandoned(parent string) {
 	entries, err := os.ReadDir(parent)
@@ -117,7 +117,7 @@ func mine(info os.FileInfo) bool {
 	return ok && int(st.Uid) == os.Geteuid()
 }
 
-// environment is what points a test process at the folder.
+// environment is what points a test process at the directory.
 func (s *scratch) environment() map[string]string {
 	return map[string]string{
 		rootVariable: s.dir,
@@ -127,7 +127,7 @@ func (s *scratch) environment() map[string]string {
 	}
 }
 
-// remove removes the folder. Servers of a test process that died are just
+// remove removes the directory. Servers of a test process that died are just
 // shutting down and may still write, so it tries for a while.
 func (s *scratch) remove() error {
 	defer s.lock.Close()

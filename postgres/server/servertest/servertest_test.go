@@ -36,7 +36,7 @@ func TestMainLeavesRoot(t *testing.T) {
 	}
 	for _, name := range []string{"HOME", "TMPDIR"} {
 		if dir := os.Getenv(name); !strings.HasPrefix(dir, os.Getenv(rootVariable)+"/") {
-			t.Errorf("%s is %s, outside of the scratch folder", name, dir)
+			t.Errorf("%s is %s, outside of the scratch directory", name, dir)
 		} else if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); err != nil {
 			t.Error(err)
 		}
@@ -160,7 +160,7 @@ func TestKilledRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(scratch); err != nil {
-		t.Fatalf("the killed run's folder: %v", err)
+		t.Fatalf("the killed run's directory: %v", err)
 	}
 	for deadline := time.Now().Add(patience); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -169,11 +169,11 @@ func TestKilledRun(t *testing.T) {
 	}
 	removeAbandoned(filepath.Dir(scratch))
 	if _, err := os.Stat(scratch); !os.IsNotExist(err) {
-		t.Errorf("the next run leaves the killed one's folder: %v", err)
+		t.Errorf("the next run leaves the killed one's directory: %v", err)
 	}
 	removeAbandoned(filepath.Dir(os.Getenv(rootVariable)))
 	if _, err := os.Stat(os.Getenv(rootVariable)); err != nil {
-		t.Errorf("the folder of a living run was removed: %v", err)
+		t.Errorf("the directory of a living run was removed: %v", err)
 	}
 }
 

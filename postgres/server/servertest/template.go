@@ -46,7 +46,7 @@ func initdb(t testing.TB, in server.Install, dataDir string, o Options) {
 func findTemplate(t testing.TB, in server.Install, o Options) (string, error) {
 	root := os.Getenv(rootVariable)
 	if root == "" {
-		return "", fmt.Errorf("no scratch folder: TestMain of this package must call servertest.Main")
+		return "", fmt.Errorf("no scratch directory: TestMain of this package must call servertest.Main")
 	}
 	name := fmt.Sprintf("template-%s-%d-%t", in.Version, o.WALSegmentSize, o.Checksums)
 	template := filepath.Join(root, "tmp", name)
@@ -68,7 +68,7 @@ func findTemplate(t testing.TB, in server.Install, o Options) (string, error) {
 	return template, nil
 }
 
-// copyTree copies a folder of files, symbolic links and folders with their
+// copyTree copies a directory of files, symbolic links and directories with their
 // modes; with share, files that may be are linked instead, which is quicker
 // and good for what nobody writes to.
 func copyTree(to, from string, share bool) error {
@@ -98,7 +98,7 @@ func copyTree(to, from string, share bool) error {
 			}
 			return os.Symlink(value, target)
 		case !info.Mode().IsRegular():
-			return fmt.Errorf("%s: neither a file nor a folder", path)
+			return fmt.Errorf("%s: neither a file nor a directory", path)
 		case share && os.Link(path, target) == nil:
 			return nil
 		}

@@ -1,4 +1,4 @@
-// Package s3test starts a real S3 server, versitygw on a scratch folder, for
+// Package s3test starts a real S3 server, versitygw on a scratch directory, for
 // tests and benchmarks, and a proxy that makes the way to it long or bad.
 package s3test
 
@@ -49,7 +49,7 @@ type Server struct {
 	Region    string
 	AccessKey string
 	SecretKey string
-	Data      string // folder of the bucket: objects are plain files in it
+	Data      string // directory of the bucket: objects are plain files in it
 
 	options Options
 	dir     string
@@ -60,7 +60,7 @@ type Server struct {
 }
 
 // StartServer starts a server on a free port of 127.0.0.1 that keeps all it
-// has in dir, a folder that is empty or not there. It returns when the server
+// has in dir, a directory that is empty or not there. It returns when the server
 // answers and the bucket is made.
 func StartServer(dir string, o Options) (*Server, error) {
 	binary, err := findBinary()
@@ -119,7 +119,7 @@ func (s *Server) Env() []string {
 // Output is what the server has printed.
 func (s *Server) Output() string { return s.output.String() }
 
-// Stop kills the server. Its folder stays.
+// Stop kills the server. Its directory stays.
 func (s *Server) Stop() error {
 	if s.process == nil {
 		return nil
@@ -133,7 +133,7 @@ func (s *Server) Stop() error {
 	return err
 }
 
-// findBinary looks where the variable points, then in the tools folder of the
+// findBinary looks where the variable points, then in the tools directory of the
 // module that the working directory belongs to, then in PATH.
 func findBinary() (string, error) {
 	if path := os.Getenv(BinaryEnv); path != "" {

@@ -74,7 +74,7 @@ func (t Target) confined(oid uint32, path string) string {
 	return filepath.Join(t.Confine, strconv.FormatUint(uint64(oid), 10))
 }
 
-// confineNew gives each path at which recovery makes a tablespace one folder: a
+// confineNew gives each path at which recovery makes a tablespace one directory: a
 // tablespace that lay there when it was backed up is, to PostgreSQL, in the same
 // place.
 func (p *Plan) confineNew(t Target, made []NewTablespace) error {
@@ -122,12 +122,12 @@ func (p *Plan) unusedMapping(m Mapping) error {
 
 func checkPath(path string) error {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path || hasControl(path) || path == "/" {
-		return &FolderError{Path: path, Kind: BadPath, Detail: "an absolute path without \"..\" is needed"}
+		return &DirError{Path: path, Kind: BadPath, Detail: "an absolute path without \"..\" is needed"}
 	}
 	return nil
 }
 
-// filled is a folder that is written to.
+// filled is a directory that is written to.
 type filled struct {
 	path  string
 	bytes int64
@@ -135,13 +135,13 @@ type filled struct {
 	keeps bool // what is in it is never removed
 }
 
-// fills says whether a tablespace of the backup goes to a folder.
-func (p *Plan) fills(folder string) bool {
-	return slices.ContainsFunc(p.Tablespaces, func(t Tablespace) bool { return !t.InPlace && t.To == folder })
+// fills says whether a tablespace of the backup goes to a directory.
+func (p *Plan) fills(directory string) bool {
+	return slices.ContainsFunc(p.Tablespaces, func(t Tablespace) bool { return !t.InPlace && t.To == directory })
 }
 
-// filledFolders lists the folders of the plan, the data directory first.
-func (p *Plan) filledFolders(c *Contents) []filled {
+// filledDirs lists the directories of the plan, the data directory first.
+func (p *Plan) filledDirs(c *Contents) []filled {
 	out := []filled{{path: p.DataDir, bytes: c.Bytes[0], files: c.Files[0]}}
 	for _, t := range p.Tablespaces {
 		if !t.InPlace {
@@ -150,64 +150,64 @@ func (p *Plan) filledFolders(c *Contents) []filled {
 		}
 	}
 	for _, n := range p.NewTablespaces {
-		if !p.fills(n.folder()) {
-			out = append(out, filled{path: n.folder(), keeps: true})
+		if !p.fills(n.directory()) {
+			out = append(out, filled{path: n.directory(), keeps: true})
 		}
 	}
 	return out
 }
 
-// checkFolders makes sure that each folder can take what goes there, and that
+// checkDirs makes sure that each directory can take what goes there, and that
 // the account that will run the server can get to it.
-func (p *Plan) checkFolders(in *Inputs, t Target, c *Contents) error {
-	all := p.filledFolders(c)
+func (p *Plan) checkDirs(in *Inputs, t Target, c *Contents) error {
+	all := p.filledDirs(c)
 	owner, known := in.Owners[p.Label]
 	need := &MissingFactError{Backup: &p.Backup, Owner: !known}
 	for _, f := range all {
-		if _, known := in.Folders[f.path]; !known {
-			need.Folders = append(need.Folders, f.path)
+		if _, known := in.Directories[f.path]; !known {
+			need.Directories = append(need.Directories, f.path)
 		}
 	}
-	if need.Owner || len(need.Folders) > 0 {
+	if need.Owner || len(need.Directories) > 0 {
 		return need
 	}
 	// A running server first: it is the gravest mistake of all.
 	for i, f := range all {
-		if err := checkFree(f, in.Folders[f.path], i == 0); err != nil {
+		if err := checkFree(f, in.Directories[f.path], i == 0); err != nil {
 			return err
 		}
-		p.Unfinished = p.Unfinished || in.Folders[f.path].Marked
+		p.Unfinished = p.Unfinished || in.Directories[f.path].Marked
 	}
 	if owner.Err != nil {
 		return owner.Err
 	}
 	p.Owner = owner.Owner
 	for _, f := range all {
-		if err := checkRights(f.path, in.Folders[f.path], p.Owner); err != nil {
+		if err := checkRights(f.path, in.Directories[f.path], p.Owner); err != nil {
 			return err
 		}
 	}
-	if err := checkOverlap(all, in.Folders); err != nil {
+	if err := checkOverlap(all, in.Directories); err != nil {
 		return err
 	}
 	if err := p.checkWord(t, in); err != nil {
 		return err
 	}
-	return p.checkSpace(all, in.Folders)
+	return p.checkSpace(all, in.Directories)
 }
 
-// checkFree makes sure that a folder is missing, empty, or left by a restore
+// checkFree makes sure that a directory is missing, empty, or left by a restore
 // that was not completed.
-func checkFree(f filled, found Folder, dataDir bool) error {
+func checkFree(f filled, found Directory, dataDir bool) error {
 	switch {
 	case found.Err != nil:
-		return folderError(f.path, found.Err)
+		return dirError(f.path, found.Err)
 	case !found.Exists:
 		return nil
 	case found.PID != 0:
-		return &FolderError{Path: f.path, Kind: ServerRunning, Detail: fmt.Sprintf("process %d", found.PID)}
+		return &DirError{Path: f.path, Kind: ServerRunning, Detail: fmt.Sprintf("process %d", found.PID)}
 	case !found.IsDir:
-		return &FolderError{Path: f.path, Kind: NotAFolder}
+		return &DirError{Path: f.path, Kind: NotADir}
 	}
 	names := found.Names
 	if !dataDir {
@@ -219,13 +219,13 @@ func checkFree(f filled, found Folder, dataDir bool) error {
 	case found.Marked && !found.Control && !f.keeps:
 		return nil // Apply removes it
 	case f.keeps:
-		return &FolderError{Path: f.path, Kind: NotEmpty,
+		return &DirError{Path: f.path, Kind: NotEmpty,
 			Detail: "the WAL to be replayed makes a tablespace there, and what is in it may be the production server's"}
 	case !dataDir:
-		return &FolderError{Path: f.path, Kind: NotEmpty,
+		return &DirError{Path: f.path, Kind: NotEmpty,
 			Detail: "a tablespace of the backup goes there, and what is in it may be the production server's"}
 	}
-	return &FolderError{Path: f.path, Kind: NotEmpty, Detail: "it holds " + someOf(names)}
+	return &DirError{Path: f.path, Kind: NotEmpty, Detail: "it holds " + someOf(names)}
 }
 
 func someOf(names []string) string {
@@ -237,29 +237,29 @@ func someOf(names []string) string {
 }
 
 // checkRights makes sure that we can write and that the owner can get there.
-func checkRights(path string, found Folder, owner *Owner) error {
+func checkRights(path string, found Directory, owner *Owner) error {
 	if !found.Writable {
-		return &FolderError{Path: path, Kind: NoRights, Detail: "this account cannot write there"}
+		return &DirError{Path: path, Kind: NoRights, Detail: "this account cannot write there"}
 	}
 	if owner == nil {
 		return nil
 	}
 	for _, a := range found.Above {
 		if !a.passable(owner) {
-			return &FolderError{Path: path, Kind: NoRights,
+			return &DirError{Path: path, Kind: NoRights,
 				Detail: fmt.Sprintf("%s, who is to own it, cannot pass through %s", owner.User, a.Path)}
 		}
 	}
 	return nil
 }
 
-// checkOverlap makes sure that no folder lies in another.
-func checkOverlap(all []filled, folders map[string]Folder) error {
+// checkOverlap makes sure that no directory lies in another.
+func checkOverlap(all []filled, directories map[string]Directory) error {
 	for i, a := range all {
 		for _, b := range all[i+1:] {
-			x, y := folders[a.path].Real, folders[b.path].Real
+			x, y := directories[a.path].Real, directories[b.path].Real
 			if x == y || strings.HasPrefix(x, y+"/") || strings.HasPrefix(y, x+"/") {
-				return &FolderError{Path: b.path, Kind: Overlap, Detail: "it and " + a.path + " are the same or lie within each other"}
+				return &DirError{Path: b.path, Kind: Overlap, Detail: "it and " + a.path + " are the same or lie within each other"}
 			}
 		}
 	}
@@ -267,7 +267,7 @@ func checkOverlap(all []filled, folders map[string]Folder) error {
 }
 
 // What is needed beside the bytes of the files: the last block of each file is
-// half empty on average, indirect blocks and folders take some, and recovery
+// half empty on average, indirect blocks and directories take some, and recovery
 // itself keeps WAL, at most about max_wal_size (1 GiB by default) of it.
 const (
 	perFile     = 4 << 10
@@ -277,7 +277,7 @@ const (
 )
 
 // checkSpace adds up what goes to each file system and compares.
-func (p *Plan) checkSpace(all []filled, folders map[string]Folder) error {
+func (p *Plan) checkSpace(all []filled, directories map[string]Directory) error {
 	byDevice := map[uint64]int{}
 	for i, f := range all {
 		need := f.bytes + f.files*perFile + f.bytes/marginShare
@@ -288,7 +288,7 @@ func (p *Plan) checkSpace(all []filled, folders map[string]Folder) error {
 			}
 			need += marginLeast + raw
 		}
-		found := folders[f.path]
+		found := directories[f.path]
 		n, ok := byDevice[found.Device]
 		if !ok {
 			n = len(p.Disks)
