@@ -127,3 +127,17 @@ func (s signedMarker) verify(m Marker, trusted []PublicKey) error {
 	}
 	return &UntrustedError{MarkerKey, "it is signed by the unknown key " + signer.ID()}
 }
+
+// Remains returns the key of an object of a repository's data, whoever made it, and ""
+// where there is none. Without a marker it says that one is gone.
+func Remains(ctx context.Context, store storage.Store) (string, error) {
+	for _, prefix := range []string{backupsPrefix, packsPrefix, walPrefix} {
+		for info, err := range store.List(ctx, prefix) {
+			if err != nil {
+				return "", fmt.Errorf("look whether the repository is empty: %w", opaque(err))
+			}
+			return info.Key, nil
+		}
+	}
+	return "", nil
+}

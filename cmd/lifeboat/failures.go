@@ -183,7 +183,7 @@ func failures() []failure {
 		{as(func(e *repo.CorruptError) string {
 			return "the object was damaged in the store: fetch it again; if it stays so, use another backup and look at the store"
 		}), exitFailed},
-		{is(repo.ErrNoRepository, "check the repository URL; \"lifeboat init\" creates a new repository"), exitFailed},
+		{is(repo.ErrNoRepository, "check the repository URL; \"lifeboat init\" creates a new repository, and where the marker of this one is gone makes it again with the cluster key"), exitFailed},
 		{is(repo.ErrNoIdentity, "name the recovery key with --identity FILE, LIFEBOAT_IDENTITY or identity: in the configuration"), exitFailed},
 		{is(repo.ErrWrongIdentity, "it is another cluster's recovery key, one added after this was sealed, or a cluster key, which opens no data: try the others"), exitFailed},
 		{is(repo.ErrNoTrust, "use the recovery key file, which names the signer, or set signer: ed25519:…"), exitFailed},

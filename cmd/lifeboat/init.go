@@ -245,9 +245,14 @@ func (s *setup) openStores(ctx context.Context) (map[*Config]storage.Store, []pl
 
 // refuseForeign refuses a repository that is there and not ours.
 func (s *setup) refuseForeign(ctx context.Context, store storage.Store) error {
+	_, keyErr := os.Stat(s.cfg.ClusterKey)
+	newKey := errors.Is(keyErr, fs.ErrNotExist)
 	m, err := repo.ReadMarker(ctx, store)
 	if errors.Is(err, repo.ErrNoRepository) {
-		return nil
+		if newKey {
+			return refuseRemains(ctx, store)
+		}
+		return nil // with the key it is the same repository again
 	}
 	if err != nil {
 		return err
@@ -255,11 +260,22 @@ func (s *setup) refuseForeign(ctx context.Context, store storage.Store) error {
 	if m.Cluster != s.cfg.Cluster {
 		return &repo.ForeignError{What: "cluster", Want: s.cfg.Cluster, Have: m.Cluster}
 	}
-	if _, err := os.Stat(s.cfg.ClusterKey); errors.Is(err, fs.ErrNotExist) {
+	if newKey {
 		return failed(exitFailed, "the repository exists already, and its cluster key is not at %s", s.cfg.ClusterKey).
 			hinted("copy the cluster key from the host where init was run first, and set cluster_key")
 	}
 	return nil
+}
+
+// refuseRemains refuses a place without a marker where data of a repository lies: a new
+// key would make another repository on top of it, for which none of it counts.
+func refuseRemains(ctx context.Context, store storage.Store) error {
+	key, err := repo.Remains(ctx, store)
+	if err != nil || key == "" {
+		return err
+	}
+	return failed(exitFailed, "there is no %s, and yet %s: the marker of a repository is gone", repo.MarkerKey, key).
+		hinted("run \"lifeboat init\" on the host that has its cluster key, which makes the marker again; for a new repository name an empty place")
 }
 
 func (s *setup) clusterKey() (*repo.KeyFile, error) {
