@@ -42,7 +42,7 @@ type lifeboat struct {
 	dir string
 }
 
-func (l *lifeboat) name() string      { return "Lifeboat" }
+func (l *lifeboat) name() string   { return "Lifeboat" }
 func (l *lifeboat) walDir() string { return "wal" }
 
 func (l *lifeboat) config() string { return filepath.Join(l.dir, "lifeboat.yaml") }
