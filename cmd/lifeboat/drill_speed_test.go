@@ -9,12 +9,11 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/lifeboat-dr/lifeboat/postgres/server/servertest"
 )
 
 var (
 	speedBefore = flag.String("drill-before", "", "another build of the program, which TestDrillSpeed measures this one against")
+	speedNow    = flag.String("drill-now", "", "the build that TestDrillSpeed measures, and not the test binary, which starts with all that tests need")
 	speedPairs  = flag.Int("drill-pairs", 20, "drills that TestDrillSpeed does with each of the two")
 )
 
@@ -22,12 +21,12 @@ var (
 // by turns, so that what else the machine does falls on both. The medians count. See
 // docs/drill.md, "How long it takes".
 func TestDrillSpeed(t *testing.T) {
-	if *speedBefore == "" {
-		t.Skip("there is nothing to measure against: give another build with -drill-before")
+	if *speedBefore == "" || *speedNow == "" {
+		t.Skip("there is nothing to measure: give two builds with -drill-before and -drill-now")
 	}
 	s := newSite(t, siteOptions{})
 	s.ballast(t)
-	builds := []string{*speedBefore, servertest.Command(t, "lifeboat")}
+	builds := []string{*speedBefore, *speedNow}
 	var wall, cpu [2][]time.Duration
 	for range *speedPairs {
 		for i, program := range builds {
