@@ -24,10 +24,17 @@ const (
 	lockPause = 10 * time.Millisecond
 )
 
+// mostName is the length of the longest name. It does not stand in the patterns, which
+// each start of the program would write out and compile a hundred times over.
+const mostName = 100
+
 var (
-	validID   = regexp.MustCompile(`^[0-9a-zA-Z][0-9a-zA-Z._-]{0,99}$`)
-	validName = regexp.MustCompile(`^[a-z][0-9a-z._-]{0,99}$`)
+	idPattern   = regexp.MustCompile(`^[0-9a-zA-Z][0-9a-zA-Z._-]*$`)
+	namePattern = regexp.MustCompile(`^[a-z][0-9a-z._-]*$`)
 )
+
+func validID(s string) bool   { return len(s) <= mostName && idPattern.MatchString(s) }
+func validName(s string) bool { return len(s) <= mostName && namePattern.MatchString(s) }
 
 // Dir is what a host remembers of one repository.
 type Dir struct {
@@ -41,7 +48,7 @@ func Open(path, repository string) (*Dir, error) {
 	if path == "" || !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("state directory %q is not an absolute path", path)
 	}
-	if !validID.MatchString(repository) {
+	if !validID(repository) {
 		return nil, errors.New("the repository's id is not one that can name a directory")
 	}
 	return &Dir{path: path, id: repository}, nil

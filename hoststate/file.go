@@ -37,7 +37,7 @@ func (e *BrokenError) Error() string {
 // nil without an error when there is none, and nil with a *BrokenError when what is
 // there cannot be used. Readers need no lock: files are replaced whole.
 func (d *Dir) Read(name string, version int) ([]byte, error) {
-	if !validName.MatchString(name) {
+	if !validName(name) {
 		return nil, fmt.Errorf("%q is no name of a state file", name)
 	}
 	in, err := d.open(false)
@@ -108,7 +108,7 @@ func (d *Dir) broken(name, reason string) error { return &BrokenError{d.Path(nam
 // else writes files of this repository meanwhile, so change must not take long. After
 // an error the file is the old one or the new one, whole.
 func (d *Dir) Update(ctx context.Context, name string, version int, change func(old []byte) ([]byte, error)) error {
-	if !validName.MatchString(name) || name == lockFile || strings.HasSuffix(name, newSuffix) {
+	if !validName(name) || name == lockFile || strings.HasSuffix(name, newSuffix) {
 		return fmt.Errorf("%q is no name of a state file", name)
 	}
 	in, err := d.open(true)

@@ -190,15 +190,18 @@ func TestHeldLock(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	t.Parallel()
-	for _, bad := range []string{"", "..", ".", "a/b", "../x", "-x"} {
+	for _, bad := range []string{"", "..", ".", "a/b", "../x", "-x", strings.Repeat("a", 101)} {
 		if _, err := hoststate.Open(t.TempDir(), bad); err == nil {
 			t.Errorf("%q is taken for an id", bad)
 		}
 	}
 	d := open(t, t.TempDir())
-	for _, bad := range []string{"", "..", "a/b", "lock", "x.new", "X"} {
+	for _, bad := range []string{"", "..", "a/b", "lock", "x.new", "X", strings.Repeat("a", 101)} {
 		if d.Update(t.Context(), bad, 1, func([]byte) ([]byte, error) { return []byte("x"), nil }) == nil {
 			t.Errorf("%q is taken for a name", bad)
 		}
+	}
+	if err := d.Update(t.Context(), strings.Repeat("a", 100), 1, func([]byte) ([]byte, error) { return []byte("x"), nil }); err != nil {
+		t.Errorf("a long name: %v", err)
 	}
 }
