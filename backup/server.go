@@ -223,9 +223,10 @@ const archivePoll = 500 * time.Millisecond
 func waitArchived(ctx context.Context, r *repo.Repo, s *server, f facts, tl postgres.Timeline, from, to postgres.LSN, o Options) error {
 	wctx, cancel := context.WithTimeoutCause(ctx, o.WALTimeout, fmt.Errorf("gave up after %s", o.WALTimeout))
 	defer cancel()
-	err := wal.WaitArchived(wctx, r, f.control.SystemID, tl, from, to, f.control.WALSegmentSize, archivePoll)
+	of := wal.Stretch{System: f.control.SystemID, Timeline: tl, From: from, To: to, Size: f.control.WALSegmentSize}
+	err := wal.WaitArchived(wctx, r, of, archivePoll)
 	if err == nil {
-		return compareArchived(ctx, r, s, f, tl, from, to, o)
+		return compareArchived(ctx, r, s, of, o)
 	}
 	if _, bad := errors.AsType[*wal.BadSegmentError](err); bad || ctx.Err() != nil {
 		return err // the archiver cannot help it

@@ -20,22 +20,21 @@ import (
 // back, or of whose timeline there are two, finds the names of its segments
 // taken, and that they are there says nothing.
 //
-// Of the segments with WAL between from and to, the first and the last are
+// Of the segments of the stretch, the first and the last are
 // compared, and those that still wait for archive_command, as one does that was
 // refused. The server must have all WAL before complete on its disk; what goes on
 // behind that is not looked at. Nor is a segment that the server has removed or
 // used again for later WAL, or does so now.
-func CompareArchived(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline,
-	from, to, complete postgres.LSN, size postgres.SegmentSize, dir string) error {
-	if to <= from {
+func CompareArchived(ctx context.Context, r *repo.Repo, of Stretch, complete postgres.LSN, dir string) error {
+	first, last, ok := of.ends()
+	if !ok {
 		return nil
 	}
-	first, last := postgres.SegmentAt(tl, from, size), postgres.SegmentEndingAt(tl, to, size)
 	for seg := first; seg.No <= last.No && seg.End() <= complete; seg = seg.Next() {
 		if seg.No != first.No && seg.No != last.No && !ready(dir, seg) {
 			continue
 		}
-		if err := compareOwn(ctx, r, system, seg, filepath.Join(dir, seg.Name())); err != nil {
+		if err := compareOwn(ctx, r, of.System, seg, filepath.Join(dir, seg.Name())); err != nil {
 			return err
 		}
 	}

@@ -46,7 +46,7 @@ func TestCompareArchived(t *testing.T) {
 					check(t, os.WriteFile(filepath.Join(dir, "archive_status", seg.Name()+".ready"), nil, 0o600))
 				}
 			}
-			err := CompareArchived(t.Context(), a.open(t, a.store, "db2"), testSystem, 1, 3*mib+40, 8*mib, c.complete*mib, 1<<20, dir)
+			err := CompareArchived(t.Context(), a.open(t, a.store, "db2"), Stretch{testSystem, 1, 3*mib + 40, 8 * mib, 1 << 20}, c.complete*mib, dir)
 			two, ok := errors.AsType[*TwoPrimariesError](err)
 			if ok != c.refused || !ok && err != nil {
 				t.Fatalf("got %v", err)

@@ -51,21 +51,35 @@ func (e *BadSegmentError) Error() string {
 
 func (e *BadSegmentError) Unwrap() error { return e.Err }
 
-// WaitArchived returns nil once every segment of timeline tl with WAL from
-// from (included) to to (not included) is archived: an object of its name is there,
-// and its header is signed for that name and says that it holds size bytes. It looks
+// Stretch is WAL of one timeline, from a position (included) to another (not included).
+type Stretch struct {
+	System   postgres.SystemID
+	Timeline postgres.Timeline
+	From, To postgres.LSN
+	Size     postgres.SegmentSize
+}
+
+// ends are the first and the last segment with any of it; ok is false when it is empty.
+func (s Stretch) ends() (first, last postgres.Segment, ok bool) {
+	if s.To <= s.From {
+		return first, last, false
+	}
+	return postgres.SegmentAt(s.Timeline, s.From, s.Size), postgres.SegmentEndingAt(s.Timeline, s.To, s.Size), true
+}
+
+// WaitArchived returns nil once every segment of the stretch is archived: an object of
+// its name is there, and its header is signed for that name and says that it has the
+// size of a segment. It looks
 // again and again, at first soon, later every poll, until ctx ends; then
 // *MissingError names the first missing segment. *BadSegmentError when something
 // else bears the name of one: archiving does not replace it, so it is not waited for.
 // Any other error of the store ends the wait at once too.
-func WaitArchived(ctx context.Context, r *repo.Repo, system postgres.SystemID, tl postgres.Timeline,
-	from, to postgres.LSN, size postgres.SegmentSize, poll time.Duration) error {
-	if to <= from {
+func WaitArchived(ctx context.Context, r *repo.Repo, of Stretch, poll time.Duration) error {
+	seg, last, ok := of.ends()
+	if !ok {
 		return nil
 	}
-	w := &waiter{r, system, poll}
-	seg := postgres.SegmentAt(tl, from, size)
-	last := postgres.SegmentEndingAt(tl, to, size)
+	w := &waiter{r, of.System, poll}
 	known, err := w.among(ctx, seg, last)
 	if err != nil {
 		return waitError(ctx, &MissingError{Segment: seg}, err)

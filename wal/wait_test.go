@@ -26,7 +26,7 @@ func TestWaitArchived(t *testing.T) {
 			a.pushSegment(t, postgres.Segment{Timeline: 1, No: no, Size: 1 << 20}.Name())
 		}
 		for _, r := range [][2]postgres.LSN{{3 * mib, 10 * mib}, {3*mib + 28, 3*mib + 100}, {9*mib + 5, 10 * mib}, {20 * mib, 20 * mib}, {9 * mib, 8 * mib}} {
-			if err := WaitArchived(t.Context(), a.Repo, testSystem, 1, r[0], r[1], 1<<20, testPoll); err != nil {
+			if err := WaitArchived(t.Context(), a.Repo, Stretch{testSystem, 1, r[0], r[1], 1 << 20}, testPoll); err != nil {
 				t.Errorf("%s to %s: %v", r[0], r[1], err)
 			}
 		}
@@ -37,14 +37,14 @@ func TestWaitArchived(t *testing.T) {
 		} {
 			ctx, cancel := context.WithCancel(t.Context())
 			looked := a.open(t, &endsWait{Store: store, cancel: cancel, after: 3}, "db1")
-			err := WaitArchived(ctx, looked, testSystem, 1, r[0], r[1], 1<<20, testPoll)
+			err := WaitArchived(ctx, looked, Stretch{testSystem, 1, r[0], r[1], 1 << 20}, testPoll)
 			cancel()
 			e, ok := errors.AsType[*MissingError](err)
 			if !ok || e.Segment.Name() != missing || !e.Looked || !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), missing) {
 				t.Errorf("%s to %s: %v; want %s missing", r[0], r[1], err, missing)
 			}
 		}
-		if err := WaitArchived(context.Background(), a.Repo, testSystem, 1, 3*mib, 4*mib, 1<<20, 0); err != nil {
+		if err := WaitArchived(context.Background(), a.Repo, Stretch{testSystem, 1, 3 * mib, 4 * mib, 1 << 20}, 0); err != nil {
 			t.Error(err)
 		}
 	})
@@ -74,7 +74,7 @@ func TestWaitArchivedSaysWhatItKnows(t *testing.T) {
 	for _, to := range []postgres.LSN{2 * mib, 20 * mib} { // asked one by one, and listed
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		err := WaitArchived(ctx, a.Repo, testSystem, 1, mib, to, 1<<20, testPoll)
+		err := WaitArchived(ctx, a.Repo, Stretch{testSystem, 1, mib, to, 1 << 20}, testPoll)
 		e, ok := errors.AsType[*MissingError](err)
 		if !ok || e.Looked || !strings.Contains(err.Error(), "before it was known") {
 			t.Errorf("up to %s: %v", to, err)
@@ -90,7 +90,7 @@ func TestWaitArchivedUntilItComes(t *testing.T) {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		done <- WaitArchived(ctx, a.Repo, testSystem, 1, mib, 4*mib, 1<<20, testPoll)
+		done <- WaitArchived(ctx, a.Repo, Stretch{testSystem, 1, mib, 4 * mib, 1 << 20}, testPoll)
 	}()
 	for i, name := range names {
 		select {
@@ -112,7 +112,7 @@ func TestWaitArchivedSurfacesErrors(t *testing.T) {
 	for _, to := range []postgres.LSN{2 * mib, 20 * mib} { // asked one by one, and listed
 		broken := fault.New(a.store, fault.Fault{At: 3, Err: storage.ErrDenied}) // the first two open the repository
 		r := a.open(t, broken, "db1")
-		err := WaitArchived(context.Background(), r, testSystem, 1, mib, to, 1<<20, testPoll)
+		err := WaitArchived(context.Background(), r, Stretch{testSystem, 1, mib, to, 1 << 20}, testPoll)
 		if !errors.Is(err, storage.ErrDenied) || !broken.Fired() {
 			t.Errorf("up to %s: %v", to, err)
 		}
@@ -129,7 +129,7 @@ func TestWaitArchivedIsCheap(t *testing.T) {
 	counted := fault.New(a.store, fault.Fault{})
 	r := a.open(t, counted, "db1")
 	before := counted.Ops()
-	if err := WaitArchived(context.Background(), r, testSystem, 1, mib, 41*mib, 1<<20, testPoll); err != nil {
+	if err := WaitArchived(context.Background(), r, Stretch{testSystem, 1, mib, 41 * mib, 1 << 20}, testPoll); err != nil {
 		t.Fatal(err)
 	}
 	if n := counted.Ops() - before; n != 1+40 {
@@ -163,19 +163,19 @@ func TestWaitArchivedOverJunk(t *testing.T) {
 		} {
 			replaceObject(t, a.store, key(5), junk)
 			for _, r := range [][2]postgres.LSN{{mib, 9 * mib}, {5 * mib, 6 * mib}, {4 * mib, 7 * mib}} { // listed, and asked one by one
-				err := WaitArchived(t.Context(), a.Repo, testSystem, 1, r[0], r[1], 1<<20, testPoll)
+				err := WaitArchived(t.Context(), a.Repo, Stretch{testSystem, 1, r[0], r[1], 1 << 20}, testPoll)
 				bad, ok := errors.AsType[*BadSegmentError](err)
 				if !ok || bad.Object != key(5) || bad.Segment.No != 5 || !strings.Contains(err.Error(), key(5)) {
 					t.Errorf("%s, from %s to %s: %v", name, r[0], r[1], err)
 				}
 			}
-			if err := WaitArchived(t.Context(), a.Repo, testSystem, 1, 6*mib, 9*mib, 1<<20, testPoll); err != nil {
+			if err := WaitArchived(t.Context(), a.Repo, Stretch{testSystem, 1, 6 * mib, 9 * mib, 1 << 20}, testPoll); err != nil {
 				t.Errorf("%s, behind it: %v", name, err)
 			}
 		}
 		// Signed, and of another size than the segments of this cluster.
 		replaceObject(t, a.store, key(5), good)
-		if err := WaitArchived(t.Context(), a.Repo, testSystem, 1, 10*mib, 12*mib, 2<<20, testPoll); err == nil || !strings.Contains(err.Error(), "segments here have") {
+		if err := WaitArchived(t.Context(), a.Repo, Stretch{testSystem, 1, 10 * mib, 12 * mib, 2 << 20}, testPoll); err == nil || !strings.Contains(err.Error(), "segments here have") {
 			t.Errorf("of another size: %v", err)
 		}
 	})
