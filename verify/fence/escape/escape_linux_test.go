@@ -60,6 +60,7 @@ func TestEscape(t *testing.T) {
 		{"seccomp", []fence.Layer{fence.Seccomp, fence.Landlock}, []string{"a new user namespace", "a key of the kernel's"}, nil},
 		{"capabilities", []fence.Layer{fence.Capabilities}, []string{"hold a capability"}, nil},
 		{"descriptors", []fence.Layer{fence.Descriptors, fence.Processes}, []string{"read a file by a descriptor that was left open"}, nil},
+		{"the descriptors are left", []fence.Layer{fence.Processes}, nil, []string{"read a file by a descriptor that was left open"}},
 		{"Landlock is left", append([]fence.Layer{fence.Seccomp}, namespaces...), []string{"see a process", "System V semaphores", "send UDP to the loopback"},
 			slices.Concat(files, memory, []string{"signal a process", "connect to an abstract socket", "connect to TCP on the loopback"})},
 		{"Landlock is not", append([]fence.Layer{fence.Seccomp, fence.Landlock}, namespaces...), slices.Concat(files, processes, tracing.reached, loopback, []string{"connect to an abstract socket"}), nil},
