@@ -208,7 +208,7 @@ func TestRunBesideABackupThatAdopts(t *testing.T) {
 				break
 			}
 		}
-		if adopted < 8 / *expireEvery {
+		if !often(adopted, 8) {
 			t.Errorf("the backup adopted in %d runs only", adopted)
 		}
 	}

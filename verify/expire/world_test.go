@@ -259,6 +259,10 @@ func operations() iter.Seq[int] {
 	}
 }
 
+// often says whether what happens at this many operations in a row was seen as many
+// times as it must be where only every n-th is tried.
+func often(seen, inARow int) bool { return seen >= inARow / *expireEvery }
+
 // verify checks every object that is left, with read by its content too. An expiry
 // writes none, so that a run which dies at each operation in turn reads some times only.
 func (w *world) verify(when string, p expire.Policy, read bool) {

@@ -4,7 +4,6 @@ package fence
 
 import (
 	"context"
-	"os"
 	"os/exec"
 )
 
@@ -14,23 +13,11 @@ type Fence struct{}
 // Start makes no fence here: the error is ErrUnsupported.
 func Start(context.Context, string, View) (*Fence, error) { return nil, ErrUnsupported }
 
-// Join cannot succeed here.
-func Join(*os.File, string) (*Fence, error) { return nil, ErrUnsupported }
-
 // Command cannot succeed here.
 func (*Fence) Command(*exec.Cmd) error { return ErrUnsupported }
 
-// Command cannot succeed here.
-func Command(context.Context, *exec.Cmd, string, View) (*Fence, error) { return nil, ErrUnsupported }
-
-// File is nil here.
-func (*Fence) File() *os.File { return nil }
-
 // Layers is empty here.
 func (*Fence) Layers() []State { return nil }
-
-// Holds is false here.
-func (*Fence) Holds(...Layer) bool { return false }
 
 // Kill has nothing to kill here.
 func (*Fence) Kill() error { return nil }

@@ -228,23 +228,6 @@ func (f *Fence) Command(cmd *exec.Cmd) error {
 	return nil
 }
 
-// Command changes cmd, which was not started yet, so that it runs in a fence of
-// its own, which ends with cmd or with the calling process. Under root the
-// account of cmd is the one inside, unless the View has one.
-func Command(ctx context.Context, cmd *exec.Cmd, self string, v View) (*Fence, error) {
-	if attr := cmd.SysProcAttr; os.Geteuid() == 0 && v.UID == 0 && attr != nil && attr.Credential != nil {
-		v.UID, v.GID = attr.Credential.Uid, attr.Credential.Gid
-	}
-	f, err := Start(ctx, self, v)
-	if err != nil {
-		return nil, err
-	}
-	if err := f.Command(cmd); err != nil {
-		return nil, errors.Join(err, f.Kill())
-	}
-	return f, nil
-}
-
 func plainAttributes(cmd *exec.Cmd) *syscall.SysProcAttr {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -288,19 +271,6 @@ func (f *Fence) PID() int {
 		return 0
 	}
 	return f.init.Process.Pid
-}
-
-// File is what another process needs to run programs behind this fence, by
-// Join; nil where there is nothing to join.
-func (f *Fence) File() *os.File { return f.control }
-
-// Join is the fence that another process has made: file is that process's
-// Fence.File, inherited. Only Command and Kill can be used.
-func Join(file *os.File, self string) (*Fence, error) {
-	if file == nil {
-		return nil, errors.New("fence: there is none to join")
-	}
-	return &Fence{self: self, control: file, spec: spec{Missing: map[Layer]string{}}}, nil
 }
 
 // Kill ends the fence and all that runs inside, and returns when it is gone.

@@ -94,16 +94,6 @@ func (f *Fence) attributes(attr *syscall.SysProcAttr) {
 // Layers says of each layer whether it holds.
 func (f *Fence) Layers() []State { return slices.Clone(f.states) }
 
-// Holds says whether all of these layers hold.
-func (f *Fence) Holds(layers ...Layer) bool {
-	for _, l := range layers {
-		if !slices.ContainsFunc(f.states, func(s State) bool { return s.Layer == l && s.Held }) {
-			return false
-		}
-	}
-	return true
-}
-
 // Why says which of these layers do not hold, and why; "" when all do.
 func (f *Fence) Why(layers ...Layer) string {
 	var out []string

@@ -212,7 +212,7 @@ func ErrorLine(out string) string {
 func OneLine(s string) string {
 	s = string(repo.WithoutSecrets([]byte(s)))
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if repo.Steers(r) {
 			return ' '
 		}
 		return r

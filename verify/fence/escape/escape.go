@@ -33,14 +33,3 @@ type Attempt struct {
 
 // ErrNotRun means that the probe could not be run behind the fence.
 var ErrNotRun = errors.New("the probe did not run")
-
-// Count says how many attempts had an outcome.
-func Count(all []Attempt, o Outcome) int {
-	n := 0
-	for _, a := range all {
-		if a.Outcome == o {
-			n++
-		}
-	}
-	return n
-}
